@@ -1,0 +1,183 @@
+"""What the commands share: parameter types, and how a mistake becomes one line and an exit code. Imports click, never torch."""
+
+import errno
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+import click
+
+from dnnlib.util import UserError, suggest
+
+MAX_SIDE = 1_000_000  # pixels
+MAX_LIST = 1_000_000  # entries
+MEMORY_OPTIONS = ('--batch-gpu', '--batch', '--res', '--workers')  # what to lower, best first
+
+
+# ---- Parameter types
+
+
+class IntRangeList(click.ParamType):
+    """'0-7,12' -> [0, 1, ..., 7, 12]: whole numbers from 0, single or as ranges with both ends in, in the order given."""
+
+    name = 'list'
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, (list, tuple)):
+            return list(value)
+        numbers: list[int] = []
+        for part in value.split(','):
+            match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part)
+            if match is None:
+                self.fail(f'{value!r} is not a list of whole numbers and ranges such as 0-7,12', param, ctx)
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                self.fail(f'{part.strip()!r} runs backwards: write {last}-{first}', param, ctx)
+            if len(numbers) + last - first + 1 > MAX_LIST:
+                self.fail(f'{value!r} has more than {MAX_LIST:,} numbers: split it over several calls', param, ctx)
+            numbers.extend(range(first, last + 1))
+        return numbers
+
+
+class Size(click.ParamType):
+    """'512' -> (512, 512), '1920x1080' -> (1920, 1080): width and height in pixels, 1 to 1,000,000 each."""
+
+    name = 'size'
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r'\s*(-?\d+)\s*(?:[xX×]\s*(-?\d+)\s*)?', str(value))
+        if match is None:
+            self.fail(f'{value!r} is not a size: write 512, or WIDTHxHEIGHT such as 1920x1080', param, ctx)
+        width, height = int(match[1]), int(match[2] or match[1])
+        if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+            self.fail(f'{value!r} is out of range: 1 to {MAX_SIDE:,} pixels a side', param, ctx)
+        return width, height
+
+
+class Window(click.ParamType):
+    """'x0,y0,x1,y1' -> four floats in units of the training image, (x0, y0) the top left; x0 < x1 and y0 < y1."""
+
+    name = 'x0,y0,x1,y1'
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            x0, y0, x1, y1 = (float(part) for part in value.split(','))
+        except ValueError:
+            self.fail(f'{value!r} is not a window: write x0,y0,x1,y1 such as -0.5,-0.5,1.5,1.5 (0,0,1,1 is the whole image)', param, ctx)
+        if not all(math.isfinite(edge) for edge in (x0, y0, x1, y1)):
+            self.fail(f'{value!r} is not a window: all four numbers must be finite', param, ctx)
+        if x1 <= x0 or y1 <= y0:
+            self.fail(f'{value!r} is empty: x0,y0 is the top left, so x0 < x1 and y0 < y1 are needed', param, ctx)
+        return x0, y0, x1, y1
+
+
+class PresetName(click.ParamType):
+    """One name out of a list; a misspelt one is answered with the nearest.
+
+    choices: the names, or a function that returns them and is asked only when a value is checked or help is printed
+    """
+
+    name = 'name'
+
+    def __init__(self, choices: Iterable[str] | Callable[[], Iterable[str]]):
+        self._choices = choices
+
+    @property
+    def choices(self) -> list[str]:
+        return list(self._choices() if callable(self._choices) else self._choices)
+
+    def get_metavar(self, param, ctx):
+        return '[' + '|'.join(self.choices) + ']'
+
+    def convert(self, value, param, ctx):
+        if value not in self.choices:
+            self.fail(f'{value!r} is not known.{suggest(value, self.choices)} Known: {", ".join(self.choices)}', param, ctx)
+        return value
+
+
+# ---- From error to exit code
+
+
+def run(command: click.Command, args: Sequence[str] | None = None) -> NoReturn:
+    """Runs a click command as the whole program and leaves with its exit code.
+
+    args: the command line without the program's name; None: sys.argv[1:]
+    A mistake of the user's, a file that is missing or cannot be written, a full disk, and memory that ran out give one line on stderr and
+    exit code 2; Ctrl-C gives 130. Any other exception is a bug and keeps its traceback. INR_TRACEBACK=1 shows the traceback of all.
+    """
+    try:
+        code = command.main(args=None if args is None else list(args), standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        print('Interrupted.', file=sys.stderr)
+        sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as err:
+        err.show()
+        sys.exit(2)
+    except Exception as err:
+        line = explain(err, memory_options(command))
+        if line is None:
+            raise
+        if os.environ.get('INR_TRACEBACK', '0') not in ('', '0'):
+            traceback.print_exc()
+        print('Error: ' + ' '.join(line.splitlines()), file=sys.stderr)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def explain(err: Exception, lower: Sequence[str] = ()) -> str | None:
+    """What to tell the user about an exception, or None when it is a bug of ours.
+
+    lower: the command's options that save memory, named when memory has run out
+    """
+    if isinstance(err, UserError):
+        return str(err)
+    if isinstance(err, click.ClickException):
+        return err.format_message()
+    if is_out_of_memory(err):
+        return 'out of memory: ' + (f'lower {" or ".join(lower)}' if lower else 'close other programs or take a smaller input')
+    if isinstance(err, OSError):
+        return _explain_os_error(err)
+    return None
+
+
+def _explain_os_error(err: OSError) -> str | None:
+    file = err.filename if err.filename is not None else 'a file'
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f'disk full while writing {file}: free some space, or choose another place'
+    if err.errno in (errno.EACCES, errno.EPERM):
+        return f'no permission to read or write {file}: change its permissions, or choose another place'
+    if err.errno == errno.EROFS:
+        return f'{file} is on a file system that is read-only: choose another place'
+    if err.filename is None:
+        return None
+    if err.errno == errno.ENOENT:
+        return f'no such file or folder: {file}'
+    if err.errno == errno.EISDIR:
+        return f'{file} is a folder, a file is needed'
+    if err.errno == errno.ENOTDIR:
+        return f'{file}: a part of this path is a file, not a folder'
+    return None
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether memory of the machine or of the GPU ran out; told by name and text, so that torch need not be imported."""
+    if isinstance(err, MemoryError) or type(err).__name__ == 'OutOfMemoryError':
+        return True
+    if isinstance(err, OSError):
+        return err.errno == errno.ENOMEM
+    return isinstance(err, RuntimeError) and ("can't allocate memory" in str(err) or 'CUDA out of memory' in str(err))
+
+
+def memory_options(command: click.Command) -> list[str]:
+    """Those of MEMORY_OPTIONS that a command, or for a group any of its commands, has."""
+    commands = [command, *getattr(command, 'commands', {}).values()]
+    present = {option for each in commands for param in each.params for option in param.opts}
+    return [option for option in MEMORY_OPTIONS if option in present]
