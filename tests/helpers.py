@@ -1,0 +1,38 @@
+"""What several test files need: how far two tensors are apart, and commands run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def relative_error(actual, expected) -> float:
+    """||actual - expected|| / ||expected|| over all elements, in float64. Both are tensors or arrays of one and the same shape."""
+    import torch
+
+    actual, expected = (torch.as_tensor(x).detach().to('cpu', torch.float64) for x in (actual, expected))
+    assert actual.shape == expected.shape, f'shapes differ: {tuple(actual.shape)} and {tuple(expected.shape)}'
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+def run_command(script: str, *args: object, cwd: str | Path = ROOT, timeout: float = 120, **env: str) -> subprocess.CompletedProcess:
+    """Runs one of the commands in the repository's root, 'train.py' for example, in a process of its own.
+
+    args: its command line; anything but str is turned into one
+    cwd:  folder it runs in
+    env:  environment variables on top of the present ones
+    """
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, args)],
+        cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout,
+    )
+
+
+def error_line(done: subprocess.CompletedProcess) -> str:
+    """The one line a user's mistake is answered with; fails unless that is all there is on stderr and the exit code is 2."""
+    assert done.returncode == 2, f'exit code {done.returncode}, stderr:\n{done.stderr}'
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith('Error: '), f'stderr is not one line:\n{done.stderr}'
+    return lines[0]
