@@ -1,0 +1,164 @@
+"""Images and labels for training, and the endless order in which they are drawn."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dnnlib.util import UserError
+from training.image_files import RESOLUTIONS, BadImage, ImageFiles, decode, shape_problem
+
+DEMO = Path(__file__).resolve().parents[1] / 'assets' / 'demo.zip'
+
+
+class DataError(UserError):
+    """A mistake in the data, in one line also after a DataLoader worker has wrapped a traceback around it."""
+
+    def __init__(self, message: str):
+        super().__init__(message.strip().rpartition('\n')[2].rpartition('DataError: ')[2])
+
+
+def resolve(path: str | Path) -> Path:
+    """The data set's path: 'demo' means the emoji that come with the repository."""
+    return DEMO if str(path) == 'demo' else Path(path)
+
+
+def expect_shape(files: ImageFiles, name: str, shape: tuple[int, int, int], first: tuple[int, int, int]) -> None:
+    """Raises DataError unless an image has the (width, height, channels) of the set's first image and a size that training takes."""
+    problem = shape_problem(shape, first, files.names[0])
+    if problem is not None:
+        fitting = max((res for res in RESOLUTIONS if res <= min(first[:2])), default=RESOLUTIONS[0])
+        raise DataError(f'{files.path}: {name} {problem}. {files.conversion_hint(fitting)}')
+
+
+def corrupt(files: ImageFiles, name: str, err: BadImage) -> DataError:
+    """The error for an image that cannot be read."""
+    return DataError(f'{files.path}: {name}: {err}. Every bad file is listed by: python dataset_tool.py check {files.path}')
+
+
+def quick_check(path: str | Path, use_labels: bool = False, most: int = 2000) -> None:
+    """What can be told of a data set without decoding it: headers of the first, the last and up to `most` images between them, and labels.
+
+    Raises UserError that names the first bad file and says what to do.
+    """
+    with ImageDataset(path, use_labels=use_labels) as dataset:
+        files = dataset.files
+        first = (dataset.resolution, dataset.resolution, dataset.num_channels)
+        for i in np.unique(np.linspace(0, len(files.names) - 1, min(most, len(files.names))).round().astype(int)):
+            try:
+                shape = files.header(files.names[i])
+            except BadImage as err:
+                raise corrupt(files, files.names[i], err) from err
+            expect_shape(files, files.names[i], shape, first)
+
+
+class ImageDataset(torch.utils.data.Dataset):
+    """Square images of one size from a zip or a folder, with labels where there are any.
+
+    path: zip, folder or 'demo'.
+    use_labels: hand out the labels of dataset.json; else every label is empty.
+    mirror: append every image flipped left to right (the second half of the set).
+    subset: use that many images only, chosen by `seed`; None uses all.
+    Item i is (uint8 [C, H, W], float32 [label_dim]); a class index becomes a one-hot label.
+    Raises UserError (one line, naming the file) for data that training cannot take; pixels are only looked at when asked for.
+    """
+
+    def __init__(self, path: str | Path, use_labels: bool = False, mirror: bool = False, subset: int | None = None, seed: int = 0):
+        self.path = resolve(path)
+        self.name = self.path.stem
+        self.files = ImageFiles(self.path)
+        self.labels = self.files.labels()
+        self.has_labels = self.labels is not None
+        self.use_labels = use_labels
+        self.mirror = mirror
+        try:
+            shape = self.files.header(self.files.names[0])
+        except BadImage as err:
+            raise corrupt(self.files, self.files.names[0], err) from err
+        expect_shape(self.files, self.files.names[0], shape, first=shape)
+        self.resolution, _, self.num_channels = shape
+        if use_labels:
+            self._expect_labels()
+        self.label_dim = self.labels.dim if use_labels else 0
+        self.class_names = self.labels.classes if self.has_labels else None
+        self._chosen = np.arange(len(self.files.names))
+        if subset is not None:
+            if not 1 <= subset <= len(self._chosen):
+                raise UserError(f'subset {subset}: {self.path} has {len(self._chosen)} images, so give 1 to {len(self._chosen)}')
+            self._chosen = np.sort(np.random.RandomState(seed).permutation(len(self._chosen))[:subset])
+
+    def _expect_labels(self) -> None:
+        if not self.has_labels:
+            raise UserError(f'{self.path} has no labels: train without --cond, or make a set with labels from one folder for each class: '
+                            f'python dataset_tool.py convert FOLDER DEST.zip --resolution={self.resolution}')
+        for name in self.files.names:
+            if name not in self.labels.by_name:
+                raise UserError(f'{self.path}: {name} has no label in dataset.json: add ["{name}", CLASS] to its "labels" or remove it')
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hex digest of the whole set's content (images and labels); the same for a zip and a folder of the same files."""
+        return self.files.digest(self.labels)
+
+    def __len__(self) -> int:
+        return len(self._chosen) * (2 if self.mirror else 1)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        name, flip = self._locate(i)
+        try:
+            image = decode(self.files.read(name))                                              # [C, H, W]
+        except BadImage as err:
+            raise corrupt(self.files, name, err) from err
+        channels, height, width = image.shape
+        expect_shape(self.files, name, (width, height, channels), (self.resolution, self.resolution, self.num_channels))
+        return image[:, :, ::-1].copy() if flip else image, self.get_label(i)
+
+    def _locate(self, i: int) -> tuple[str, bool]:
+        """(name of the file, whether to flip it) of item i."""
+        i = range(len(self))[i]  # negative indices count from the end; IndexError past it
+        return self.files.names[self._chosen[i % len(self._chosen)]], i >= len(self._chosen)
+
+    def get_label(self, i: int) -> np.ndarray:
+        """float32 [label_dim]: the label of item i, without reading the image."""
+        label = np.zeros(self.label_dim, np.float32)
+        if self.use_labels:
+            value = self.labels.by_name[self._locate(i)[0]]
+            if isinstance(value, tuple):
+                label[:] = value
+            else:
+                label[value] = 1
+        return label
+
+    def close(self) -> None:
+        """Closes the zip; reading opens it again."""
+        self.files.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+
+class InfiniteSampler(torch.utils.data.Sampler):
+    """Endless shuffled indices; the n-th is a pure function of (size, seed, n), so a resumed run goes on where it was.
+
+    size: number of items. Each run of `size` positions is a permutation of all items.
+    rank, world_size: rank r of w takes the positions start + r, start + r + w, ...
+    start: first position, for example the number of images that all ranks together have seen.
+    """
+
+    def __init__(self, size: int, seed: int = 0, rank: int = 0, world_size: int = 1, start: int = 0):
+        assert size > 0 and start >= 0 and 0 <= rank < world_size, (size, start, rank, world_size)
+        self.size, self.seed, self.rank, self.world_size, self.start = size, seed, rank, world_size, start
+
+    def __iter__(self) -> Iterator[int]:
+        position, epoch = self.start + self.rank, -1
+        while True:
+            if position // self.size != epoch:
+                epoch = position // self.size
+                order = np.random.RandomState([self.seed, epoch]).permutation(self.size)  # a stream that numpy promises never to change
+            yield int(order[position % self.size])
+            position += self.world_size

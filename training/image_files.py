@@ -1,0 +1,265 @@
+"""Image files of a zip or a folder, the labels beside them, and the pixels in one of them. No torch.
+
+A data set is a zip or a folder (searched recursively) of images, all square and of one size, and, for labels, a dataset.json:
+{"labels": [[name, class index or vector], ...], "classes": [name, ...]}: the layout of stylegan2-ada-pytorch; "classes" is optional.
+"""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyspng
+from PIL import Image, ImageOps
+
+from dnnlib.util import UserError
+
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')  # of images that training reads
+RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)  # the discriminator halves down to 4x4
+MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
+
+CHANNELS_OF_MODE = {'1': 1, 'L': 1, 'I': 1, 'RGB': 3, 'RGBX': 3, 'CMYK': 3, 'YCbCr': 3, 'LAB': 3, 'HSV': 3,
+                    'RGBA': 4, 'RGBa': 4, 'LA': 4, 'La': 4, 'PA': 4}
+READ_ERRORS = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, NotImplementedError, MemoryError, KeyError, IndexError, TypeError,
+               OverflowError, AttributeError, zipfile.BadZipFile, zlib.error)  # what Pillow, pyspng and zipfile raise on broken files
+
+
+class BadImage(Exception):
+    """An image that cannot be used. Its text is the reason; whoever knows the file's name adds it."""
+
+
+# ---- One image
+
+
+def channels_of(image: Image.Image) -> int:
+    """1, 3 or 4: how many channels the image's pixels have once they are 8-bit grey, RGB or RGBA."""
+    if image.mode == 'P':
+        return 4 if 'transparency' in image.info else 3
+    if image.mode.startswith('I;16'):
+        return 1
+    if image.mode not in CHANNELS_OF_MODE:
+        raise BadImage(f'pixels of mode {image.mode!r} have no fixed range')
+    return CHANNELS_OF_MODE[image.mode]
+
+
+@contextmanager
+def opened(file: BinaryIO) -> Iterator[Image.Image]:
+    """The image in a binary file, pixels not yet decoded, of any size up to MAX_PIXELS. Raises BadImage, also for errors in the body."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own guard warns and raises far below what photographs have
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(f'{image.width}x{image.height} is more than {MAX_PIXELS} pixels')
+            yield image
+    except READ_ERRORS as err:
+        reason = str(err).partition('\n')[0] or type(err).__name__
+        raise BadImage('not an image' if 'cannot identify' in reason else f'cannot be decoded ({reason})') from err
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def read_header(file: BinaryIO) -> tuple[int, int, int]:
+    """(width, height, channels) of the image in a binary file, from its first bytes. Raises BadImage."""
+    with opened(file) as image:
+        return image.width, image.height, channels_of(image)
+
+
+def decode_8bit(file: BinaryIO) -> Image.Image:
+    """The first frame of the image in a binary file, upright, in mode L, RGB or RGBA. Raises BadImage.
+
+    16-bit grey keeps its upper eight bits (rounded); palettes, CMYK and other colour spaces become RGB; grey with alpha becomes RGBA.
+    """
+    with opened(file) as image:
+        channels = channels_of(image)
+        image.load()
+        if image.mode == 'I' or image.mode.startswith('I;16'):
+            wide = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+            grey = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+            grey.getexif().update(image.getexif())
+            image = grey
+        image = ImageOps.exif_transpose(image)
+        return image.convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Pixels of an image file's content as uint8 [C, H, W] with C = 1, 3 or 4. Raises BadImage."""
+    if data[:8] == b'\x89PNG\r\n\x1a\n' and data[24:26] in (b'\x08\x00', b'\x08\x02', b'\x08\x06'):  # 8 bits of grey, RGB, RGBA
+        try:
+            pixels = pyspng.load(data)
+            return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
+        except READ_ERRORS:
+            pass  # Pillow reads some files that pyspng refuses, and else says why not
+    return np.ascontiguousarray(np.atleast_3d(np.asarray(decode_8bit(io.BytesIO(data)))).transpose(2, 0, 1))
+
+
+def shape_problem(shape: tuple[int, int, int], first: tuple[int, int, int], first_name: str) -> str | None:
+    """Why training cannot take an image of (width, height, channels) in a set whose first image has shape `first`; None if it can."""
+    width, height, channels = shape
+    if shape[:2] != first[:2]:
+        return f'is {width}x{height}, but {first_name} is {first[0]}x{first[1]}: training needs one size'
+    if width != height:
+        return f'is {width}x{height}: training needs square images'
+    if width not in RESOLUTIONS:
+        return f'is {width}x{height}: training needs a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}'
+    if channels != first[2]:
+        return f'has {channels} channels, but {first_name} has {first[2]}: training needs one number of channels'
+    return None
+
+
+# ---- Many images
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What dataset.json says: the class index (or vector) of each name, and the classes' names where it has them."""
+
+    by_name: dict[str, int | tuple[float, ...]]
+    dim: int  # number of classes, or length of the vectors
+    classes: list[str] | None
+
+
+class ImageFiles:
+    """The images of a zip or a folder in a stable order (by name). May be pickled and used after a fork: the zip is opened per process.
+
+    path: a zip or a folder.
+    extensions: lower-case endings of the files that count as images.
+    Hidden files and the __MACOSX entries that some zip programs add are passed over.
+    Raises UserError for a path that is neither, or holds no image.
+    """
+
+    def __init__(self, path: str | os.PathLike, extensions: tuple[str, ...] = EXTENSIONS):
+        self.path = Path(path)
+        self._zip: zipfile.ZipFile | None = None
+        self._zip_pid = -1
+        if not self.path.exists():
+            raise UserError(f'{self.path} does not exist: give a zip or a folder of images')
+        self.is_zip = self.path.is_file()
+        if self.is_zip and not zipfile.is_zipfile(self.path):
+            raise UserError(f'{self.path} is neither a zip nor a folder of images (or the zip is cut short). {self.conversion_hint()}')
+        if self.is_zip:
+            self._entries = {info.filename.replace('\\', '/'): info.filename for info in self._open().infolist() if not info.is_dir()}
+        else:
+            folders = os.walk(self.path)
+            found = (Path(folder, file).relative_to(self.path) for folder, _, files in folders for file in files)
+            self._entries = {file.as_posix(): str(file) for file in found}
+        self._entries = {name: entry for name, entry in self._entries.items() if not _hidden(name)}
+        self.names = sorted(name for name in self._entries if name.lower().endswith(extensions))
+        if not self.names:
+            kinds = ', '.join(ending[1:] for ending in extensions)
+            raise UserError(f'{self.path} holds no images ({kinds}). {self.conversion_hint()}')
+
+    def conversion_hint(self, resolution: int = 256) -> str:
+        """The sentence that ends an error about data that training cannot take as they are."""
+        return f'Convert it first: python dataset_tool.py convert {self.path} DEST.zip --resolution={resolution}'
+
+    def _open(self) -> zipfile.ZipFile:
+        if self._zip is None or self._zip_pid != os.getpid():  # a fork shares the parent's file position
+            try:
+                self._zip, self._zip_pid = zipfile.ZipFile(self.path), os.getpid()
+            except zipfile.BadZipFile as err:
+                raise UserError(f'{self.path} is a damaged zip ({err}): copy or make it again') from err
+        return self._zip
+
+    def __getstate__(self):
+        return {**self.__dict__, '_zip': None}
+
+    def close(self) -> None:
+        """Closes the zip; reading opens it again."""
+        if self._zip is not None and self._zip_pid == os.getpid():
+            self._zip.close()
+        self._zip = None
+
+    def open(self, name: str) -> BinaryIO:
+        """An image's file, open for reading. Raises BadImage when the zip or the disk does not give it."""
+        try:
+            return self._open().open(self._entries[name]) if self.is_zip else open(self.path / self._entries[name], 'rb')
+        except READ_ERRORS as err:
+            raise BadImage(f'cannot be read ({err})') from err
+
+    def read(self, name: str) -> bytes:
+        """An image's file, whole. Raises BadImage, also when the zip's checksum does not fit."""
+        try:
+            with self.open(name) as file:
+                return file.read()
+        except READ_ERRORS as err:
+            raise BadImage(f'cannot be read ({err})') from err
+
+    def header(self, name: str) -> tuple[int, int, int]:
+        """(width, height, channels) of an image. Raises BadImage."""
+        with self.open(name) as file:
+            return read_header(file)
+
+    def checksum(self, name: str) -> tuple[int, int]:
+        """(size in bytes, CRC-32) of an image's file; a zip knows both without reading the file."""
+        if self.is_zip:
+            info = self._open().getinfo(self._entries[name])
+            return info.file_size, info.CRC
+        size = crc = 0
+        with self.open(name) as file:
+            while block := file.read(1 << 20):
+                size, crc = size + len(block), zlib.crc32(block, crc)
+        return size, crc
+
+    def labels(self) -> Labels | None:
+        """What the dataset.json nearest the top says, or None when there is none or it has no labels. Raises UserError if it is malformed.
+
+        Names are relative to the folder that holds the dataset.json.
+        """
+        found = [name for name in self._entries if name.rpartition('/')[2] == 'dataset.json']
+        if not found:
+            return None
+        name = min(found, key=lambda name: (name.count('/'), name))
+        where = f'{self.path}/{name}'
+        try:
+            content = json.loads(self.read(name))
+        except (BadImage, ValueError) as err:
+            raise UserError(f'{where} is not valid JSON ({err}): make it again, or remove it to train without labels') from err
+        if not isinstance(content, dict):
+            raise UserError(f'{where} must hold an object {{"labels": [[name, class], ...]}}')
+        return _parse_labels(content.get('labels'), content.get('classes'), name.removesuffix('dataset.json'), where)
+
+    def digest(self, labels: Labels | None) -> str:
+        """SHA-256 (hex) over the content of the images and their labels in the set's order: a zip and a folder of the same images agree."""
+        total = hashlib.sha256()
+        for name in self.names:
+            label = labels.by_name.get(name) if labels else None
+            total.update(repr((*self.checksum(name), label)).encode())
+        return total.hexdigest()
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith('.') or part == '__MACOSX' for part in name.split('/'))
+
+
+def _parse_labels(pairs: object, classes: object, prefix: str, where: str) -> Labels | None:
+    """Labels out of the "labels" and "classes" of a dataset.json; `prefix` is the folder that its names are relative to."""
+    if pairs is None:
+        return None
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        raise UserError(f'{where}: "labels" must be a list of [name, class index or vector]')
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise UserError(f'{where}: "classes" must be a list of names')
+    by_name = {prefix + name.replace('\\', '/'): tuple(label) if isinstance(label, list) else label for name, label in pairs}
+    if not by_name:
+        return None
+    first = next(iter(by_name.values()))
+    for name, label in by_name.items():
+        if isinstance(first, tuple):
+            right = isinstance(label, tuple) and len(label) == len(first) > 0 and all(type(value) in (int, float) for value in label)
+            wanted = f'a vector of {len(first)} numbers like the first'
+        else:
+            right = type(label) is int and 0 <= label < (len(classes) if classes else 1 << 20)
+            wanted = f'a class index from 0 to {len(classes) - 1}' if classes else 'a class index from 0 or a vector of numbers'
+        if not right:
+            raise UserError(f'{where}: the label of {name} is {json.dumps(label)}: it must be {wanted}')
+    if isinstance(first, tuple):
+        return Labels(by_name, len(first), classes)
+    return Labels(by_name, len(classes) if classes else 1 + max(by_name.values()), classes)
