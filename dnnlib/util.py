@@ -85,6 +85,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'inr-gan'
 
 
+def cached_path(url: str, cache_dir: str | Path | None = None) -> Path:
+    """Where `fetch` keeps, or would keep, the file of an http or https address."""
+    return Path(cache_dir or cache_folder()) / _cache_name(url)
+
+
 def fetch(url_or_path: str | Path, sha256: str | None = None, cache_dir: str | Path | None = None) -> Path:
     """A local file for a path or URL; http and https are downloaded once into the cache.
 
@@ -102,7 +107,7 @@ def fetch(url_or_path: str | Path, sha256: str | None = None, cache_dir: str | P
             raise UserError(f'no such file: {path}')
         _check_digest(path, address, sha256)
         return path
-    path = Path(cache_dir or cache_folder()) / _cache_name(address)
+    path = cached_path(address, cache_dir)
     if path.is_file() and (sha256 is None or file_digest(path).startswith(sha256.lower())):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
