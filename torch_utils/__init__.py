@@ -1,0 +1,1 @@
+"""Helpers that know torch and nothing of GANs."""

@@ -1,0 +1,76 @@
+"""One process or several: torchrun's variables decide. Every function here works, and costs nothing, in a single process."""
+
+import os
+import random
+import zlib
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+
+def init(device: str = 'cpu') -> torch.device:
+    """Joins the other processes if torchrun started several, and returns this process's device.
+
+    device: 'cpu', 'cuda' (of several processes on a machine each takes its own GPU) or 'cuda:1'
+    """
+    local = torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0'))) if device == 'cuda' else torch.device(device)
+    if int(os.environ.get('WORLD_SIZE', '1')) > 1 and not dist.is_initialized():
+        dist.init_process_group('nccl' if local.type == 'cuda' else 'gloo')
+    if local.type == 'cuda':
+        torch.cuda.set_device(local)
+    return local
+
+
+def shutdown() -> None:
+    """Leaves the group of processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, 0 in a single one."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get('RANK', '0'))
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get('WORLD_SIZE', '1'))
+
+
+def is_main() -> bool:
+    """Whether this process writes the files and prints the lines."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def sum_(tensor: torch.Tensor) -> torch.Tensor:
+    """Replaces a tensor, in place, by its sum over all processes, and returns it."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def print0(*args, **kwargs) -> None:
+    """print(), in the main process only."""
+    if is_main():
+        print(*args, **kwargs, flush=True)
+
+
+def mix_seed(*parts: int | str) -> int:
+    """One 63-bit seed out of several numbers and words; any that differs gives another, unrelated one."""
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed(*parts: int | str) -> None:
+    """Seeds Python, numpy and torch (all devices) from several numbers and words, such as (seed, rank, images seen)."""
+    value = mix_seed(*parts)
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)

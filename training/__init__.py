@@ -1,0 +1,1 @@
+"""Training: data, StyleGAN2 networks, loss, loop, checkpoints."""

@@ -1,0 +1,515 @@
+"""The networks of StyleGAN2: mapping, synthesis, discriminator (arXiv 1912.04958; the adaptive-augmentation release's layout).
+
+Constructor arguments, state-dict keys and numbers are those of stylegan2-ada-pytorch, so its weights load with
+strict=True. Letters in shape trails: N images, C channels, R resolution, K kernel size, L number of ws.
+"""
+
+import copy
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from dnnlib.util import UserError
+from torch_utils.ops import bias_act, upfirdn2d
+from torch_utils.ops.bias_act import activation_funcs
+from torch_utils.ops.conv2d_resample import conv2d_resample
+
+HALF_DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
+DEFAULT_FILTER = (1, 3, 3, 1)
+
+
+def normalize_2nd_moment(x, eps=1e-8):
+    """Scale each row of [N, features] to mean square 1."""
+    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+
+
+def block_resolutions(img_resolution):
+    """[4, 8, ..., img_resolution]; UserError for a size that halving does not bring down to 4."""
+    if not (isinstance(img_resolution, int | np.integer) and 8 <= img_resolution <= 1024 and img_resolution.bit_count() == 1):
+        raise UserError(f'resolution {img_resolution}: StyleGAN2 networks need a power of two from 8 to 1024; resize the data set')
+    return [2**i for i in range(2, int(img_resolution).bit_length())]
+
+
+def channels_per_resolution(resolutions, channel_base, channel_max):
+    """{R: number of channels}, channel_base / R capped at channel_max; UserError if nothing is left."""
+    channels = {res: min(int(channel_base) // res, int(channel_max)) for res in resolutions}
+    if min(channels.values()) < 1:
+        raise UserError(f'channel_base={channel_base}, channel_max={channel_max} leave no channels at {resolutions[-1]}x{resolutions[-1]}; '
+                        f'channel_base must be at least {resolutions[-1]}')
+    return channels
+
+
+def half_precision_from(img_resolution, num_fp16_res):
+    """Lowest resolution that runs in half precision when the `num_fp16_res` highest do; never below 8."""
+    return max(img_resolution * 2 // 2**num_fp16_res, 8)
+
+
+def block_dtype(use_fp16, half_dtype):
+    """The dtype a block computes in, from its switch and the name of the half type."""
+    if half_dtype not in HALF_DTYPES:
+        raise UserError(f"half_dtype={half_dtype}: use {' or '.join(HALF_DTYPES)}")
+    return HALF_DTYPES[half_dtype] if use_fp16 else torch.float32
+
+
+def check_architecture(architecture):
+    """UserError unless the block layout is one of StyleGAN2's three (figure 7 there)."""
+    if architecture not in ('orig', 'skip', 'resnet'):
+        raise UserError(f'architecture={architecture}: use orig, skip or resnet')
+
+
+def modulated_conv2d(x, weight, styles, noise=None, up=1, padding=0, resample_filter=None, demodulate=True, flip_weight=True):
+    """Convolution whose input channels each image scales on its own (StyleGAN2, equations 1 to 3).
+
+    x:       [N, C_in, H, W]
+    weight:  [C_out, C_in, K, K], shared
+    styles:  [N, C_in]
+    noise:   added to the result; anything that broadcasts, None for nothing
+    demodulate: divide by the norm each output channel would have on white noise
+    Scaling activations instead of weights gives the same numbers and one convolution for the whole batch.
+    """
+    C_in = weight.shape[1]
+    if x.dtype == torch.float16 and demodulate:  # the norm cancels any factor, float16 needs small numbers
+        weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(C_in * weight[0, 0].numel()))
+        styles = styles / styles.abs().amax(dim=1, keepdim=True)
+    x = x * styles.to(x.dtype)[:, :, None, None]
+    x = conv2d_resample(x, weight.to(x.dtype), f=resample_filter, up=up, padding=padding, flip_weight=flip_weight)
+    noise = None if noise is None else noise.to(x.dtype)
+    if demodulate:
+        power = styles.square() @ weight.square().sum(dim=[2, 3]).t()  # [N, C_out]
+        scale = (power + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
+        return x * scale if noise is None else torch.addcmul(noise, x, scale)
+    return x if noise is None else x + noise
+
+
+class FullyConnectedLayer(nn.Module):
+    """Linear layer with equalized learning rate, activation included.
+
+    lr_multiplier: weights are stored 1 / lr_multiplier times as large and scaled down when used, so that they learn slower
+    bias_init:     value every bias starts from
+    """
+
+    def __init__(self, in_features, out_features, bias=True, activation='linear', lr_multiplier=1, bias_init=0):
+        super().__init__()
+        self.activation = activation
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full([out_features], float(bias_init))) if bias else None
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x):
+        """[N, in_features] -> [N, out_features], in x's dtype."""
+        w = self.weight.to(x.dtype) * self.weight_gain
+        b = None if self.bias is None else self.bias.to(x.dtype) * self.bias_gain
+        if self.activation == 'linear':
+            return nn.functional.linear(x, w, b)
+        return bias_act.bias_act(x @ w.t(), b, act=self.activation)
+
+
+class Conv2dLayer(nn.Module):
+    """Convolution with equalized learning rate, resampling, activation and clamp.
+
+    resample_filter: taps used when up or down exceeds 1
+    conv_clamp:      bound on the absolute value of the output, None for none
+    channels_last:   keep weights in that memory format
+    trainable:       False turns weights into buffers (frozen layers)
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, bias=True, activation='linear', up=1, down=1,
+                 resample_filter=DEFAULT_FILTER, conv_clamp=None, channels_last=False, trainable=True):
+        super().__init__()
+        self.activation, self.up, self.down, self.conv_clamp = activation, up, down, conv_clamp
+        self.padding = kernel_size // 2
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
+        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
+        weight = weight.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        tensors = {'weight': weight, 'bias': torch.zeros(out_channels) if bias else None}
+        for name, tensor in tensors.items():
+            if trainable:
+                self.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
+
+    def forward(self, x, gain=1):
+        """[N, C_in, H, W] -> [N, C_out, H up / down, W up / down]; gain scales the output and its clamp."""
+        w = (self.weight * self.weight_gain).to(x.dtype)
+        x = conv2d_resample(x, w, f=self.resample_filter, up=self.up, down=self.down, padding=self.padding, flip_weight=self.up == 1)
+        return activate(x, self.bias, self.activation, gain, self.conv_clamp)
+
+
+def activate(x, bias, activation, gain, clamp):
+    """bias_act with the activation's own gain times `gain`, and a clamp that follows `gain`."""
+    gain_all = activation_funcs[activation].def_gain * gain
+    return bias_act.bias_act(x, bias, act=activation, gain=gain_all, clamp=None if clamp is None else clamp * gain)
+
+
+class MappingNetwork(nn.Module):
+    """z and c to w (StyleGAN, figure 1b), with truncation.
+
+    z_dim, c_dim:   sizes of latent and label, either may be 0
+    w_dim:          size of w
+    num_ws:         copies of w to return, one per layer of the synthesis; None returns w itself
+    embed_features: size of the embedded label, None is w_dim
+    layer_features: size of the hidden layers, None is w_dim
+    lr_multiplier:  learning rate of the layers relative to the rest
+    w_avg_beta:     decay of the running mean of w that truncation pulls towards; None keeps none
+    """
+
+    def __init__(self, z_dim, c_dim, w_dim, num_ws, num_layers=8, embed_features=None, layer_features=None,
+                 activation='lrelu', lr_multiplier=0.01, w_avg_beta=0.995):
+        super().__init__()
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
+        self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
+        embed_features = 0 if c_dim == 0 else w_dim if embed_features is None else embed_features
+        layer_features = w_dim if layer_features is None else layer_features
+        if c_dim > 0:
+            self.embed = FullyConnectedLayer(c_dim, embed_features)
+        features = [z_dim + embed_features] + [layer_features] * (num_layers - 1) + [w_dim]
+        for i in range(num_layers):
+            setattr(self, f'fc{i}', FullyConnectedLayer(features[i], features[i + 1], activation=activation, lr_multiplier=lr_multiplier))
+        if num_ws is not None and w_avg_beta is not None:
+            self.register_buffer('w_avg', torch.zeros(w_dim))
+
+    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, skip_w_avg_update=False):
+        """z [N, z_dim] (None if z_dim is 0), c [N, c_dim] (None if c_dim is 0) -> ws [N, num_ws, w_dim], or w [N, w_dim].
+
+        truncation_psi:    1 leaves w as it is, 0 returns its running mean
+        truncation_cutoff: how many of the first ws are truncated, None for all
+        skip_w_avg_update: leave the running mean alone in training mode (it never moves in eval mode)
+        """
+        inputs = []
+        for name, value, size in (('z', z, self.z_dim), ('c', c, self.c_dim)):
+            if size > 0:
+                if value is None or value.ndim != 2 or value.shape[1] != size:
+                    given = None if value is None else list(value.shape)
+                    raise ValueError(f'the mapping network needs {name} of shape [N, {size}], it was given {given}')
+                value = value.float()
+                inputs.append(normalize_2nd_moment(value if name == 'z' else self.embed(value)))
+        w = torch.cat(inputs, dim=1)  # [N, z_dim + embed_features]
+        for i in range(self.num_layers):
+            w = getattr(self, f'fc{i}')(w)
+
+        if self.training and not skip_w_avg_update and hasattr(self, 'w_avg'):
+            self.w_avg.copy_(w.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
+        ws = w if self.num_ws is None else w[:, None].repeat(1, self.num_ws, 1)  # [N, L, w_dim], memory of its own
+        if truncation_psi != 1:
+            truncated = self.w_avg.lerp(ws, truncation_psi)
+            if self.num_ws is None or truncation_cutoff is None:
+                return truncated
+            ws[:, :truncation_cutoff] = truncated[:, :truncation_cutoff]
+        return ws
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution, noise, bias, activation (StyleGAN2, figure 2c).
+
+    resolution: of the output; up: its factor over the input
+    use_noise:  add a noise image of learned strength
+    """
+
+    def __init__(self, in_channels, out_channels, w_dim, resolution, kernel_size=3, up=1, use_noise=True, activation='lrelu',
+                 resample_filter=DEFAULT_FILTER, conv_clamp=None, channels_last=False):
+        super().__init__()
+        self.resolution, self.up, self.use_noise, self.activation, self.conv_clamp = resolution, up, use_noise, activation, conv_clamp
+        self.padding = kernel_size // 2
+        self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(weight.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format))
+        if use_noise:
+            self.register_buffer('noise_const', torch.randn(resolution, resolution))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x, w, noise_mode='random', gain=1):
+        """x [N, C_in, R / up, R / up], w [N, w_dim] -> [N, C_out, R, R]. noise_mode: 'random', 'const' or 'none'."""
+        noise = None
+        if self.use_noise and noise_mode == 'random':
+            noise = torch.randn(x.shape[0], 1, self.resolution, self.resolution, device=x.device) * self.noise_strength
+        if self.use_noise and noise_mode == 'const':
+            noise = self.noise_const * self.noise_strength
+        x = modulated_conv2d(x, self.weight, self.affine(w), noise, up=self.up, padding=self.padding,
+                             resample_filter=self.resample_filter, flip_weight=self.up == 1)
+        return activate(x, self.bias, self.activation, gain, self.conv_clamp)
+
+
+class ToRGBLayer(nn.Module):
+    """Features to image channels: modulated 1x1 convolution without demodulation."""
+
+    def __init__(self, in_channels, out_channels, w_dim, kernel_size=1, conv_clamp=None, channels_last=False):
+        super().__init__()
+        self.conv_clamp = conv_clamp
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(weight.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+
+    def forward(self, x, w):
+        """x [N, C_in, R, R], w [N, w_dim] -> [N, img_channels, R, R]."""
+        x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, padding=self.weight.shape[-1] // 2, demodulate=False)
+        return bias_act.bias_act(x, self.bias, clamp=self.conv_clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """All layers of one resolution; the first block (in_channels=0) starts from a learned constant.
+
+    architecture: 'skip' (every block adds to the image), 'resnet' (residual blocks) or 'orig' (neither)
+    use_fp16:     compute in half_dtype ('float16' or 'bfloat16') instead of float32
+    layer_kwargs: further arguments of SynthesisLayer
+    """
+
+    def __init__(self, in_channels, out_channels, w_dim, resolution, img_channels, is_last, architecture='skip',
+                 resample_filter=DEFAULT_FILTER, conv_clamp=None, use_fp16=False, fp16_channels_last=False, half_dtype='float16',
+                 **layer_kwargs):
+        super().__init__()
+        check_architecture(architecture)
+        self.in_channels, self.resolution, self.is_last, self.architecture = in_channels, resolution, is_last, architecture
+        self.dtype = block_dtype(use_fp16, half_dtype)
+        self.channels_last = use_fp16 and fp16_channels_last
+        self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
+        self.num_conv = 1 if in_channels == 0 else 2
+        self.num_torgb = int(is_last or architecture == 'skip')
+        layer_kwargs = dict(layer_kwargs, w_dim=w_dim, resolution=resolution, conv_clamp=conv_clamp, channels_last=self.channels_last)
+        if in_channels == 0:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, out_channels, up=2, resample_filter=resample_filter, **layer_kwargs)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, **layer_kwargs)
+        if self.num_torgb:
+            self.torgb = ToRGBLayer(out_channels, img_channels, w_dim, conv_clamp=conv_clamp, channels_last=self.channels_last)
+        if in_channels != 0 and architecture == 'resnet':
+            self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=2, resample_filter=resample_filter,
+                                    channels_last=self.channels_last)
+
+    def forward(self, x, img, ws, noise_mode='random', force_fp32=False):
+        """x [N, C_in, R/2, R/2] and img [N, img_channels, R/2, R/2] (None at the start), ws [N, num_conv + num_torgb, w_dim]
+        -> x [N, C_out, R, R], img [N, img_channels, R, R] in float32, or None where no block has drawn yet."""
+        ws = iter(ws.unbind(dim=1))
+        dtype = torch.float32 if force_fp32 else self.dtype
+        memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
+        if self.in_channels == 0:
+            x = self.const.to(dtype)[None].repeat(len(next_w := next(ws)), 1, 1, 1)
+            x = self.conv1(x.to(memory_format=memory_format), next_w, noise_mode)
+        else:
+            x = x.to(dtype=dtype, memory_format=memory_format)
+            gain = math.sqrt(0.5) if self.architecture == 'resnet' else 1
+            shortcut = self.skip(x, gain=gain) if self.architecture == 'resnet' else None
+            x = self.conv0(x, next(ws), noise_mode)
+            x = self.conv1(x, next(ws), noise_mode, gain=gain)
+            x = x if shortcut is None else shortcut + x
+        if img is not None:
+            img = upfirdn2d.upsample2d(img, self.resample_filter)
+        if self.num_torgb:
+            y = self.torgb(x, next(ws)).to(dtype=torch.float32, memory_format=torch.contiguous_format)
+            img = y if img is None else img + y
+        return x, img
+
+
+class SynthesisNetwork(nn.Module):
+    """ws to images.
+
+    channel_base, channel_max: a block at resolution R has min(channel_base // R, channel_max) channels
+    num_fp16_res: so many of the highest resolutions compute in half precision
+    block_kwargs: further arguments of SynthesisBlock and SynthesisLayer
+    """
+
+    def __init__(self, w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, **block_kwargs):
+        super().__init__()
+        self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
+        self.block_resolutions = block_resolutions(img_resolution)
+        channels = channels_per_resolution(self.block_resolutions, channel_base, channel_max)
+        for res in self.block_resolutions:
+            block = SynthesisBlock(channels.get(res // 2, 0), channels[res], w_dim, res, img_channels, is_last=res == img_resolution,
+                                   use_fp16=res >= half_precision_from(img_resolution, num_fp16_res), **block_kwargs)
+            setattr(self, f'b{res}', block)
+        self.num_ws = sum(getattr(self, f'b{res}').num_conv for res in self.block_resolutions) + block.num_torgb
+
+    def forward(self, ws, noise_mode='random', force_fp32=False):
+        """ws [N, num_ws, w_dim] -> images [N, img_channels, R, R], float32, about [-1, 1].
+
+        noise_mode: 'random' draws new noise, 'const' uses the stored maps, 'none' adds none
+        force_fp32: ignore the blocks' half precision
+        A block's to-RGB and the next block's first convolution share a w.
+        """
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f'the synthesis network needs ws of shape [N, {self.num_ws}, {self.w_dim}], it was given {list(ws.shape)}')
+        if noise_mode not in ('random', 'const', 'none'):
+            raise ValueError(f"noise_mode={noise_mode!r}: use 'random', 'const' or 'none'")
+        ws = ws.float()
+        x = img = None
+        first = 0
+        for res in self.block_resolutions:
+            block = getattr(self, f'b{res}')
+            x, img = block(x, img, ws[:, first : first + block.num_conv + block.num_torgb], noise_mode, force_fp32)
+            first += block.num_conv
+        return img
+
+
+class Generator(nn.Module):
+    """z and c to images: mapping and synthesis.
+
+    mapping_kwargs:   further arguments of MappingNetwork
+    synthesis_kwargs: further arguments of SynthesisNetwork and its blocks
+    """
+
+    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
+        super().__init__()
+        mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
+        self.init_kwargs = copy.deepcopy(dict(
+            z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
+            mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs))
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **mapping_kwargs)
+
+    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
+        """z [N, z_dim], c [N, c_dim] or None -> images [N, img_channels, R, R]. See MappingNetwork and SynthesisNetwork."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, **synthesis_kwargs)
+
+
+class DiscriminatorBlock(nn.Module):
+    """All layers of one resolution, halving it; the first block (in_channels=0) reads the image.
+
+    architecture:    'resnet' (residual blocks), 'skip' (every block reads the image, downsampled) or 'orig' (neither)
+    first_layer_idx: index of the block's first layer among all layers of the discriminator
+    freeze_layers:   layers with a lower index do not train
+    use_fp16, half_dtype: as in SynthesisBlock
+    """
+
+    def __init__(self, in_channels, tmp_channels, out_channels, resolution, img_channels, first_layer_idx, architecture='resnet',
+                 activation='lrelu', resample_filter=DEFAULT_FILTER, conv_clamp=None, use_fp16=False, fp16_channels_last=False,
+                 freeze_layers=0, half_dtype='float16'):
+        super().__init__()
+        check_architecture(architecture)
+        self.in_channels, self.resolution, self.architecture = in_channels, resolution, architecture
+        self.dtype = block_dtype(use_fp16, half_dtype)
+        self.channels_last = use_fp16 and fp16_channels_last
+        self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
+        layers = [('conv0', tmp_channels, tmp_channels, 3, dict(activation=activation, conv_clamp=conv_clamp)),
+                  ('conv1', tmp_channels, out_channels, 3, dict(activation=activation, conv_clamp=conv_clamp, down=2))]
+        if in_channels == 0 or architecture == 'skip':
+            layers.insert(0, ('fromrgb', img_channels, tmp_channels, 1, dict(activation=activation, conv_clamp=conv_clamp)))
+        if architecture == 'resnet':
+            layers.append(('skip', tmp_channels, out_channels, 1, dict(bias=False, down=2)))
+        for idx, (name, c_in, c_out, kernel_size, kwargs) in enumerate(layers, first_layer_idx):
+            setattr(self, name, Conv2dLayer(c_in, c_out, kernel_size, resample_filter=resample_filter, trainable=idx >= freeze_layers,
+                                            channels_last=self.channels_last, **kwargs))
+        self.num_layers = len(layers)
+
+    def forward(self, x, img, force_fp32=False):
+        """x [N, in_channels, R, R] (None in the first block), img [N, img_channels, R, R] or None
+        -> x [N, out_channels, R/2, R/2], img at half the size where the next block reads it, else None."""
+        dtype = torch.float32 if force_fp32 else self.dtype
+        memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
+        x = None if x is None else x.to(dtype=dtype, memory_format=memory_format)
+        if self.in_channels == 0 or self.architecture == 'skip':
+            img = img.to(dtype=dtype, memory_format=memory_format)
+            y = self.fromrgb(img)
+            x = y if x is None else x + y
+            img = upfirdn2d.downsample2d(img, self.resample_filter) if self.architecture == 'skip' else None
+        if self.architecture == 'resnet':
+            gain = math.sqrt(0.5)
+            return self.skip(x, gain=gain) + self.conv1(self.conv0(x), gain=gain), img
+        return self.conv1(self.conv0(x)), img
+
+
+class MinibatchStdLayer(nn.Module):
+    """Appends the standard deviation over small groups of images as channels (Progressive GAN, section 3).
+
+    group_size:   images per group; the largest number up to it that divides the batch, None for the whole batch
+    num_channels: the features are cut into so many parts, each giving a channel
+    """
+
+    def __init__(self, group_size, num_channels=1):
+        super().__init__()
+        self.group_size, self.num_channels = group_size, num_channels
+
+    def forward(self, x):
+        """[N, C, H, W] -> [N, C + num_channels, H, W]."""
+        N, C, H, W = x.shape
+        limit = N if self.group_size is None else min(self.group_size, N)
+        G = next(g for g in range(limit, 0, -1) if N % g == 0)
+        F = self.num_channels
+        y = x.reshape(G, N // G, F, C // F, H, W)
+        y = (y - y.mean(dim=0)).square().mean(dim=0)  # [N/G, F, C/F, H, W], image i is in group i mod N/G
+        y = (y + 1e-8).sqrt().mean(dim=[2, 3, 4])  # [N/G, F]
+        return torch.cat([x, y.repeat(G, 1)[:, :, None, None].expand(-1, -1, H, W)], dim=1)
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """4x4 features to a logit; with labels the projection of the features onto the embedded label (cGANs, arXiv 1802.05637)."""
+
+    def __init__(self, in_channels, cmap_dim, resolution, img_channels, architecture='resnet', mbstd_group_size=4, mbstd_num_channels=1,
+                 activation='lrelu', conv_clamp=None):
+        super().__init__()
+        self.cmap_dim, self.architecture = cmap_dim, architecture
+        if architecture == 'skip':
+            self.fromrgb = Conv2dLayer(img_channels, in_channels, 1, activation=activation)
+        self.mbstd = MinibatchStdLayer(mbstd_group_size, mbstd_num_channels) if mbstd_num_channels > 0 else None
+        self.conv = Conv2dLayer(in_channels + mbstd_num_channels, in_channels, 3, activation=activation, conv_clamp=conv_clamp)
+        self.fc = FullyConnectedLayer(in_channels * resolution**2, in_channels, activation=activation)
+        self.out = FullyConnectedLayer(in_channels, 1 if cmap_dim == 0 else cmap_dim)
+
+    def forward(self, x, img, cmap):
+        """x [N, C, 4, 4], img [N, img_channels, 4, 4] for 'skip', cmap [N, cmap_dim] if conditional -> logits [N, 1]; all in float32."""
+        x = x.to(dtype=torch.float32, memory_format=torch.contiguous_format)
+        if self.architecture == 'skip':
+            x = x + self.fromrgb(img.to(dtype=torch.float32, memory_format=torch.contiguous_format))
+        x = x if self.mbstd is None else self.mbstd(x)
+        x = self.out(self.fc(self.conv(x).flatten(1)))
+        if self.cmap_dim > 0:
+            x = (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
+        return x
+
+
+class Discriminator(nn.Module):
+    """Images (and labels) to logits.
+
+    architecture:  'resnet', 'skip' or 'orig'
+    channel_base, channel_max, num_fp16_res: as in SynthesisNetwork
+    conv_clamp:    bound on the output of every convolution, None for none
+    cmap_dim:      size of the mapped label, None is the number of channels at 4x4
+    block_kwargs:  further arguments of DiscriminatorBlock
+    mapping_kwargs: of the label's MappingNetwork; epilogue_kwargs: of DiscriminatorEpilogue
+    """
+
+    def __init__(self, c_dim, img_resolution, img_channels, architecture='resnet', channel_base=32768, channel_max=512, num_fp16_res=0,
+                 conv_clamp=None, cmap_dim=None, block_kwargs=None, mapping_kwargs=None, epilogue_kwargs=None):
+        super().__init__()
+        block_kwargs, mapping_kwargs, epilogue_kwargs = dict(block_kwargs or {}), dict(mapping_kwargs or {}), dict(epilogue_kwargs or {})
+        self.init_kwargs = copy.deepcopy(dict(
+            c_dim=c_dim, img_resolution=img_resolution, img_channels=img_channels, architecture=architecture, channel_base=channel_base,
+            channel_max=channel_max, num_fp16_res=num_fp16_res, conv_clamp=conv_clamp, cmap_dim=cmap_dim, block_kwargs=block_kwargs,
+            mapping_kwargs=mapping_kwargs, epilogue_kwargs=epilogue_kwargs))
+        self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
+        resolutions = block_resolutions(img_resolution)
+        self.block_resolutions = resolutions[:0:-1]  # from the image down to 8
+        channels = channels_per_resolution(resolutions, channel_base, channel_max)
+        cmap_dim = 0 if c_dim == 0 else channels[4] if cmap_dim is None else cmap_dim
+        shared = dict(img_channels=img_channels, architecture=architecture, conv_clamp=conv_clamp)
+        layers = 0
+        for res in self.block_resolutions:
+            block = DiscriminatorBlock(channels[res] if res < img_resolution else 0, channels[res], channels[res // 2], res,
+                                       first_layer_idx=layers, use_fp16=res >= half_precision_from(img_resolution, num_fp16_res),
+                                       **shared, **block_kwargs)
+            setattr(self, f'b{res}', block)
+            layers += block.num_layers
+        if c_dim > 0:
+            self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, w_avg_beta=None, **mapping_kwargs)
+        self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim, 4, **shared, **epilogue_kwargs)
+
+    def forward(self, img, c, force_fp32=False):
+        """img [N, img_channels, R, R] in [-1, 1], c [N, c_dim] or None -> logits [N, 1]."""
+        if img.ndim != 4 or img.shape[1:] != (self.img_channels, self.img_resolution, self.img_resolution):
+            raise ValueError(f'the discriminator needs images of shape [N, {self.img_channels}, {self.img_resolution}, '
+                             f'{self.img_resolution}], it was given {list(img.shape)}')
+        x = None
+        for res in self.block_resolutions:
+            x, img = getattr(self, f'b{res}')(x, img, force_fp32)
+        return self.b4(x, img, self.mapping(None, c) if self.c_dim > 0 else None)
