@@ -156,6 +156,8 @@ def _explain_os_error(err: OSError) -> str | None:
         return f'no permission to read or write {file}: change its permissions, or choose another place'
     if err.errno == errno.EROFS:
         return f'{file} is on a file system that is read-only: choose another place'
+    if err.errno == errno.EFBIG:
+        return f'{file} would be larger than its file system allows: choose another place, or a smaller size'
     if err.filename is None:
         return None
     if err.errno == errno.ENOENT:

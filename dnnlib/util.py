@@ -63,7 +63,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     path: where the file is to be. Its folder must exist; a file already there stays until the new one is complete.
     Yields a temporary path in the same folder, ending in the same file name; it becomes `path` when the block ends and is removed when the
-    block fails. An OSError from the block names `path`, not the temporary file.
+    block fails. Raises OSError naming `path`, not the temporary file, when the system refuses (no permission, disk full), also where the
+    block wrote by way of torch.save or safetensors, which raise errors of their own.
     """
     path = Path(path)
     temporary = path.with_name(f'.tmp-{uuid.uuid4().hex[:8]}-{path.name}')
@@ -71,11 +72,33 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as err:
-        if err.filename is None or str(err.filename) == str(temporary):
-            err.filename, err.filename2 = str(path), None
-        raise
+        if err.errno is None or str(err.filename or temporary) != str(temporary):
+            raise
+        raise OSError(err.errno, os.strerror(err.errno), str(path)) from err
+    except Exception as err:
+        code = _refusal(err, temporary)
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from err
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refusal(err: Exception, file: Path) -> int | None:
+    """The system's error number behind the failure of a writer in native code, or None when the system did not refuse.
+
+    safetensors tells it in its message; torch.save hides it, so a further write to the file is tried.
+    """
+    if told := re.search(r'\(os error (\d+)\)', str(err)):
+        return int(told[1])
+    if 'inline_container' not in str(err) and 'Parent directory' not in str(err):
+        return None
+    try:
+        with file.open('ab') as more:
+            more.write(bytes(1 << 20))
+    except OSError as refused:
+        return refused.errno
+    return None
 
 
 def cache_folder() -> Path:

@@ -134,6 +134,7 @@ class OutOfMemoryError(RuntimeError):
     (OSError(errno.ENOSPC, 'full'), 'disk full while writing a file: free some space, or choose another place'),
     (PermissionError(errno.EACCES, 'no', '/data/x'),
      'no permission to read or write /data/x: change its permissions, or choose another place'),
+    (OSError(errno.EFBIG, 'big', 'x.tiff'), 'x.tiff would be larger than its file system allows: choose another place, or a smaller size'),
     (OSError(errno.EROFS, 'no', '/data/x'), '/data/x is on a file system that is read-only: choose another place'),
     (FileNotFoundError(errno.ENOENT, 'no', 'x.zip'), 'no such file or folder: x.zip'),
     (IsADirectoryError(errno.EISDIR, 'no', 'x'), 'x is a folder, a file is needed'),

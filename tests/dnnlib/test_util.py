@@ -1,6 +1,9 @@
 import errno
 import hashlib
+import resource
+import signal
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -77,6 +80,36 @@ def test_atomic_path_names_the_final_file_in_errors(tmp_path):
     with pytest.raises(FileNotFoundError) as other, util.atomic_path(target):
         open(tmp_path / 'other')
     assert str(other.value.filename) == str(tmp_path / 'other')
+
+
+def test_atomic_path_learns_what_torch_and_safetensors_hide(tmp_path):
+    import safetensors.torch
+    import torch
+
+    tensors = {'a': torch.zeros(100_000)}
+    for save in (lambda path: torch.save(tensors, path), lambda path: safetensors.torch.save_file(tensors, path)):
+        with pytest.raises(FileNotFoundError) as missing, util.atomic_path(tmp_path / 'no_folder' / 'a.bin') as temporary:
+            save(temporary)
+        assert missing.value.filename == str(tmp_path / 'no_folder' / 'a.bin')
+        with pytest.raises(OSError) as full, _file_size_limit(10_000), util.atomic_path(tmp_path / 'a.bin') as temporary:
+            save(temporary)
+        assert (full.value.errno, full.value.filename) == (errno.EFBIG, str(tmp_path / 'a.bin'))
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError, match='a bug'), util.atomic_path(tmp_path / 'a.bin'):
+        raise RuntimeError('a bug')
+
+
+@contextmanager
+def _file_size_limit(n):
+    """Stands in for a full disk: no file may grow past n bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 # ---- Downloads
@@ -171,6 +204,11 @@ def test_fetch_passes_local_files_through(tmp_path):
         util.fetch(tmp_path / 'absent.pkl')
     with pytest.raises(ValueError, match='8 to 64 hex digits'):
         util.fetch(path, sha256=DIGEST[:7])
+
+
+def test_cached_path_is_where_fetch_puts_it(server, tmp_path):
+    expected = util.cached_path(server.url + '/net.pkl', tmp_path)
+    assert util.fetch(server.url + '/net.pkl', cache_dir=tmp_path) == expected
 
 
 def test_cache_folder(monkeypatch, tmp_path):
