@@ -1,0 +1,4 @@
+"""INR-GAN: a generator that draws a function of the point (Skorokhodov et al., CVPR 2021).
+
+A plug-in: copied alone into a project with the layout of stylegan2-ada-pytorch it works by naming `inr.generator.Generator`.
+"""

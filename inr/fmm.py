@@ -1,0 +1,84 @@
+"""Factorized multiplicative modulation: image-specific weights of a linear layer (INR-GAN, main paper and appendix E).
+
+W = W_s * s(A B): W_s is shared by all images, A and B are small and come from the latent. Also StyleGAN2's modulation and demodulation
+of a 1x1 kernel, which the nearest competitor (CIPS) keeps.
+
+Legend: N images, C_in and C_out channels, r rank.
+"""
+
+import math
+from dataclasses import dataclass
+
+SQUASHES = {  # elementwise maps centred on 1; 'demod' is the identity, its rows are normalized afterwards
+    'demod': lambda m: m + 1,
+    'tanh': lambda m: m.tanh() + 1,
+    'sigmoid': lambda m: m.sigmoid() + 0.5,
+}
+
+
+def fmm_weight(shared, left, right, squash):
+    """Image-specific weights of an FMM layer: W = W_s * squash(A B)  (INR-GAN, appendix E).
+
+    shared: [C_out, C_in]     weights all images share (W_s)
+    left:   [N, C_out, rank]  factor A of each image
+    right:  [N, rank, C_in]   factor B of each image
+    squash: elementwise map, centred on 1 so that a zero A B leaves W_s as it is
+    Returns [N, C_out, C_in]. rank 1 is squeeze-and-excitation, rank C_in a full hypernetwork.
+    """
+    return shared * squash(left @ right)
+
+
+def normalize_rows(weight):
+    """Every row of `weight` [N, C_out, C_in] divided by its L2 norm: outputs keep the variance of the inputs."""
+    return weight * (weight.square().sum(dim=-1, keepdim=True) + 1e-8).rsqrt()
+
+
+def demodulated_weight(shared, styles):
+    """StyleGAN2's modulated and demodulated weights for a 1x1 kernel.
+
+    shared: [C_out, C_in]; styles: [N, C_in] scale of each input channel. Returns [N, C_out, C_in].
+    """
+    return normalize_rows(shared * styles.unsqueeze(1))
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """How w makes the weights of a layer its own.
+
+    rank: rank r of A B; None for StyleGAN2's modulation and demodulation (no FMM)
+    squash: 'demod', 'tanh' or 'sigmoid'. M = A B / sqrt(r); W = W_s * squash(M); 'demod' then normalizes the rows of W
+    equalized: W_s carries the equalized-learning-rate gain 1/sqrt(C_in). Row norms hide it; without it the activations of 'tanh' and
+        'sigmoid' grow by sqrt(C_in) a layer. The public implementation has none.
+    Raises ValueError for an unknown squash or a rank below 1.
+    """
+
+    rank: int | None = 10
+    squash: str = 'demod'
+    equalized: bool = True
+
+    def __post_init__(self):
+        if self.squash not in SQUASHES:
+            raise ValueError(f"unknown FMM squash '{self.squash}'; choose one of {', '.join(SQUASHES)}")
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f'FMM rank {self.rank} is below 1')
+
+    def num_styles(self, in_channels, out_channels):
+        """Numbers a layer needs from its affine."""
+        return in_channels if self.rank is None else (in_channels + out_channels) * self.rank
+
+    @property
+    def initial_style(self):
+        """Bias the affine starts with: factors start around 0, plain scales around 1."""
+        return 1 if self.rank is None else 0
+
+    def weight(self, shared, styles):
+        """Image-specific weights [N, C_out, C_in] from shared [C_out, C_in] and styles [N, num_styles] (rows of A first, then B)."""
+        if self.rank is None:
+            return demodulated_weight(shared, styles)
+        out_channels, in_channels = shared.shape
+        left, right = styles.split([out_channels * self.rank, self.rank * in_channels], dim=1)
+        left = left.reshape(-1, out_channels, self.rank) / math.sqrt(self.rank)  # [N, C_out, r]
+        right = right.reshape(-1, self.rank, in_channels)  # [N, r, C_in]
+        gain = 1 / math.sqrt(in_channels) if self.equalized and self.squash != 'demod' else 1
+        weight = fmm_weight(shared * gain, left, right, SQUASHES[self.squash])
+        return normalize_rows(weight) if self.squash == 'demod' else weight

@@ -1,0 +1,125 @@
+"""Features of a coordinate: Fourier embedding e(p) = [sin(W p), cos(W p)] (INR-GAN, appendix C, eq. 1) and what the decoders add to it.
+
+The rows of W come from four sources, in this order: a logarithmic basis, random fixed rows, learned rows, rows generated from w.
+Columns of the result: [raw (x, y), sin(all rows), cos(all rows), learned constants of the grid's cells].
+
+Legend: N images, E features, n rows, R resolution of the grid, H and W rows and columns of points.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from training.networks import FullyConnectedLayer
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What the points of one grid know of their place.
+
+    log: cap on the rows of the logarithmic basis, 0 for none
+    diagonal: the basis runs along both diagonals too
+    random: random rows, fixed at construction
+    learned: rows that are parameters
+    generated: rows (and phases) generated from w for each image
+    constants: learned constants for each of the grid's cells
+    raw: the coordinates themselves
+    cosine: cosines beside the sines
+    scale: spread of the random, learned and generated rows at the start
+    init: how random and learned rows are drawn, 'normal' or 'uniform' in +-1, times scale
+    constant_scale: spread of the constants at the start
+    """
+
+    log: int = 0
+    diagonal: bool = False
+    random: int = 0
+    learned: int = 0
+    generated: int = 0
+    constants: int = 0
+    raw: bool = False
+    cosine: bool = True
+    scale: float = math.sqrt(10)
+    init: str = 'normal'
+    constant_scale: float = 1.0
+
+    def __post_init__(self):
+        if self.init not in ('normal', 'uniform'):
+            raise ValueError(f"unknown init '{self.init}' of Fourier rows; choose normal or uniform")
+
+
+def log_basis(resolution, diagonal=False):
+    """Logarithmic basis: frequencies 2^k * 2 pi / 4, k = 0 .. log2(R) - 1, along y, x and, if asked, both diagonals.
+
+    A diagonal's two components are half as long. The highest frequency has a period of four cells. Returns [n, 2], columns x, y.
+    """
+    frequency = 2.0 ** torch.arange(int(math.log2(resolution))) * (math.pi / 2)
+    zero = torch.zeros_like(frequency)
+    rows = [torch.stack([zero, frequency], 1), torch.stack([frequency, zero], 1)]
+    if diagonal:
+        rows += [torch.stack([-frequency / 2, frequency / 2], 1), torch.stack([frequency / 2, frequency / 2], 1)]
+    return torch.cat(rows)
+
+
+def phases(basis, x, y):
+    """W p at every point: basis [..., n, 2], x [W], y [H] -> [..., n, H, W]."""
+    return basis[..., 0, None, None] * x + basis[..., 1, None, None] * y[:, None]
+
+
+class CoordinateFeatures(nn.Module):
+    """Features of the points of one grid: see the module's docstring for their order.
+
+    spec: FeatureSpec
+    resolution: R of the trained grid
+    w_dim: width of w, needed by generated rows
+
+    forward(points, w): grid.Points, w [N, w_dim] -> [1, E, H, W], or [N, E, H, W] where rows are generated.
+    """
+
+    def __init__(self, spec, resolution, w_dim):
+        super().__init__()
+        self.spec, self.resolution = spec, resolution
+        self.register_buffer('log_basis', log_basis(resolution, spec.diagonal)[: spec.log], persistent=False)
+        if spec.random:
+            self.register_buffer('random_basis', self._draw_rows(spec.random))
+        if spec.learned:
+            self.shared_basis = nn.Parameter(self._draw_rows(spec.learned))
+        if spec.generated:
+            self.affine = FullyConnectedLayer(w_dim, spec.generated * 3)
+        if spec.constants:
+            self.const_embs = nn.Parameter(torch.randn([1, spec.constants, resolution, resolution]) * spec.constant_scale)
+        rows = self.log_basis.shape[0] + spec.random + spec.learned + spec.generated
+        self.num_features = (2 if spec.raw else 0) + rows * (2 if spec.cosine else 1) + spec.constants
+
+    def _draw_rows(self, rows):
+        drawn = torch.randn([rows, 2]) if self.spec.init == 'normal' else torch.rand([rows, 2]) * 2 - 1
+        return drawn * self.spec.scale
+
+    def _fixed_rows(self):
+        rows = [self.log_basis]
+        if self.spec.random:
+            rows.append(self.random_basis)
+        if self.spec.learned:
+            rows.append(self.shared_basis)
+        return torch.cat(rows)  # [n, 2]
+
+    def forward(self, points, w):
+        shape = points.shape
+        angles = phases(self._fixed_rows(), points.x, points.y)[None]  # [1, n, H, W]
+        if self.spec.generated:
+            rows, shift = self.affine(w).split([self.spec.generated * 2, self.spec.generated], dim=1)
+            generated = phases(rows.reshape(-1, self.spec.generated, 2) * self.spec.scale, points.x, points.y) + shift[..., None, None]
+            angles = torch.cat([angles.expand(len(w), -1, -1, -1), generated], dim=1)  # [N, n, H, W]
+        columns = [angles.sin()]
+        if self.spec.cosine:
+            columns.append(angles.cos())
+        if self.spec.raw:
+            columns.insert(0, torch.stack([points.x.expand(shape), points.y[:, None].expand(shape)])[None])
+        if self.spec.constants:
+            constants = self.const_embs
+            if points.cells is not None:
+                rows, cols = points.cells
+                constants = cols(rows(constants, dim=2), dim=3)  # [1, C, H, W]
+            columns.append(constants)
+        return torch.cat([c.expand(len(angles), -1, -1, -1) for c in columns], dim=1)

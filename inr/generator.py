@@ -1,0 +1,141 @@
+"""Generator B: StyleGAN2's mapping network and the INR decoder, with the contract of stylegan2-ada-pytorch's generators.
+
+Sizes, layers and coordinate features follow from the resolution by one rule (`feature_rule`, `block_specs`); the authors' later public
+implementation names them one by one up to 256, and agrees there. `from_inr_gan` rebuilds its generators.
+"""
+
+import math
+from dataclasses import fields
+
+import torch
+from torch import nn
+
+from inr import public
+from inr.fmm import Modulation
+from inr.fourier import FeatureSpec
+from inr.synthesis import BlockSpec, SynthesisNetwork
+from training.networks import MappingNetwork
+
+MIN_RESOLUTION, MAX_RESOLUTION = 16, 1024
+INPUT_RESOLUTION = 32
+
+
+def feature_rule(resolution):
+    """Coordinate features of the grid of a resolution, public implementation up to 256, beyond it without per-cell constants.
+
+    At 1024, 64 constants a cell would be 67 M numbers.
+    """
+    if resolution <= 64:
+        return FeatureSpec(log=64, diagonal=True, constants=128)
+    return FeatureSpec(log=32, random=32, constants=64 if resolution <= 256 else 0)
+
+
+def block_specs(resolution, input_resolution, channels, extra_layers, input_features, block_features):
+    """Blocks of a generator, coarse to fine.
+
+    resolution: trained resolution, a power of two; input_resolution: that of the input grid, on which smaller blocks run too
+    channels: function of a block's resolution; extra_layers: {resolution: layers beyond StyleGAN2's two (one in the first block)}
+    input_features: FeatureSpec of the input; block_features: function of the resolution of an upsampling block
+    """
+    specs, below = [], 0
+    for name in (2**k for k in range(2, int(math.log2(resolution)) + 1)):
+        upsamples = name > input_resolution
+        features = input_features if not specs else block_features(name) if upsamples else None
+        layers = (1 if not specs else 2) + extra_layers.get(name, 0)
+        specs.append(BlockSpec(name, max(name, input_resolution), below, channels(name), layers, features, upsamples))
+        below = channels(name)
+    return specs
+
+
+def _feature_spec(given, default):
+    """FeatureSpec from a dict of its fields that replaces `default`, or `default` if None."""
+    if given is None:
+        return default
+    known = [f.name for f in fields(FeatureSpec)]
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise ValueError(f"unknown coordinate feature '{unknown[0]}'; known are {', '.join(known)}")
+    return FeatureSpec(**given)
+
+
+def build_synthesis(
+    w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False,
+    half_dtype='float16', fmm_rank=10, squash='demod', equalized=True, upsampling='nearest', instance_norm=False, input_resolution=None,
+    extra_layers=None, input_features=None, features=None,
+):  # fmt: skip
+    """SynthesisNetwork from the options a host or a preset gives.
+
+    channel_base, channel_max: a block of resolution R has min(channel_base / R, channel_max) channels
+    num_fp16_res: blocks, counted from the finest, that compute in half precision; half_dtype: 'float16' or 'bfloat16'
+    conv_clamp: limit on activations, or None; fp16_channels_last: accepted for hosts' sake, 1x1 layers have no use for it
+    fmm_rank: rank of FMM; None for StyleGAN2's modulation and demodulation. squash, equalized: see fmm.Modulation
+    upsampling: 'nearest', or 'bilinear' (corners aligned; pixels then depend on their neighbours); instance_norm: see synthesis
+    input_resolution: grid of the input, default min(32, img_resolution)
+    extra_layers: {resolution: number}, default one at 128 and one at 256 (keys may be strings, as JSON has them)
+    input_features, features: dict of FeatureSpec fields in place of the rule's, for the input and for {resolution: dict}
+    Raises ValueError for a resolution or an option outside its range.
+    """
+    if not (MIN_RESOLUTION <= img_resolution <= MAX_RESOLUTION and img_resolution & (img_resolution - 1) == 0):
+        raise ValueError(f'training resolution {img_resolution} is not a power of two from {MIN_RESOLUTION} to {MAX_RESOLUTION}')
+    if upsampling not in ('nearest', 'bilinear'):
+        raise ValueError(f"unknown upsampling '{upsampling}'; choose nearest or bilinear")
+    if half_dtype not in ('float16', 'bfloat16'):
+        raise ValueError(f"unknown half_dtype '{half_dtype}'; choose float16 or bfloat16")
+    input_resolution = min(INPUT_RESOLUTION, img_resolution) if input_resolution is None else input_resolution
+    extra_layers = {128: 1, 256: 1} if extra_layers is None else {int(res): n for res, n in extra_layers.items()}
+    given = {int(res): spec for res, spec in (features or {}).items()}
+    blocks = block_specs(
+        img_resolution, input_resolution, lambda res: max(min(channel_base // res, channel_max), 1), extra_layers,
+        _feature_spec(input_features, feature_rule(input_resolution)), lambda res: _feature_spec(given.get(res), feature_rule(res)),
+    )  # fmt: skip
+    modulation = Modulation(fmm_rank, squash, equalized)
+    return SynthesisNetwork(
+        w_dim, img_resolution, img_channels, blocks, modulation, conv_clamp, upsampling == 'bilinear', instance_norm, num_fp16_res,
+        getattr(torch, half_dtype),
+    )  # fmt: skip
+
+
+class Generator(nn.Module):
+    """INR-GAN's generator B.
+
+    z_dim, c_dim, w_dim: sizes of latent, label (0 for none) and w
+    img_resolution: training resolution, a power of two from 16 to 1024; img_channels: any
+    mapping_kwargs: for the host's MappingNetwork; synthesis_kwargs: see build_synthesis
+    `init_kwargs` are the arguments as JSON would hold them.
+    """
+
+    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
+        super().__init__()
+        mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
+        self.init_kwargs = dict(
+            z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
+            mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs,
+        )  # fmt: skip
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = MappingNetwork(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=self.num_ws, **mapping_kwargs)
+
+    def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
+        """z [N, z_dim], c [N, c_dim] or None -> image [N, img_channels, R, R]."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, **synthesis_kwargs)
+
+
+def from_inr_gan(config, state):
+    """Generator of the public INR-GAN implementation: same weights, same images.
+
+    config: dict with cfg (the generator's section of the public configuration), z_dim, w_dim, c_dim, img_resolution, img_channels,
+        mapping_layers, channel_base, channel_max
+    state: {public name: tensor}
+    Raises ValueError for an unsupported configuration or a stored logarithmic basis that is not the rule's, RuntimeError if weights are
+    missing, left over or of another shape.
+    """
+    generator = Generator(**public.constructor_arguments(config))
+    state = public.renamed_state(state)
+    for name, rule in generator.named_buffers():
+        if name.endswith('log_basis') and not torch.allclose(state.pop(name, rule).to(rule), rule):
+            raise ValueError(f'{name} of the stored weights is not the logarithmic basis of its grid')
+    generator.load_state_dict(state, strict=True)
+    return generator

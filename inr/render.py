@@ -1,0 +1,86 @@
+"""Drawing at any size, in any window, for the pixels asked for and no others (INR-GAN, Figs. 2, 9, 14, 17).
+
+The only place that knows size, window and tiles; grid.py knows where the points lie. A picture is drawn in bands of whole rows, so that
+memory does not grow with its height, and every grid below is evaluated only at the cells a band reads.
+
+Legend: N images, H and W rows and columns of the whole picture.
+"""
+
+import torch
+
+from inr import grid
+
+DEFAULT_REFINEMENT = 'last'
+BAND_BYTES = 256 * 2**20  # working memory of one band
+WHOLE_BYTES = 8 * 2**30  # the most a model that must be drawn whole may take
+
+
+class CannotTile(ValueError):
+    """The pixels of this model depend on each other: it is drawn whole or not at all."""
+
+
+def supports(G):
+    """Whether G draws by points, as the generators of this package do."""
+    return hasattr(getattr(G, 'synthesis', None), 'draw')
+
+
+def bytes_per_point(synthesis, refine=DEFAULT_REFINEMENT):
+    """Working memory of one drawn point, in bytes: its features, three copies of the widest layer evaluated there, its colours."""
+    widest = max(
+        (0 if block.coords is None else 2 * block.coords.num_features) + 3 * block.spec.channels
+        for block in map(synthesis.get_submodule, synthesis.block_names)
+        if block.spec.grid == synthesis.grids[-1] or refine == 'all'
+    )
+    return 4 * (widest + 3 * synthesis.img_channels)
+
+
+@torch.no_grad()
+def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, force_fp32=False):
+    """Draw a picture from top to bottom in bands of rows, each within `max_bytes` of working memory (at least one row).
+
+    G: generator of this package; ws: [N, num_ws, w_dim]
+    height, width, window: the whole picture, see grid.py
+    refine: see grid.plan; None for DEFAULT_REFINEMENT
+    tile: (top, left, height, width) in pixels of the whole picture, to draw that part alone; None for all of it
+    Yields (row, image [N, img_channels, h, w]); row counts from the top of what is drawn.
+    Raises ValueError for a size, window or tile without area or outside the picture, CannotTile for a tile of a model that cannot.
+    """
+    synthesis = G.synthesis
+    refine = DEFAULT_REFINEMENT if refine is None else refine
+    points = grid.lattice(height, width, window, synthesis.convention)
+    if tile is not None:
+        points = _tile_of(points, tile, height, width)
+    rows, columns = len(points.v), len(points.u)
+    row_bytes = bytes_per_point(synthesis, refine) * columns * len(ws)
+    step = max(1, min(rows, int(max_bytes // row_bytes)))
+    if not synthesis.pointwise:
+        if tile is not None:
+            raise CannotTile('this model draws no tiles: its pixels depend on each other; ask for the whole picture')
+        if rows * row_bytes > WHOLE_BYTES:
+            raise CannotTile(
+                f'{width}x{height} of this model needs about {rows * row_bytes / 2**30:.0f} GiB at once, since its pixels depend on each '
+                f'other; ask for at most {WHOLE_BYTES // (row_bytes // columns) / 1e6:.0f} megapixels'
+            )
+        step = rows
+    trained = (height, width) == (synthesis.img_resolution,) * 2 and tuple(window) == grid.WHOLE and tile is None
+    for top in range(0, rows, step):
+        if trained and step == rows:
+            levels = grid.training_points(synthesis.grids, synthesis.convention, ws.device)
+        else:
+            band = points.tile(top, 0, min(step, rows - top), columns)
+            levels = grid.plan(band, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.bilinear)
+        yield top, synthesis.draw(ws, levels, force_fp32)
+
+
+def render(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, force_fp32=False):
+    """The picture that `bands` draws, in one tensor [N, img_channels, h, w]; arguments and errors as there."""
+    parts = [image for _, image in bands(G, ws, height, width, window, refine, tile, max_bytes, force_fp32)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _tile_of(points, tile, height, width):
+    top, left, rows, columns = tile
+    inside = 0 <= top and 0 <= left and top + rows <= height and left + columns <= width
+    if rows < 1 or columns < 1 or not inside:
+        raise ValueError(f'tile {tuple(tile)} (top, left, height, width) is empty or reaches outside the {width}x{height} picture')
+    return points.tile(top, left, rows, columns)
