@@ -1,0 +1,1 @@
+"""How good images are and how far apart: scores and perceptual distances."""
