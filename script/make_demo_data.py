@@ -79,6 +79,7 @@ def main(images, groups, dest, size, quality):
     with zipfile.ZipFile(dest, 'w') as archive:
         for name in sorted(entries):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
             info.compress_type = zipfile.ZIP_DEFLATED if name.endswith('.json') else zipfile.ZIP_STORED
             archive.writestr(info, entries[name])
     print(f'{dest}: {len(labels)} images, {len(CLASSES)} classes, {Path(dest).stat().st_size:,} bytes')

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 
 from dnnlib.util import UserError
-from training.image_files import RESOLUTIONS, BadImage, ImageFiles, decode, shape_problem
-
-DEMO = Path(__file__).resolve().parents[1] / 'assets' / 'demo.zip'
+from training.image_files import BadImage, ImageFiles, decode, fitting_resolution, resolve, shape_problem
 
 
 class DataError(UserError):
@@ -20,17 +18,11 @@ class DataError(UserError):
         super().__init__(message.strip().rpartition('\n')[2].rpartition('DataError: ')[2])
 
 
-def resolve(path: str | Path) -> Path:
-    """The data set's path: 'demo' means the emoji that come with the repository."""
-    return DEMO if str(path) == 'demo' else Path(path)
-
-
 def expect_shape(files: ImageFiles, name: str, shape: tuple[int, int, int], first: tuple[int, int, int]) -> None:
     """Raises DataError unless an image has the (width, height, channels) of the set's first image and a size that training takes."""
     problem = shape_problem(shape, first, files.names[0])
     if problem is not None:
-        fitting = max((res for res in RESOLUTIONS if res <= min(first[:2])), default=RESOLUTIONS[0])
-        raise DataError(f'{files.path}: {name} {problem}. {files.conversion_hint(fitting)}')
+        raise DataError(f'{files.path}: {name} {problem}. {files.conversion_hint(fitting_resolution(*first[:2]))}')
 
 
 def corrupt(files: ImageFiles, name: str, err: BadImage) -> DataError:

@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 from dnnlib.util import UserError
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')  # of images that training reads
+DEMO = Path(__file__).resolve().parents[1] / 'assets' / 'demo.zip'
 RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)  # the discriminator halves down to 4x4
 MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
 
@@ -34,6 +35,16 @@ READ_ERRORS = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, NotImpl
 
 class BadImage(Exception):
     """An image that cannot be used. Its text is the reason; whoever knows the file's name adds it."""
+
+
+def resolve(path: str | os.PathLike) -> Path:
+    """The data set's path: 'demo' means the emoji that come with the repository."""
+    return DEMO if str(path) == 'demo' else Path(path)
+
+
+def fitting_resolution(width: int, height: int) -> int:
+    """The largest training resolution that needs no enlarging, or the smallest there is."""
+    return max((res for res in RESOLUTIONS if res <= min(width, height)), default=RESOLUTIONS[0])
 
 
 # ---- One image
@@ -129,19 +140,21 @@ class Labels:
 class ImageFiles:
     """The images of a zip or a folder in a stable order (by name). May be pickled and used after a fork: the zip is opened per process.
 
-    path: a zip or a folder.
+    path: a zip, a folder or 'demo'.
     extensions: lower-case endings of the files that count as images.
     Hidden files and the __MACOSX entries that some zip programs add are passed over.
     Raises UserError for a path that is neither, or holds no image.
     """
 
     def __init__(self, path: str | os.PathLike, extensions: tuple[str, ...] = EXTENSIONS):
-        self.path = Path(path)
+        self.path = resolve(path)
         self._zip: zipfile.ZipFile | None = None
         self._zip_pid = -1
         if not self.path.exists():
             raise UserError(f'{self.path} does not exist: give a zip or a folder of images')
         self.is_zip = self.path.is_file()
+        with open(self.path, 'rb') if self.is_zip else os.scandir(self.path):
+            pass  # raises the OSError that says why not, where is_zipfile and walk pass over it
         if self.is_zip and not zipfile.is_zipfile(self.path):
             raise UserError(f'{self.path} is neither a zip nor a folder of images (or the zip is cut short). {self.conversion_hint()}')
         if self.is_zip:

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Data sets: `convert` makes one out of images of any kind, `check` finds what is wrong with one."""
+
+import json
+import os
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import click
+
+from dnnlib.cli import Size, run
+from dnnlib.util import UserError, atomic_path, format_bytes, format_time
+
+TRANSFORMS = ('center-crop', 'center-crop-wide', 'letterbox', 'stretch', 'pad')
+
+
+class Color(click.ParamType):
+    """'#ff8000' -> (255, 128, 0)."""
+
+    name = '#rrggbb'
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        digits = value.removeprefix('#')
+        if len(digits) != 6 or not set(digits.lower()) <= set('0123456789abcdef'):
+            self.fail(f'{value!r} is not a colour: write #rrggbb such as #ffffff', param, ctx)
+        return tuple(bytes.fromhex(digits))
+
+
+# ---- convert
+
+
+def report_skipped(skipped, dest):
+    """Prints how many images were left out for which reason and writes the full list beside the data set."""
+    path = dest.with_name(dest.name + '.report.json')
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({'skipped': [{'file': file, 'reason': reason} for file, reason in skipped]}, indent=1))
+    by_reason = defaultdict(list)
+    for file, reason in skipped:
+        by_reason[reason].append(file)
+    click.echo(f'Skipped {len(skipped)} (listed in {path}):')
+    for reason, files in sorted(by_reason.items(), key=lambda entry: -len(entry[1]))[:10]:
+        click.echo(f'  {len(files)} x {reason}: {", ".join(files[:3])}{", ..." if len(files) > 3 else ""}')
+
+
+@click.group(context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 120})
+def main():
+    """Make data sets and check them."""
+
+
+@main.command()
+@click.argument('sources', nargs=-1, required=True, type=click.Path(path_type=Path), metavar='SOURCE...')
+@click.argument('dest', type=click.Path(path_type=Path))
+@click.option('--resolution', type=Size(), help='Side of the images: a power of two, 16 to 1024. For center-crop-wide also WIDTHxHEIGHT '
+              '(512x384).  [default: the size the images have; 32 for MNIST]')
+@click.option('--transform', type=click.Choice(TRANSFORMS), help='How images become square: their middle (center-crop); the middle with '
+              'proportions 4:3 or those of --resolution, in a frame (center-crop-wide); whole, in a frame (letterbox); distorted '
+              '(stretch); not resized, in a frame (pad).  [default: center-crop; pad for MNIST]')
+@click.option('--channels', type=click.Choice(['auto', '1', '3', '4']), default='auto', show_default=True, help='1 grey, 3 RGB, 4 RGB with '
+              'alpha. auto: 1 if the first 100 images are grey, else 3.')
+@click.option('--background', type=Color(), default='#ffffff', show_default=True, help='Colour that alpha is composited on.')
+@click.option('--padding', type=Color(), default='#000000', show_default=True, help='Colour of frames (transparent with 4 channels).')
+@click.option('--max-images', type=click.IntRange(1), help='At most so many, evenly spread over all.')
+@click.option('--max-per-class', type=click.IntRange(1), help='At most so many of each class, evenly spread over it.')
+@click.option('--workers', type=click.IntRange(1), default=min(os.cpu_count() or 1, 16), show_default=True, help='Processes that decode.')
+def convert(sources, dest, resolution, transform, channels, background, padding, max_images, max_per_class, workers):
+    """Make a data set for training out of images.
+
+    SOURCE is a folder or zip of images (labels: dataset.json or, without one, the names of the folders inside), an LSUN lmdb, the CIFAR-10
+    python archive, or an idx file of MNIST or Fashion-MNIST (or the folder that holds it). Of several sources each becomes a class.
+
+    DEST is a name that ends in .zip, or a folder; it must not exist yet. Broken images are left out and reported.
+
+    \b
+    Examples:
+      python dataset_tool.py convert photos/ photos256.zip --resolution=256
+      python dataset_tool.py convert lsun/*_train_lmdb lsun10.zip --resolution=256 --max-per-class=100000
+      python dataset_tool.py convert cifar-10-python.tar.gz cifar10.zip
+    """
+    from training.dataset_conversion import choose, make_target, merge_labels, write_images
+    from training.dataset_sources import open_source
+
+    start = time.monotonic()
+    if dest.exists():
+        raise UserError(f'{dest} exists already: remove it or choose another name')
+    if not dest.absolute().parent.is_dir():
+        raise UserError(f'{dest.absolute().parent} is no folder: make it, or choose another place for {dest.name}')
+    opened = [open_source(path) for path in sources]
+    notes = [note for source in opened for note in source.notes]
+    items = [(source, i) for source in opened for i in range(len(source))]
+    labels, classes = merge_labels(opened, notes)
+    skipped = []
+    chosen = choose(items, labels, max_images, max_per_class, skipped)
+    if not chosen:
+        raise UserError(f'none of {len(items)} images has a label in dataset.json: correct the names in it, or remove it')
+    target = make_target([items[i] for i in chosen], resolution, transform, channels, background, padding)
+    size = f'{target.resolution}x{target.resolution}'
+    wide = f' ({target.resolution}x{target.wide_height} in a frame)' if target.transform == 'center-crop-wide' else ''
+    click.echo(f'{len(chosen)} of {len(items)} images -> {size}x{target.channels}, {target.transform}{wide}')
+    for note in notes:
+        click.echo(f'Note: {note}')
+    written, composited = write_images(items, chosen, labels, classes, target, dest, workers, skipped)
+    if composited:
+        click.echo(f'Note: {composited} images had alpha, composited on #{bytes(background).hex()}; --channels=4 keeps it')
+    size = dest.stat().st_size if dest.is_file() else sum(file.stat().st_size for file in dest.rglob('*') if file.is_file())
+    if skipped:
+        report_skipped(skipped, dest)
+    click.echo(f'{dest}: {written} images, {label_summary([labels[i] for i in chosen] if labels is not None else None, classes)}, '
+               f'{format_bytes(size)}, in {format_time(time.monotonic() - start)}')
+
+
+def label_summary(labels, classes):
+    """A few words about a list of labels (None: there are none) and the names of their classes."""
+    if labels is None:
+        return 'no labels'
+    if not isinstance(labels[0], int):
+        return f'labels are vectors of {len(labels[0])}'
+    counts = Counter(labels)
+    least, most = min(counts.values()), max(counts.values())
+    names = f' ({", ".join(classes[:10])}{", ..." if len(classes) > 10 else ""})' if classes else ''
+    return f'{len(counts)} classes{names} of {least if least == most else f"{least} to {most}"} images'
+
+
+# ---- check
+
+
+def find_problems(files, labels, shapes):
+    """(name, reason, what to do) of every image whose size, channels or label training cannot take, and of labels without an image.
+
+    shapes: (width, height, channels) of every image that can be decoded
+    """
+    from training.image_files import fitting_resolution, shape_problem
+
+    usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
+    usual_name = next((name for name, shape in shapes.items() if shape == usual), '')
+    for name, shape in shapes.items():
+        problem = shape_problem(shape, usual, usual_name)
+        if problem is not None:
+            yield name, problem, 'remove it, or c' + files.conversion_hint(fitting_resolution(*usual[:2]))[1:]
+    if labels is not None:
+        for name in files.names:
+            if name not in labels.by_name:
+                yield name, 'has no label in dataset.json', 'add one, or remove the image'
+        for name in labels.by_name.keys() - set(files.names):
+            yield name, 'has a label in dataset.json but is not there', 'bring the image back, or remove its label'
+
+
+@main.command()
+@click.argument('data', type=click.Path(path_type=Path))
+@click.option('--workers', type=click.IntRange(1), default=min(os.cpu_count() or 1, 16), show_default=True, help='Processes that decode.')
+def check(data, workers):
+    """Look at every image of a data set and list each that training cannot use, with the reason and what to do.
+
+    DATA is a zip or folder, or 'demo'. The exit code is 2 if anything is wrong.
+    """
+    from tqdm import tqdm
+
+    from training.image_files import ImageFiles
+    from training.image_workers import in_batches, inspect_many, ordered_map
+
+    files = ImageFiles(data)
+    problems, shapes = [], {}
+    try:
+        labels = files.labels()
+    except UserError as err:
+        labels = None
+        problems.append(('dataset.json', str(err), ''))
+    with tqdm(total=len(files.names), unit='img', disable=None) as bar:
+        results = ordered_map(inspect_many, in_batches(files.names, files.read), workers, len(files.names))
+        for name, (shape, reason) in zip(files.names, (result for batch in results for result in batch), strict=True):
+            bar.update()
+            if shape is None:
+                problems.append((name, reason, 'copy it again, or remove it'))
+            else:
+                shapes[name] = shape
+    problems += find_problems(files, labels, shapes)
+    for name, reason, advice in problems:
+        click.echo(f'{name}: {reason}' + (f' -> {advice}' if advice else ''))
+    if problems:
+        raise UserError(f'{data}: {len(problems)} problems in {len(files.names)} images, listed above')
+    width, height, channels = shapes[files.names[0]]
+    summary = label_summary([labels.by_name[name] for name in files.names] if labels else None, labels.classes if labels else None)
+    click.echo(f'{data} is fine: {len(files.names)} images of {width}x{height}x{channels}, {summary}, digest {files.digest(labels)[:16]}')
+
+
+if __name__ == '__main__':
+    run(main)

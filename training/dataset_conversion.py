@@ -1,0 +1,161 @@
+"""From sources of images to a data set: which images, turned into what, written where. No torch."""
+
+import contextlib
+import functools
+import io
+import json
+import shutil
+import uuid
+import zipfile
+from collections import defaultdict
+
+import numpy as np
+from tqdm import tqdm
+
+from dnnlib.util import UserError, atomic_path
+from training.image_files import RESOLUTIONS, BadImage, fitting_resolution, opened
+from training.image_transforms import Target, convert_many
+from training.image_workers import in_batches, ordered_map
+
+PEEK = 100  # images looked at to tell grey from colour
+
+
+def spread(count, most):
+    """At most `most` of range(count), evenly spread and in order; None takes all."""
+    if most is None or most >= count:
+        return list(range(count))
+    return [i * count // most for i in range(most)]
+
+
+def merge_labels(sources, notes):
+    """([label or None] of every image of all sources, or None without labels; names of the classes or None).
+
+    One source keeps its own labels; of several, each is a class named like its file or folder.
+    """
+    if len(sources) == 1:
+        return sources[0].labels, sources[0].classes
+    names = [source.path.name.removesuffix('.zip') for source in sources]
+    if len(set(names)) < len(names):
+        names = [str(source.path) for source in sources]
+    if any(source.labels is not None for source in sources):
+        notes.append('each source is one class; the labels inside the sources are left out')
+    return [index for index, source in enumerate(sources) for _ in range(len(source))], names
+
+
+def choose(items, labels, max_images, max_per_class, skipped):
+    """The items to convert, in order: labelled ones only if there are labels, at most so many of a class, at most so many in all.
+
+    items: list of (source, number in it)
+    """
+    chosen = range(len(items))
+    if labels is not None:
+        for i in chosen:
+            if labels[i] is None:
+                skipped.append((describe(items[i]), 'no label in dataset.json'))
+        chosen = [i for i in chosen if labels[i] is not None]
+    if max_per_class is not None:
+        if labels is None:
+            raise UserError('--max-per-class needs classes (folders in the source, a dataset.json, several sources); without, give --max-images')
+        by_class = defaultdict(list)
+        for i in chosen:
+            by_class[labels[i]].append(i)
+        chosen = sorted(members[k] for members in by_class.values() for k in spread(len(members), max_per_class))
+    return [chosen[k] for k in spread(len(chosen), max_images)]
+
+
+def describe(item):
+    """What an item is called in messages and reports."""
+    source, i = item
+    return f'{source.path}: {source.names[i]}'
+
+
+def peek(items):
+    """((width, height) of the first readable image, whether all of the first images are grey)."""
+    size, grey = None, True
+    for source, i in items[:PEEK]:
+        try:
+            content = source.read(i)
+            if isinstance(content, np.ndarray):
+                return content.shape[1::-1], content.ndim == 2  # one array: all its images are alike
+            with opened(io.BytesIO(content)) as image:
+                size = size or image.size
+                grey = grey and image.mode.split(';')[0] in ('1', 'L', 'LA', 'La', 'I')
+        except BadImage:
+            continue
+    return size, grey and size is not None
+
+
+def make_target(items, resolution, transform, channels, background, padding):
+    """The training.image_transforms.Target that the options and the first images ask for."""
+    allowed = ', '.join(map(str, RESOLUTIONS))
+    size, grey = peek(items)
+    padded = items[0][0].padded
+    if resolution is None:
+        if size is None:
+            raise UserError(f'none of the first {min(PEEK, len(items))} images can be read, so give --resolution ({allowed})')
+        side = next((res for res in RESOLUTIONS if res >= max(size)), None) if padded else size[0]
+        if side not in RESOLUTIONS or not padded and size[0] != size[1]:
+            raise UserError(f'{describe(items[0])} is {size[0]}x{size[1]}, not a size that training takes ({allowed}): '
+                            f'give --resolution={fitting_resolution(*size)}')
+        resolution = (side, side)
+    if transform is None:
+        transform = 'pad' if padded and max(size) <= resolution[0] else 'center-crop'
+    width, height = resolution
+    if transform == 'center-crop-wide' and width == height:
+        height = width * 3 // 4
+    if transform != 'center-crop-wide' and width != height:
+        raise UserError(f'--resolution={width}x{height}: only --transform=center-crop-wide takes a height; give one of {allowed}')
+    if width not in RESOLUTIONS or height > width:
+        raise UserError(f'--resolution={width if width == height else f"{width}x{height}"}: training takes {allowed}'
+                        + (', and a height up to that' if height != width else ''))
+    channels = int(channels) if channels != 'auto' else 1 if grey else 3
+    return Target(width, height, transform, channels, background, padding)
+
+
+def _add(archive, name, content):
+    info = zipfile.ZipInfo(name)  # dated 1980: the same images give the same zip
+    info.external_attr = 0o644 << 16
+    archive.writestr(info, content)
+
+
+@contextlib.contextmanager
+def writer(dest):
+    """Gives a function (name, content) that adds a file to the zip or folder `dest`, which appears when the block ends without an error."""
+    if dest.suffix.lower() == '.zip':
+        with atomic_path(dest) as temporary, zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
+            yield functools.partial(_add, archive)
+        return
+    temporary = dest.with_name(f'.tmp-{uuid.uuid4().hex[:8]}-{dest.name}')
+
+    def write(name, content):
+        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        (temporary / name).write_bytes(content)
+
+    try:
+        temporary.mkdir()
+        yield write
+        temporary.rename(dest)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_images(items, chosen, labels, classes, target, dest, workers, skipped):
+    """Converts the chosen items into `dest`. Returns (images written, how many had alpha composited); `skipped` takes the others."""
+    pairs, composited = [], 0
+    batches = in_batches(chosen, lambda i: items[i][0].read(items[i][1]))
+    with writer(dest) as write, tqdm(total=len(chosen), unit='img', disable=None) as bar:
+        results = ordered_map(convert_many, batches, workers, len(chosen), target)
+        for i, (png, had_alpha, reason) in zip(chosen, (result for batch in results for result in batch), strict=True):
+            bar.update()
+            if png is None:
+                skipped.append((describe(items[i]), reason))
+                continue
+            name = f'{len(pairs) // 1000:05d}/img{len(pairs):08d}.png'
+            write(name, png)
+            pairs.append([name, labels[i] if labels is not None else None])
+            composited += had_alpha
+        if not pairs:
+            raise UserError(f'none of {len(items)} images can be used, nothing is written. {skipped[0][0]}: {skipped[0][1]}')
+        content = {'labels': pairs if labels is not None else None, **({'classes': classes} if classes else {})}
+        write('dataset.json', json.dumps(content).encode())
+    return len(pairs), composited

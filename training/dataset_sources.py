@@ -1,0 +1,265 @@
+"""Where images come from: folders, zips, LSUN lmdbs, the CIFAR-10 archive and MNIST-like idx files, all as numbered items. No torch."""
+
+import codecs
+import gzip
+import io
+import math
+import os
+import pickle
+import re
+import tarfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib.util import UserError
+from training.image_files import EXTENSIONS, BadImage, ImageFiles
+
+SOURCE_EXTENSIONS = (*EXTENSIONS, '.gif', '.jfif', '.jp2', '.avif', '.tga', '.ppm', '.pgm', '.pnm')
+GZIP = b'\x1f\x8b'
+IDX_IMAGES = b'\x00\x00\x08\x03'  # bytes, three dimensions
+IDX_LABELS = b'\x00\x00\x08\x01'
+CIFAR_BATCHES = tuple(f'data_batch_{i}' for i in range(1, 6))
+
+
+@dataclass
+class Source:
+    """Images by number. Subclasses say how to read one.
+
+    path: what the user gave.
+    names: what each image is called in messages.
+    labels: class index or vector of each image (None where it lacks one), or None for a source without labels.
+    classes: names of the classes, or None.
+    notes: what the user should know about how the source was read.
+    padded: whether images are small enough to be framed rather than resized unless the user says how (28x28 to 32x32).
+    """
+
+    path: Path
+    names: list[str]
+    labels: list | None = None
+    classes: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+    padded: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, i: int) -> bytes | np.ndarray:
+        """Image i: the content of an image file, or uint8 pixels [H, W] or [H, W, 3]. Raises BadImage."""
+        raise NotImplementedError
+
+
+def open_source(path: str | os.PathLike) -> Source:
+    """The source at a path, its kind told by what is there. Raises UserError when it is none or damaged."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f'{path} does not exist: give a folder, a zip, an lmdb, the CIFAR-10 archive or an idx file')
+    if path.is_dir():
+        files = sorted(entry.name for entry in os.scandir(path))
+        if 'data.mdb' in files:
+            return LmdbSource(path)
+        if CIFAR_BATCHES[0] in files:
+            return cifar_source(path, {name: (path / name).read_bytes() for name in files if name in (*CIFAR_BATCHES, 'batches.meta')})
+        idx = [name for name in files if 'images' in name and re.search(r'idx3-ubyte(\.gz)?$', name)]
+        if idx:
+            return idx_source(path / next((name for name in idx if name.startswith('train')), idx[0]), len(idx) > 1)
+        return FileSource(path)
+    if path.suffix == '.mdb':
+        return LmdbSource(path.parent if path.name == 'data.mdb' else path)
+    magic = _magic(path)
+    if magic == IDX_IMAGES:
+        return idx_source(path, False)
+    if magic == IDX_LABELS:
+        raise UserError(f'{path} holds labels: give the idx file with the images, the labels beside it are found by name')
+    if '.tar' in path.suffixes or path.suffix in ('.tgz', '.tar'):
+        return cifar_source(path, _cifar_members(path))
+    return FileSource(path)
+
+
+def _magic(path: Path) -> bytes:
+    """The first four bytes of a file, unpacked if it is packed with gzip."""
+    with open(path, 'rb') as file:
+        start = file.read(4)
+    if start[:2] != GZIP:
+        return start
+    try:
+        with gzip.open(path) as file:
+            return file.read(4)
+    except (OSError, EOFError, zlib.error):
+        return b''
+
+
+# ---- Files
+
+
+class FileSource(Source):
+    """Images of a folder or zip; labels from dataset.json or, without one, from the folders at the top."""
+
+    def __init__(self, path: Path):
+        self.files = ImageFiles(path, SOURCE_EXTENSIONS)
+        super().__init__(self.files.path, self.files.names)
+        labels = self.files.labels()
+        if labels is not None:
+            self.labels, self.classes = [labels.by_name.get(name) for name in self.names], labels.classes
+        else:
+            self._label_by_folder()
+
+    def _label_by_folder(self) -> None:
+        """Folder name = class, if every image is in one of two or more folders that are not mere numbering (00000, 01000, ...)."""
+        parts = [name.split('/') for name in self.names]
+        while all(len(part) > 2 and part[0] == parts[0][0] for part in parts):
+            parts = [part[1:] for part in parts]  # one folder around all others says nothing
+        folders = sorted({part[0] for part in parts if len(part) > 1})
+        if len(folders) < 2 or all(re.fullmatch(r'\d{5,}', folder) for folder in folders):
+            return
+        if any(len(part) == 1 for part in parts):
+            self.notes.append(f'{self.path}: some images are outside the folders {", ".join(folders[:3])}..., so folders are no classes')
+            return
+        index = {folder: i for i, folder in enumerate(folders)}
+        self.labels, self.classes = [index[part[0]] for part in parts], folders
+
+    def read(self, i: int) -> bytes:
+        return self.files.read(self.names[i])
+
+
+# ---- LSUN
+
+
+class LmdbSource(Source):
+    """An LSUN category: an lmdb whose values are image files (WebP or JPEG)."""
+
+    def __init__(self, path: Path):
+        import lmdb  # seldom needed
+
+        try:
+            environment = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False)
+            self.transaction = environment.begin(buffers=False)
+            with self.transaction.cursor() as cursor:
+                self.keys = list(cursor.iternext(keys=True, values=False))
+        except lmdb.Error as err:
+            raise UserError(f'{path} cannot be read as an lmdb ({err}): download or unpack it again') from err
+        if not self.keys:
+            raise UserError(f'{path} is an lmdb without entries: download or unpack it again')
+        self.error = lmdb.Error
+        super().__init__(path, [key.decode('ascii', 'backslashreplace') for key in self.keys])
+
+    def read(self, i: int) -> bytes:
+        try:
+            return self.transaction.get(self.keys[i])
+        except self.error as err:
+            raise BadImage(f'cannot be read ({err})') from err
+
+
+# ---- CIFAR-10
+
+
+class ArraySource(Source):
+    """Images that are one array in memory."""
+
+    def __init__(self, path: Path, images: np.ndarray, labels: list[int] | None, classes: list[str] | None = None):
+        super().__init__(path, [f'image {i}' for i in range(len(images))], labels, classes)
+        self.images = images  # uint8 [N, H, W] or [N, H, W, 3]
+
+    def read(self, i: int) -> np.ndarray:
+        return self.images[i]
+
+
+class _DataUnpickler(pickle.Unpickler):
+    """Reads pickles of plain data and numpy arrays; a pickle that asks for anything else is refused, so none can run code."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) == ('_codecs', 'encode'):
+            return codecs.encode
+        if (module, name) in (('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct')):
+            return np.empty(0).__reduce__()[0]
+        if module == 'numpy' and name in ('ndarray', 'dtype'):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+
+def read_data_pickle(data: bytes) -> dict:
+    """A pickled dict of plain data and numpy arrays, keys as str. Raises pickle.UnpicklingError for anything else; runs no code."""
+    try:
+        content = _DataUnpickler(io.BytesIO(data), encoding='bytes').load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as err:  # a damaged pickle can make the unpickler fail in any way
+        raise pickle.UnpicklingError(f'damaged: {err}') from err
+    if not isinstance(content, dict):
+        raise pickle.UnpicklingError('not a dict')
+    return {key.decode('latin1') if isinstance(key, bytes) else key: value for key, value in content.items()}
+
+
+def _cifar_members(path: Path) -> dict[str, bytes]:
+    """The training batches and names in a CIFAR-10 archive."""
+    try:
+        with tarfile.open(path) as tar:
+            members = {Path(member.name).name: member for member in tar if member.isfile()}
+            return {name: tar.extractfile(members[name]).read() for name in (*CIFAR_BATCHES, 'batches.meta') if name in members}
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as err:
+        raise UserError(f'{path} cannot be read as a tar archive ({err}): download it again') from err
+
+
+def cifar_source(path: Path, members: dict[str, bytes]) -> ArraySource:
+    """The 50,000 training images of the CIFAR-10 python version, from the content of its files by name."""
+    images, labels, classes = [], [], None
+    if not any(name in members for name in CIFAR_BATCHES):
+        raise UserError(f'{path} is not the CIFAR-10 python archive (it has no data_batch_1): unpack other archives and give the folder')
+    for name, data in members.items():
+        try:
+            content = read_data_pickle(data)
+            if name == 'batches.meta':
+                classes = [label.decode() if isinstance(label, bytes) else str(label) for label in content['label_names']]
+            else:
+                batch = content['data']
+                if batch.dtype != np.uint8 or batch.shape != (len(content['labels']), 3072):
+                    raise ValueError(f'data of shape {batch.shape}, {len(content["labels"])} labels')
+                images.append(batch.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))                                  # [n, H, W, 3]
+                labels += [int(label) for label in content['labels']]
+        except (pickle.UnpicklingError, KeyError, ValueError, TypeError, AttributeError) as err:
+            raise UserError(f'{path}: {name} is not a file of the CIFAR-10 python version ({err}): download it again') from err
+    source = ArraySource(path, np.concatenate(images), labels, classes)
+    source.notes.append(f'{path}: {len(images)} training batches; the test batch is left out')
+    return source
+
+
+# ---- MNIST and its relatives
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The uint8 array of an idx file, packed with gzip or not. Raises UserError for a file that is damaged or of another type."""
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if data[:2] == GZIP else data
+    except (OSError, EOFError, zlib.error) as err:
+        if isinstance(err, OSError) and err.errno is not None:
+            raise
+        raise UserError(f'{path} is damaged ({err}): download it again') from err
+    if data[:3] != b'\x00\x00\x08' or len(data) < 4 + 4 * data[3]:
+        raise UserError(f'{path} is not an idx file of bytes: give the file called ...-images-idx3-ubyte')
+    shape = tuple(np.frombuffer(data, '>u4', count=data[3], offset=4).astype(int))
+    if len(data) != 4 + 4 * len(shape) + math.prod(shape):
+        raise UserError(f'{path} is damaged (an array of shape {shape} needs another number of bytes): download it again')
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+
+
+def idx_source(path: Path, has_others: bool) -> ArraySource:
+    """Images of an idx file with the labels beside it (train-images-idx3-ubyte.gz: train-labels-idx1-ubyte.gz or without .gz)."""
+    images = read_idx(path)                                                                                        # [N, H, W]
+    if len(images) == 0:
+        raise UserError(f'{path} holds no images: download it again')
+    stem = path.name.removesuffix('.gz').replace('images', 'labels').replace('idx3', 'idx1')
+    beside = next((path.with_name(name) for name in (stem, stem + '.gz') if path.with_name(name).is_file()), None)
+    labels = None
+    if beside is not None:
+        labels = read_idx(beside)
+        if labels.shape != images.shape[:1]:
+            raise UserError(f'{beside} has {labels.shape[0]} labels for the {len(images)} images of {path}: the two do not belong together')
+    source = ArraySource(path, images, labels.tolist() if labels is not None else None)
+    source.padded = True
+    source.notes.append(f'{path}: labels from {beside.name}' if beside else f'{path}: no labels ({stem} is not beside it)')
+    if has_others:
+        source.notes.append(f'{path.parent}: only {path.name} is read; give another of its files by name')
+    return source

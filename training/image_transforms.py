@@ -1,0 +1,105 @@
+"""From an image of any size and kind to one that training takes: cut or framed, resized, 1, 3 or 4 channels. Pillow only, no torch."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from training.image_files import BadImage, decode_8bit
+
+TRANSFORMS = ('center-crop', 'center-crop-wide', 'letterbox', 'stretch', 'pad')
+MODE = {1: 'L', 3: 'RGB', 4: 'RGBA'}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What images are turned into.
+
+    resolution: side of the square result in pixels.
+    wide_height: rows of it that center-crop-wide fills.
+    transform: one of TRANSFORMS.
+    channels: 1, 3 or 4.
+    background: colour (r, g, b) that alpha is composited on, unless channels is 4.
+    padding: colour of the frame that letterbox, center-crop-wide and pad leave; transparent if channels is 4.
+    """
+
+    resolution: int
+    wide_height: int
+    transform: str
+    channels: int
+    background: tuple[int, int, int] = (255, 255, 255)
+    padding: tuple[int, int, int] = (0, 0, 0)
+
+
+def resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image at another size by Lanczos, which averages over the source pixels when it shrinks (no aliasing)."""
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def cropped(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The largest part of the image, from its middle, with the proportions width : height."""
+    part_width = max(1, min(image.width, round(image.height * width / height)))
+    part_height = max(1, min(image.height, round(image.width * height / width)))
+    left, top = (image.width - part_width) // 2, (image.height - part_height) // 2
+    return image.crop((left, top, left + part_width, top + part_height))
+
+
+def framed(image: Image.Image, size: int, padding: tuple[int, int, int]) -> Image.Image:
+    """The image in the middle of a square; `padding` fills the rest, or nothing (transparent) in mode RGBA."""
+    if image.size == (size, size):
+        return image
+    colour = (0, 0, 0, 0) if image.mode == 'RGBA' else padding
+    if image.mode == 'L':
+        colour = Image.new('RGB', (1, 1), padding).convert('L').getpixel((0, 0))
+    frame = Image.new(image.mode, (size, size), colour)
+    frame.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return frame
+
+
+def fit(image: Image.Image, target: Target) -> Image.Image:
+    """The image at target.resolution in the way of target.transform. Raises BadImage if 'pad' meets a larger image."""
+    size = target.resolution
+    if target.transform == 'center-crop':
+        return resized(cropped(image, 1, 1), size, size)
+    if target.transform == 'center-crop-wide':
+        wide = resized(cropped(image, size, target.wide_height), size, target.wide_height)
+        return framed(wide, size, target.padding)
+    if target.transform == 'letterbox':
+        scale = size / max(image.size)
+        return framed(resized(image, max(1, round(image.width * scale)), max(1, round(image.height * scale))), size, target.padding)
+    if target.transform == 'stretch':
+        return resized(image, size, size)
+    if max(image.size) > size:
+        raise BadImage(f'{image.width}x{image.height} does not fit into {size}x{size}: --transform=pad never shrinks')
+    return framed(image, size, target.padding)
+
+
+def with_channels(image: Image.Image, channels: int, background: tuple[int, int, int]) -> Image.Image:
+    """An image of mode L, RGB or RGBA with 1, 3 or 4 channels; alpha that has to go is composited on `background`."""
+    if image.mode == 'RGBA' and channels != 4:
+        image = Image.alpha_composite(Image.new('RGBA', image.size, (*background, 255)), image).convert('RGB')
+    return image.convert(MODE[channels])
+
+
+def convert(content: bytes | np.ndarray, target: Target) -> tuple[bytes, bool]:
+    """(PNG, whether alpha was composited) of an image file's content or of uint8 pixels [H, W] or [H, W, 3]. Raises BadImage."""
+    image = decode_8bit(io.BytesIO(content)) if isinstance(content, bytes) else Image.fromarray(content)
+    composited = image.mode == 'RGBA' and target.channels != 4
+    image = fit(with_channels(image, target.channels, target.background), target)
+    out = io.BytesIO()
+    image.save(out, 'png', compress_level=4)
+    return out.getvalue(), composited
+
+
+def convert_many(contents: list[bytes | np.ndarray | BadImage], target: Target) -> list[tuple[bytes | None, bool, str]]:
+    """(PNG or None, whether alpha was composited, why there is no PNG) of each; what could not be read passes through as its reason."""
+    results = []
+    for content in contents:
+        try:
+            if isinstance(content, BadImage):
+                raise content
+            results.append((*convert(content, target), ''))
+        except BadImage as err:
+            results.append((None, False, str(err)))
+    return results
