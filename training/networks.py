@@ -7,7 +7,6 @@ strict=True. Letters in shape trails: N images, C channels, R resolution, K kern
 import copy
 import math
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +14,7 @@ from dnnlib.util import UserError
 from torch_utils.ops import bias_act, upfirdn2d
 from torch_utils.ops.bias_act import activation_funcs
 from torch_utils.ops.conv2d_resample import conv2d_resample
+from torch_utils.ops.modulated_conv2d import modulated_conv2d
 
 HALF_DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
 DEFAULT_FILTER = (1, 3, 3, 1)
@@ -25,62 +25,20 @@ def normalize_2nd_moment(x, eps=1e-8):
     return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
 
 
-def block_resolutions(img_resolution):
-    """[4, 8, ..., img_resolution]; UserError for a size that halving does not bring down to 4."""
-    if not (isinstance(img_resolution, int | np.integer) and 8 <= img_resolution <= 1024 and img_resolution.bit_count() == 1):
-        raise UserError(f'resolution {img_resolution}: StyleGAN2 networks need a power of two from 8 to 1024; resize the data set')
-    return [2**i for i in range(2, int(img_resolution).bit_length())]
-
-
-def channels_per_resolution(resolutions, channel_base, channel_max):
-    """{R: number of channels}, channel_base / R capped at channel_max; UserError if nothing is left."""
-    channels = {res: min(int(channel_base) // res, int(channel_max)) for res in resolutions}
-    if min(channels.values()) < 1:
-        raise UserError(f'channel_base={channel_base}, channel_max={channel_max} leave no channels at {resolutions[-1]}x{resolutions[-1]}; '
-                        f'channel_base must be at least {resolutions[-1]}')
-    return channels
+def channels_per_resolution(img_resolution, channel_base, channel_max):
+    """{R: min(channel_base // R, channel_max)} for R = 4, 8, ..., img_resolution; UserError for a size or a base that has none."""
+    allowed = [2**i for i in range(3, 11)]
+    if img_resolution not in allowed:
+        raise UserError(f'resolution {img_resolution}: StyleGAN2 networks need one of {", ".join(map(str, allowed))}; resize the data set')
+    if channel_base < img_resolution or channel_max < 1:
+        raise UserError(f'channel_base={channel_base}, channel_max={channel_max}: no channels left; '
+                        f'resolution {img_resolution} needs a channel_base of at least {img_resolution} and a channel_max of at least 1')
+    return {res: min(int(channel_base) // res, int(channel_max)) for res in [4] + allowed if res <= img_resolution}
 
 
 def half_precision_from(img_resolution, num_fp16_res):
     """Lowest resolution that runs in half precision when the `num_fp16_res` highest do; never below 8."""
     return max(img_resolution * 2 // 2**num_fp16_res, 8)
-
-
-def block_dtype(use_fp16, half_dtype):
-    """The dtype a block computes in, from its switch and the name of the half type."""
-    if half_dtype not in HALF_DTYPES:
-        raise UserError(f"half_dtype={half_dtype}: use {' or '.join(HALF_DTYPES)}")
-    return HALF_DTYPES[half_dtype] if use_fp16 else torch.float32
-
-
-def check_architecture(architecture):
-    """UserError unless the block layout is one of StyleGAN2's three (figure 7 there)."""
-    if architecture not in ('orig', 'skip', 'resnet'):
-        raise UserError(f'architecture={architecture}: use orig, skip or resnet')
-
-
-def modulated_conv2d(x, weight, styles, noise=None, up=1, padding=0, resample_filter=None, demodulate=True, flip_weight=True):
-    """Convolution whose input channels each image scales on its own (StyleGAN2, equations 1 to 3).
-
-    x:       [N, C_in, H, W]
-    weight:  [C_out, C_in, K, K], shared
-    styles:  [N, C_in]
-    noise:   added to the result; anything that broadcasts, None for nothing
-    demodulate: divide by the norm each output channel would have on white noise
-    Scaling activations instead of weights gives the same numbers and one convolution for the whole batch.
-    """
-    C_in = weight.shape[1]
-    if x.dtype == torch.float16 and demodulate:  # the norm cancels any factor, float16 needs small numbers
-        weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(C_in * weight[0, 0].numel()))
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    x = x * styles.to(x.dtype)[:, :, None, None]
-    x = conv2d_resample(x, weight.to(x.dtype), f=resample_filter, up=up, padding=padding, flip_weight=flip_weight)
-    noise = None if noise is None else noise.to(x.dtype)
-    if demodulate:
-        power = styles.square() @ weight.square().sum(dim=[2, 3]).t()  # [N, C_out]
-        scale = (power + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
-        return x * scale if noise is None else torch.addcmul(noise, x, scale)
-    return x if noise is None else x + noise
 
 
 class FullyConnectedLayer(nn.Module):
@@ -112,20 +70,19 @@ class Conv2dLayer(nn.Module):
 
     resample_filter: taps used when up or down exceeds 1
     conv_clamp:      bound on the absolute value of the output, None for none
-    channels_last:   keep weights in that memory format
     trainable:       False turns weights into buffers (frozen layers)
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, bias=True, activation='linear', up=1, down=1,
-                 resample_filter=DEFAULT_FILTER, conv_clamp=None, channels_last=False, trainable=True):
+                 resample_filter=DEFAULT_FILTER, conv_clamp=None, trainable=True):
         super().__init__()
         self.activation, self.up, self.down, self.conv_clamp = activation, up, down, conv_clamp
+        self.act_gain = activation_funcs[activation].def_gain
         self.padding = kernel_size // 2
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
-        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
-        weight = weight.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-        tensors = {'weight': weight, 'bias': torch.zeros(out_channels) if bias else None}
+        tensors = {'weight': torch.randn(out_channels, in_channels, kernel_size, kernel_size),
+                   'bias': torch.zeros(out_channels) if bias else None}
         for name, tensor in tensors.items():
             if trainable:
                 self.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
@@ -136,13 +93,8 @@ class Conv2dLayer(nn.Module):
         """[N, C_in, H, W] -> [N, C_out, H up / down, W up / down]; gain scales the output and its clamp."""
         w = (self.weight * self.weight_gain).to(x.dtype)
         x = conv2d_resample(x, w, f=self.resample_filter, up=self.up, down=self.down, padding=self.padding, flip_weight=self.up == 1)
-        return activate(x, self.bias, self.activation, gain, self.conv_clamp)
-
-
-def activate(x, bias, activation, gain, clamp):
-    """bias_act with the activation's own gain times `gain`, and a clamp that follows `gain`."""
-    gain_all = activation_funcs[activation].def_gain * gain
-    return bias_act.bias_act(x, bias, act=activation, gain=gain_all, clamp=None if clamp is None else clamp * gain)
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        return bias_act.bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
 
 
 class MappingNetwork(nn.Module):
@@ -210,14 +162,14 @@ class SynthesisLayer(nn.Module):
     """
 
     def __init__(self, in_channels, out_channels, w_dim, resolution, kernel_size=3, up=1, use_noise=True, activation='lrelu',
-                 resample_filter=DEFAULT_FILTER, conv_clamp=None, channels_last=False):
+                 resample_filter=DEFAULT_FILTER, conv_clamp=None):
         super().__init__()
         self.resolution, self.up, self.use_noise, self.activation, self.conv_clamp = resolution, up, use_noise, activation, conv_clamp
+        self.act_gain = activation_funcs[activation].def_gain
         self.padding = kernel_size // 2
         self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
-        self.weight = nn.Parameter(weight.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format))
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         if use_noise:
             self.register_buffer('noise_const', torch.randn(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros([]))
@@ -232,18 +184,18 @@ class SynthesisLayer(nn.Module):
             noise = self.noise_const * self.noise_strength
         x = modulated_conv2d(x, self.weight, self.affine(w), noise, up=self.up, padding=self.padding,
                              resample_filter=self.resample_filter, flip_weight=self.up == 1)
-        return activate(x, self.bias, self.activation, gain, self.conv_clamp)
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        return bias_act.bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
 
 
 class ToRGBLayer(nn.Module):
     """Features to image channels: modulated 1x1 convolution without demodulation."""
 
-    def __init__(self, in_channels, out_channels, w_dim, kernel_size=1, conv_clamp=None, channels_last=False):
+    def __init__(self, in_channels, out_channels, w_dim, kernel_size=1, conv_clamp=None):
         super().__init__()
         self.conv_clamp = conv_clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
-        self.weight = nn.Parameter(weight.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format))
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
 
@@ -253,48 +205,66 @@ class ToRGBLayer(nn.Module):
         return bias_act.bias_act(x, self.bias, clamp=self.conv_clamp)
 
 
-class SynthesisBlock(nn.Module):
+class Block(nn.Module):
+    """What the blocks of both networks share: their layout and the precision they compute in.
+
+    architecture: 'skip' (every block has its image), 'resnet' (residual blocks) or 'orig' (neither); StyleGAN2, figure 7
+    use_fp16:     compute in half_dtype ('float16' or 'bfloat16') instead of float32
+    fp16_channels_last: and in that memory format
+    """
+
+    def __init__(self, resolution, architecture, resample_filter, use_fp16, fp16_channels_last, half_dtype):
+        super().__init__()
+        if architecture not in ('orig', 'skip', 'resnet'):
+            raise UserError(f'architecture={architecture}: use orig, skip or resnet')
+        if half_dtype not in HALF_DTYPES:
+            raise UserError(f'half_dtype={half_dtype}: use {" or ".join(HALF_DTYPES)}')
+        self.resolution, self.architecture = resolution, architecture
+        self.dtype = HALF_DTYPES[half_dtype] if use_fp16 else torch.float32
+        self.channels_last = use_fp16 and fp16_channels_last
+        self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
+
+    def cast(self, x, force_fp32):
+        """x in the block's precision and memory format; force_fp32 overrules both."""
+        memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
+        return x.to(dtype=torch.float32 if force_fp32 else self.dtype, memory_format=memory_format)
+
+
+class SynthesisBlock(Block):
     """All layers of one resolution; the first block (in_channels=0) starts from a learned constant.
 
-    architecture: 'skip' (every block adds to the image), 'resnet' (residual blocks) or 'orig' (neither)
-    use_fp16:     compute in half_dtype ('float16' or 'bfloat16') instead of float32
     layer_kwargs: further arguments of SynthesisLayer
     """
 
     def __init__(self, in_channels, out_channels, w_dim, resolution, img_channels, is_last, architecture='skip',
                  resample_filter=DEFAULT_FILTER, conv_clamp=None, use_fp16=False, fp16_channels_last=False, half_dtype='float16',
                  **layer_kwargs):
-        super().__init__()
-        check_architecture(architecture)
-        self.in_channels, self.resolution, self.is_last, self.architecture = in_channels, resolution, is_last, architecture
-        self.dtype = block_dtype(use_fp16, half_dtype)
-        self.channels_last = use_fp16 and fp16_channels_last
-        self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
+        super().__init__(resolution, architecture, resample_filter, use_fp16, fp16_channels_last, half_dtype)
+        self.in_channels = in_channels
         self.num_conv = 1 if in_channels == 0 else 2
         self.num_torgb = int(is_last or architecture == 'skip')
-        layer_kwargs = dict(layer_kwargs, w_dim=w_dim, resolution=resolution, conv_clamp=conv_clamp, channels_last=self.channels_last)
+        layer_kwargs = dict(layer_kwargs, w_dim=w_dim, resolution=resolution, conv_clamp=conv_clamp)
         if in_channels == 0:
             self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
         else:
             self.conv0 = SynthesisLayer(in_channels, out_channels, up=2, resample_filter=resample_filter, **layer_kwargs)
         self.conv1 = SynthesisLayer(out_channels, out_channels, **layer_kwargs)
         if self.num_torgb:
-            self.torgb = ToRGBLayer(out_channels, img_channels, w_dim, conv_clamp=conv_clamp, channels_last=self.channels_last)
+            self.torgb = ToRGBLayer(out_channels, img_channels, w_dim, conv_clamp=conv_clamp)
         if in_channels != 0 and architecture == 'resnet':
-            self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=2, resample_filter=resample_filter,
-                                    channels_last=self.channels_last)
+            self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=2, resample_filter=resample_filter)
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, x, img, ws, noise_mode='random', force_fp32=False):
         """x [N, C_in, R/2, R/2] and img [N, img_channels, R/2, R/2] (None at the start), ws [N, num_conv + num_torgb, w_dim]
         -> x [N, C_out, R, R], img [N, img_channels, R, R] in float32, or None where no block has drawn yet."""
         ws = iter(ws.unbind(dim=1))
-        dtype = torch.float32 if force_fp32 else self.dtype
-        memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
         if self.in_channels == 0:
-            x = self.const.to(dtype)[None].repeat(len(next_w := next(ws)), 1, 1, 1)
-            x = self.conv1(x.to(memory_format=memory_format), next_w, noise_mode)
+            w = next(ws)
+            x = self.conv1(self.cast(self.const.expand(len(w), -1, -1, -1), force_fp32), w, noise_mode)
         else:
-            x = x.to(dtype=dtype, memory_format=memory_format)
+            x = self.cast(x, force_fp32)
             gain = math.sqrt(0.5) if self.architecture == 'resnet' else 1
             shortcut = self.skip(x, gain=gain) if self.architecture == 'resnet' else None
             x = self.conv0(x, next(ws), noise_mode)
@@ -319,8 +289,8 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, **block_kwargs):
         super().__init__()
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
-        self.block_resolutions = block_resolutions(img_resolution)
-        channels = channels_per_resolution(self.block_resolutions, channel_base, channel_max)
+        channels = channels_per_resolution(img_resolution, channel_base, channel_max)
+        self.block_resolutions = list(channels)
         for res in self.block_resolutions:
             block = SynthesisBlock(channels.get(res // 2, 0), channels[res], w_dim, res, img_channels, is_last=res == img_resolution,
                                    use_fp16=res >= half_precision_from(img_resolution, num_fp16_res), **block_kwargs)
@@ -357,7 +327,7 @@ class Generator(nn.Module):
 
     def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
         super().__init__()
-        mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
+        mapping_kwargs, synthesis_kwargs = mapping_kwargs or {}, synthesis_kwargs or {}
         self.init_kwargs = copy.deepcopy(dict(
             z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
             mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs))
@@ -373,24 +343,18 @@ class Generator(nn.Module):
         return self.synthesis(ws, **synthesis_kwargs)
 
 
-class DiscriminatorBlock(nn.Module):
+class DiscriminatorBlock(Block):
     """All layers of one resolution, halving it; the first block (in_channels=0) reads the image.
 
-    architecture:    'resnet' (residual blocks), 'skip' (every block reads the image, downsampled) or 'orig' (neither)
     first_layer_idx: index of the block's first layer among all layers of the discriminator
     freeze_layers:   layers with a lower index do not train
-    use_fp16, half_dtype: as in SynthesisBlock
     """
 
     def __init__(self, in_channels, tmp_channels, out_channels, resolution, img_channels, first_layer_idx, architecture='resnet',
                  activation='lrelu', resample_filter=DEFAULT_FILTER, conv_clamp=None, use_fp16=False, fp16_channels_last=False,
                  freeze_layers=0, half_dtype='float16'):
-        super().__init__()
-        check_architecture(architecture)
-        self.in_channels, self.resolution, self.architecture = in_channels, resolution, architecture
-        self.dtype = block_dtype(use_fp16, half_dtype)
-        self.channels_last = use_fp16 and fp16_channels_last
-        self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
+        super().__init__(resolution, architecture, resample_filter, use_fp16, fp16_channels_last, half_dtype)
+        self.in_channels = in_channels
         layers = [('conv0', tmp_channels, tmp_channels, 3, dict(activation=activation, conv_clamp=conv_clamp)),
                   ('conv1', tmp_channels, out_channels, 3, dict(activation=activation, conv_clamp=conv_clamp, down=2))]
         if in_channels == 0 or architecture == 'skip':
@@ -399,17 +363,17 @@ class DiscriminatorBlock(nn.Module):
             layers.append(('skip', tmp_channels, out_channels, 1, dict(bias=False, down=2)))
         for idx, (name, c_in, c_out, kernel_size, kwargs) in enumerate(layers, first_layer_idx):
             setattr(self, name, Conv2dLayer(c_in, c_out, kernel_size, resample_filter=resample_filter, trainable=idx >= freeze_layers,
-                                            channels_last=self.channels_last, **kwargs))
+                                            **kwargs))
         self.num_layers = len(layers)
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, x, img, force_fp32=False):
         """x [N, in_channels, R, R] (None in the first block), img [N, img_channels, R, R] or None
         -> x [N, out_channels, R/2, R/2], img at half the size where the next block reads it, else None."""
-        dtype = torch.float32 if force_fp32 else self.dtype
-        memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
-        x = None if x is None else x.to(dtype=dtype, memory_format=memory_format)
+        x = None if x is None else self.cast(x, force_fp32)
         if self.in_channels == 0 or self.architecture == 'skip':
-            img = img.to(dtype=dtype, memory_format=memory_format)
+            img = self.cast(img, force_fp32)
             y = self.fromrgb(img)
             x = y if x is None else x + y
             img = upfirdn2d.downsample2d(img, self.resample_filter) if self.architecture == 'skip' else None
@@ -482,15 +446,14 @@ class Discriminator(nn.Module):
     def __init__(self, c_dim, img_resolution, img_channels, architecture='resnet', channel_base=32768, channel_max=512, num_fp16_res=0,
                  conv_clamp=None, cmap_dim=None, block_kwargs=None, mapping_kwargs=None, epilogue_kwargs=None):
         super().__init__()
-        block_kwargs, mapping_kwargs, epilogue_kwargs = dict(block_kwargs or {}), dict(mapping_kwargs or {}), dict(epilogue_kwargs or {})
+        block_kwargs, mapping_kwargs, epilogue_kwargs = block_kwargs or {}, mapping_kwargs or {}, epilogue_kwargs or {}
         self.init_kwargs = copy.deepcopy(dict(
             c_dim=c_dim, img_resolution=img_resolution, img_channels=img_channels, architecture=architecture, channel_base=channel_base,
             channel_max=channel_max, num_fp16_res=num_fp16_res, conv_clamp=conv_clamp, cmap_dim=cmap_dim, block_kwargs=block_kwargs,
             mapping_kwargs=mapping_kwargs, epilogue_kwargs=epilogue_kwargs))
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
-        resolutions = block_resolutions(img_resolution)
-        self.block_resolutions = resolutions[:0:-1]  # from the image down to 8
-        channels = channels_per_resolution(resolutions, channel_base, channel_max)
+        channels = channels_per_resolution(img_resolution, channel_base, channel_max)
+        self.block_resolutions = list(channels)[:0:-1]  # from the image down to 8
         cmap_dim = 0 if c_dim == 0 else channels[4] if cmap_dim is None else cmap_dim
         shared = dict(img_channels=img_channels, architecture=architecture, conv_clamp=conv_clamp)
         layers = 0

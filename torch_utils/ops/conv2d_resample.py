@@ -44,7 +44,8 @@ def conv2d_resample(x, w, f=None, up=1, down=1, padding=0, groups=1, flip_weight
     reach = (rows - 1, rows - up, columns - 1, columns - up)  # with this padding nothing is cropped and no zeros are added
     x = conv_transpose(x, w, (up, up), reach, groups)
     pads = [pads[0] - reach[2], pads[1] - reach[3], pads[2] - reach[0], pads[3] - reach[1]]
-    return upfirdn2d(x, f, down=down, padding=pads, gain=up**2, flip_filter=flip_filter)
+    x = upfirdn2d(x, f, padding=pads, gain=up**2, flip_filter=flip_filter)
+    return x if down == 1 else upfirdn2d(x, f, down=down, flip_filter=flip_filter)
 
 
 def _conv(x, w, pads, stride, groups, flip_weight):
