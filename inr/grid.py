@@ -41,14 +41,15 @@ GENERATOR_B = Convention(lower_corner=True, centred=True)
 
 @dataclass(frozen=True)
 class Lattice:
-    """Points of a picture: every pair of a column position u [W] and a row position v [H], float64."""
+    """Points of a picture: every pair of a column position u [W] and a row position v [H], float64; density: points per unit (x, y)."""
 
     u: np.ndarray
     v: np.ndarray
+    density: tuple[float, float]
 
     def tile(self, top, left, height, width):
         """The part of the lattice under `height` x `width` pixels from (top, left): a slice, never recomputed."""
-        return Lattice(self.u[left : left + width], self.v[top : top + height])
+        return Lattice(self.u[left : left + width], self.v[top : top + height], self.density)
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Points:
     """The points at which the blocks of one grid are evaluated, and where these points find what lies below them.
 
     x: float32 [W], y: float32 [H]  model coordinates
-    below: (rows, columns) reads into the points of the next coarser grid; None if the points are the same
-    doubled: the reads repeat every row and column below twice, in order (the trained grids do)
+    below: (rows, columns) reads into the points of the next coarser grid; None where there is none or `doubled` says it all
+    doubled: every row and column below is read twice, in order (the trained grids do)
     cells: (rows, columns) reads into the R x R cells of the grid itself, for learned constants; None for all cells in order
     """
 
@@ -104,7 +105,7 @@ def lattice(height, width, window=WHOLE, convention=GENERATOR_B):
     shift = 1 if convention.lower_corner else 0
     u = x0 + (x1 - x0) * np.arange(width, dtype=np.float64) / width
     v = y0 + (y1 - y0) * (np.arange(height, dtype=np.float64) + shift) / height
-    return Lattice(u, v)
+    return Lattice(u, v, (width / (x1 - x0), height / (y1 - y0)))
 
 
 def training_points(grids, convention=GENERATOR_B, device=None):
@@ -125,16 +126,16 @@ def plan(points, grids, refine='last', convention=GENERATOR_B, device=None, alig
     grids: resolutions of the trained grids, coarse to fine, each a multiple of the one before
     refine: 'last': the finest grid is sampled at `points`, coarser ones at those trained points whose cells are hit (paper, Fig. 14);
         'smooth': the same, but the finest grid reads the features below as a continuous function, linear between trained points;
-        'all': every grid is sampled at `points`
+        'all': every grid is refined by the factor by which the finest one is
     aligned: every grid reads the one below bilinearly, the corners of both aligned (models with bilinear upsampling); refine is ignored
-    Whatever the refinement, trained points read what they read in training.
+    Whatever the refinement, the trained size and window give the trained points and what they read in training.
     Returns a list of Points, one a grid.
     """
     if refine not in REFINEMENTS:
         raise ValueError(f"unknown refinement '{refine}'; choose one of {', '.join(REFINEMENTS)}")
     refine = 'aligned' if aligned else refine
-    axes_v = _plan_axis(points.v, grids, refine, convention.lower_corner)
-    axes_u = _plan_axis(points.u, grids, refine, False)
+    axes_u = _plan_axis(points.u, points.density[0], grids, refine, False)
+    axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner)
     levels = []
     for resolution, (u, u_below, u_cells), (v, v_below, v_cells) in zip(grids, axes_u, axes_v, strict=True):
         x, y = (torch.as_tensor(t, dtype=torch.float32, device=device) for t in convention.coordinates(u, v))
@@ -146,7 +147,7 @@ def plan(points, grids, refine='last', convention=GENERATOR_B, device=None, alig
     return levels
 
 
-def _plan_axis(position, grids, refine, lower_corner):
+def _plan_axis(position, density, grids, refine, lower_corner):
     """One axis of `plan`: for each grid, coarse to fine, (positions, read of the grid below or None, read of its own cells)."""
     shift = 1 if lower_corner else 0
     axis = []
@@ -155,9 +156,9 @@ def _plan_axis(position, grids, refine, lower_corner):
         index, frac = _trained_index(position, resolution, shift)
         lo, hi = (np.clip(i, 0, resolution - 1) for i in (index, index + 1))
         cells = (lo, hi, frac)
-        if level == 0 or refine == 'all':
+        if level == 0:
             axis.append((position, None, cells))
-            continue
+            break
         coarser = grids[level - 1]
         if refine == 'aligned':
             read, frac = _trained_index((index + frac.astype(np.float64)) * (coarser - 1) / (resolution - 1) / coarser, coarser, 0)
@@ -166,6 +167,7 @@ def _plan_axis(position, grids, refine, lower_corner):
             ratio = resolution // coarser
             needed, lo, hi = _needed(index // ratio, (index + (frac > 0)) // ratio)
         else:
+            coarser = coarser * density / grids[-1] if refine == 'all' else coarser
             needed, lo, hi = _needed(_cell(position, coarser, lower_corner))
             frac = None
         axis.append((position, (lo, hi, frac), cells))

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from inr import grid
-from inr.fmm import Modulation
 from inr.fourier import CoordinateFeatures, FeatureSpec
 from torch_utils.ops import bias_act
 from training.networks import FullyConnectedLayer
@@ -38,8 +37,6 @@ def read_below(x, points, bilinear=False):
     """Values [N, C, h, w] at the points of the grid below, read at `points`: [N, C, H, W]."""
     if points.doubled:
         return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True) if bilinear else F.interpolate(x, scale_factor=2)
-    if points.below is None:
-        return x
     rows, cols = points.below
     return rows(cols(x, dim=3), dim=2)
 
@@ -141,7 +138,9 @@ class SynthesisNetwork(nn.Module):
     blocks: list of BlockSpec, coarse to fine
     """
 
-    def __init__(self, w_dim, img_resolution, img_channels, blocks, modulation, conv_clamp, bilinear, instance_norm, half_blocks, half_dtype):
+    def __init__(
+        self, w_dim, img_resolution, img_channels, blocks, modulation, conv_clamp, bilinear, instance_norm, half_blocks, half_dtype
+    ):  # fmt: skip
         super().__init__()
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
         self.num_ws = sum(b.layers for b in blocks) + 1

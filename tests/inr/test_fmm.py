@@ -1,0 +1,68 @@
+"""FMM weights: the public implementation's numbers, the ends of appendix E, the squashes by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from inr.fmm import SQUASHES, Modulation, demodulated_weight, fmm_weight, normalize_rows
+from inr.synthesis import point_product
+from tests.helpers import ROOT, relative_error
+
+LAYERS = np.load(ROOT / 'tests/data/parity/inr_layers.npz')
+
+
+@pytest.mark.parametrize('case', range(4))
+def test_layers_of_the_public_implementation(case):
+    stored = {key: LAYERS[f'fmm.{case}.{key}'] for key in ('x', 'weight', 'styles', 'activation', 'rank', 'y')}
+    modulation = Modulation(int(stored['rank']), str(stored['activation']), equalized=False)
+    weight = modulation.weight(torch.from_numpy(stored['weight'][:, :, 0, 0]), torch.from_numpy(stored['styles']))
+    assert relative_error(point_product(weight, torch.from_numpy(stored['x'])), stored['y']) < 1e-5
+
+
+def test_rank_one_scales_rows_and_columns():
+    shared, left, right = torch.randn(5, 7), torch.randn(2, 5, 1), torch.randn(2, 1, 7)
+    weight = fmm_weight(shared, left, right, lambda m: m)
+    expected = torch.stack([torch.outer(left[n, :, 0], right[n, 0]) * shared for n in range(2)])
+    assert torch.allclose(weight, expected)
+
+
+def test_full_rank_reproduces_a_hypernetwork_within_the_range_of_the_squash():
+    """A = identity, B = s^-1(W / W_s)  (appendix E)."""
+    shared = torch.randn(4, 6)
+    wanted = shared * (1 + torch.rand(3, 4, 6) * 1.8 - 0.9)
+    right = torch.atanh(wanted / shared - 1)
+    assert relative_error(fmm_weight(shared, torch.eye(4).expand(3, 4, 4), right, SQUASHES['tanh']), wanted) < 1e-5
+
+
+@pytest.mark.parametrize('squash', SQUASHES)
+def test_zero_factors_leave_the_shared_weights_alone(squash):
+    shared = torch.randn(4, 6)
+    weight = Modulation(3, squash, equalized=False).weight(shared, torch.zeros(2, (4 + 6) * 3))
+    expected = shared / shared.norm(dim=1, keepdim=True) if squash == 'demod' else shared
+    assert relative_error(weight, expected.expand(2, 4, 6)) < 1e-6
+
+
+def test_rows_of_a_come_first_and_rank_divides():
+    styles = torch.arange(1.0, 11.0)[None]  # A [2, 2] = 1..4, B [2, 3] = 5..10
+    weight = Modulation(2, 'tanh', equalized=False).weight(torch.ones(2, 3), styles)
+    product = torch.tensor([[1.0, 2], [3, 4]]) @ torch.tensor([[5.0, 6, 7], [8, 9, 10]]) / 2**0.5
+    assert torch.allclose(weight[0], product.tanh() + 1)
+
+
+def test_equalized_gain_keeps_the_variance_of_tanh_and_sigmoid_layers():
+    shared = torch.randn(64, 400)
+    gained = Modulation(4, 'tanh', equalized=True).weight(shared, torch.zeros(1, 464 * 4))
+    assert relative_error(gained[0] * 20, shared) < 1e-6
+
+
+def test_demodulation_normalizes_rows():
+    shared, styles = torch.randn(5, 7), torch.randn(2, 7)
+    weight = demodulated_weight(shared, styles)
+    assert torch.allclose(weight.norm(dim=2), torch.ones(2, 5), atol=1e-5)
+    assert relative_error(normalize_rows(weight * 9), weight) < 1e-6
+
+
+@pytest.mark.parametrize('arguments, word', [((0,), 'rank 0'), ((3, 'cube'), "squash 'cube'")])
+def test_mistakes_are_told(arguments, word):
+    with pytest.raises(ValueError, match=word):
+        Modulation(*arguments)

@@ -1,0 +1,141 @@
+"""Generator B: the public implementation's images, the rule behind its sizes, options and mistakes."""
+
+import copy
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from inr.fourier import FeatureSpec
+from inr.generator import Generator, feature_rule, from_inr_gan
+from tests.helpers import ROOT, relative_error
+
+PUBLIC = ['inr_gan_64', 'inr_gan_bil_64', 'inr_gan_64_features', 'inr_gan_64_tanh_cond', 'cips_32']
+SMALL = dict(channel_base=128, channel_max=8, fmm_rank=2)
+
+
+def load_public(name):
+    """A stored case of the public implementation and the generator rebuilt from it."""
+    stored = np.load(ROOT / f'tests/data/parity/{name}.npz')
+    state = {key[2:]: torch.from_numpy(stored[key]) for key in stored.files if key.startswith('G.')}
+    return stored, state, json.loads(str(stored['config']))
+
+
+def small(res=32, c_dim=0, channels=3, **synthesis):
+    return Generator(8, c_dim, 8, res, channels, dict(num_layers=1), {**SMALL, **synthesis})
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_images_of_the_public_implementation(name):
+    stored, state, config = load_public(name)
+    G = from_inr_gan(config, state).eval()
+    c = torch.from_numpy(stored['c']) if 'c' in stored.files else None
+    ws = G.mapping(torch.from_numpy(stored['z']), c)
+    assert relative_error(ws, stored['ws']) < 1e-5
+    assert relative_error(G.synthesis(torch.from_numpy(stored['ws']), noise_mode='const'), stored['img']) < 1e-5
+    assert relative_error(G(torch.from_numpy(stored['z']), c), stored['img']) < 1e-4
+    again = Generator(**json.loads(json.dumps(G.init_kwargs)))
+    again.load_state_dict(G.state_dict())
+    assert torch.equal(again.eval().synthesis(ws), G.synthesis(ws))
+
+
+def test_public_weights_that_do_not_fit_are_refused():
+    _, state, config = load_public('cips_32')
+    with pytest.raises(RuntimeError, match='Missing key'):
+        from_inr_gan(config, {k: v for k, v in state.items() if not k.endswith('b8.conv1.bias')})
+    with pytest.raises(RuntimeError, match='Unexpected key'):
+        from_inr_gan(config, {**state, 'synthesis.b8.conv2.bias': torch.zeros(7)})
+    _, state, config = load_public('inr_gan_64')
+    key = 'synthesis.b64.coord_fuser.log_basis'
+    with pytest.raises(ValueError, match='logarithmic basis'):
+        from_inr_gan(config, {**state, key: -state[key]})
+    config['cfg']['use_noise'] = True
+    with pytest.raises(ValueError, match='noise'):
+        from_inr_gan(config, state)
+
+
+def test_sizes_follow_the_published_rule():
+    """At 256, public implementation: 5.9 M of its numbers in constants, 15 layers + extra ones, features as in facts."""
+    with torch.device('meta'):
+        G = Generator(512, 0, 512, 256, 3, dict(num_layers=2))
+    constants = sum(p.numel() for name, p in G.named_parameters() if name.endswith('const_embs'))
+    assert constants == 128 * (32**2 + 64**2) + 64 * (128**2 + 256**2)
+    assert G.num_ws == 1 + 2 * 6 + 2 + 1
+    specs = [G.synthesis.get_submodule(b).spec for b in G.synthesis.block_names]
+    assert [s.grid for s in specs] == [32, 32, 32, 32, 64, 128, 256]
+    assert [s.features is not None for s in specs] == [True, False, False, False, True, True, True]
+    assert [s.channels for s in specs] == [512, 512, 512, 512, 512, 256, 128]
+    with torch.device('meta'):
+        large = Generator(512, 0, 512, 1024, 3)
+    top = large.synthesis.b1024
+    assert top.spec.channels == 32 and top.coords.log_basis.shape[0] == 20 and top.spec.features.constants == 0
+    assert feature_rule(64) == FeatureSpec(log=64, diagonal=True, constants=128)
+
+
+@pytest.mark.parametrize('res', [16, 32, 64, 128])
+@pytest.mark.parametrize('channels, c_dim', [(1, 0), (4, 3)])
+def test_any_size_channels_and_labels(res, channels, c_dim):
+    G = small(res, c_dim, channels, features={64: dict(log=8), 128: dict(log=8)}).eval()
+    image = G(torch.randn(2, 8), torch.eye(3)[:2] if c_dim else None)
+    assert image.shape == (2, channels, res, res) and image.dtype == torch.float32 and image.isfinite().all()
+    assert image.flatten(1).std(dim=1).min() > 1e-3
+
+
+@pytest.mark.parametrize('squash', ['demod', 'tanh', 'sigmoid'])
+def test_activations_keep_their_size_through_a_deep_decoder(squash):
+    G = Generator(16, 0, 16, 64, 3, dict(num_layers=1), dict(channel_base=4096, channel_max=64, squash=squash)).eval()
+    assert 0.05 < G(torch.randn(8, 16)).std() < 20
+
+
+def test_every_parameter_has_a_gradient_and_a_second_one():
+    G = small(64, features={64: dict(log=8, random=2, learned=2, generated=2, constants=2)})
+    image = G(torch.randn(2, 8))
+    image.square().mean().backward()
+    assert [name for name, p in G.named_parameters() if p.grad is None] == []
+    ws = G.mapping(torch.randn(2, 8), None).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad((G.synthesis(ws) * torch.randn(2, 3, 64, 64)).sum(), ws, create_graph=True)
+    gradient.square().sum().backward()
+    assert G.synthesis.b64.layers[0].affine.weight.grad.abs().sum() > 0
+
+
+def test_host_options_are_accepted_and_half_precision_stays_close():
+    options = dict(num_fp16_res=2, conv_clamp=256, fp16_channels_last=True, half_dtype='bfloat16')
+    G = small(64, **options).eval()
+    ws = G.mapping(torch.randn(2, 8), None)
+    half, full = G.synthesis(ws, noise_mode='const'), G.synthesis(ws, noise_mode='const', force_fp32=True)
+    assert half.dtype == torch.float32 and 1e-5 < relative_error(half, full) < 0.05
+
+
+def test_conv_clamp_limits_activations():
+    G = small(32, conv_clamp=0.01).eval()
+    assert G(torch.randn(2, 8) * 100).abs().max() <= 0.01 * 4 + 1e-6  # one clamped to-RGB each of four blocks
+
+
+def test_double_z_in_place_ws_deepcopy_and_pickle():
+    G = small(32).eval()
+    z = torch.randn(2, 8, dtype=torch.float64)
+    image = G(z=z, c=None, truncation_psi=0.7, truncation_cutoff=2, noise_mode='const')
+    ws = G.mapping(z=z, c=None, truncation_psi=0.7, truncation_cutoff=2)
+    kept = ws[:, 1].clone()
+    ws[:, 0] = 0
+    assert torch.equal(ws[:, 1], kept)
+    stream = io.BytesIO()
+    torch.save(G, stream)
+    stream.seek(0)
+    for twin in (copy.deepcopy(G), torch.load(stream, weights_only=False)):
+        assert torch.equal(twin(z, None, truncation_psi=0.7, truncation_cutoff=2), image)
+
+
+@pytest.mark.parametrize(
+    'res, options, word',
+    [
+        (48, {}, 'resolution 48'), (8, {}, 'resolution 8'), (2048, {}, 'resolution 2048'), (32, dict(squash='cube'), "squash 'cube'"),
+        (32, dict(fmm_rank=0), 'rank 0'), (32, dict(upsampling='cubic'), "upsampling 'cubic'"), (32, dict(half_dtype='int8'), 'int8'),
+        (32, dict(input_features=dict(logs=3)), "feature 'logs'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told(res, options, word):
+    with pytest.raises(ValueError, match=word):
+        small(res, **options)

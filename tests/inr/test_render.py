@@ -1,0 +1,129 @@
+"""Any size, window and tile from one generator."""
+
+import pytest
+import torch
+
+from inr import render
+from inr.generator import Generator, from_inr_gan
+from inr.grid import REFINEMENTS
+from tests.inr.test_generator import load_public
+
+WINDOW = (-0.3, -0.2, 1.4, 1.1)
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(1)
+    synthesis = dict(channel_base=512, channel_max=8, fmm_rank=2, features={128: dict(log=32, random=4, constants=2)})
+    G = Generator(8, 0, 8, 128, 3, dict(num_layers=1), synthesis).eval()
+    return G, G.mapping(torch.randn(2, 8), None).detach()
+
+
+@pytest.mark.parametrize('refine', REFINEMENTS)
+def test_the_training_size_is_the_training_image(model, refine):
+    G, ws = model
+    trained = G.synthesis(ws)
+    assert torch.equal(render.render(G, ws, 128, 128, refine=refine), trained)
+    assert (render.render(G, ws, 128, 128, refine=refine, max_bytes=1) - trained).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('refine', REFINEMENTS)
+@pytest.mark.parametrize('height, width, window', [(300, 512, (0, 0, 1, 1)), (100, 150, WINDOW), (48, 48, (0.25, 0.25, 0.5, 0.5))])
+def test_tiles_and_bands_agree_with_the_whole(model, refine, height, width, window):
+    G, ws = model
+    whole = render.render(G, ws, height, width, window, refine)
+    assert whole.shape == (2, 3, height, width)
+    for tile in [(0, 0, 17, 21), (13, 7, 30, 33), (height - 1, 0, 1, width), (0, width - 1, height, 1)]:
+        top, left, rows, cols = tile
+        part = render.render(G, ws, height, width, window, refine, tile)
+        assert (part - whole[:, :, top : top + rows, left : left + cols]).abs().max() < 1e-5
+    starts, parts = zip(*render.bands(G, ws, height, width, window, refine, max_bytes=400_000), strict=True)
+    assert len(parts) > 2 and list(starts) == [sum(p.shape[2] for p in parts[:i]) for i in range(len(parts))]
+    assert (torch.cat(parts, 2) - whole).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('refine', REFINEMENTS)
+def test_finer_pictures_pass_through_the_trained_pixels(model, refine):
+    """Of a grid four times as fine, every fourth column from the first and every fourth row from the fourth are trained points."""
+    G, ws = model
+    fine = render.render(G, ws, 512, 512, refine=refine)
+    difference = (fine[:, :, 3::4, ::4] - G.synthesis(ws)).abs().max()
+    if refine == 'all':  # coarser grids are sampled elsewhere than in training
+        assert difference > 1e-3
+    else:
+        assert difference < 1e-4
+
+
+def test_a_window_is_the_part_of_the_whole_picture(model):
+    G, ws = model
+    whole = render.render(G, ws, 256, 256)
+    part = render.render(G, ws, 64, 128, window=(0.25, 0.5, 0.75, 0.75))
+    assert (part - whole[:, :, 128:192, 64:192]).abs().max() < 1e-5
+
+
+def test_zooming_out_keeps_the_picture_in_the_middle(model):
+    G, ws = model
+    wide = render.render(G, ws, 256, 256, window=(-0.5, -0.5, 1.5, 1.5))
+    assert (wide[:, :, 64:192, 64:192] - G.synthesis(ws)).abs().max() < 1e-5
+
+
+def test_a_preview_costs_a_fraction(model):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    G, ws = model
+    counts = []
+    for size in (32, 128, 256):
+        with FlopCounterMode(display=False) as counter:
+            render.render(G, ws, size, size)
+        counts.append(counter.get_total_flops())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        G.synthesis(ws)
+    assert counts[0] < 0.4 * counts[1] and counts[1] == counter.get_total_flops()
+
+
+def test_smooth_refinement_has_no_steps_at_cell_borders(model):
+    G, ws = model
+    last, smooth = (render.render(G, ws, 1024, 1024, refine=refine) for refine in ('last', 'smooth'))
+    border = 16  # columns per cell of the 64 grid below
+    ratios = []
+    for image in (last, smooth):
+        steps = (image[..., 1:] - image[..., :-1]).abs().mean(dim=(0, 1, 2))
+        at_border = steps[border - 1 :: border].mean()
+        ratios.append((at_border / steps.mean()).item())
+    assert ratios[0] > 10 and ratios[1] < 3
+
+
+def test_models_whose_pixels_depend_on_each_other_refuse_tiles():
+    stored, state, config = load_public('inr_gan_bil_64')
+    G = from_inr_gan(config, state).eval()
+    ws = torch.from_numpy(stored['ws'])
+    assert torch.equal(render.render(G, ws, 64, 64, max_bytes=1), G.synthesis(ws))
+    assert render.render(G, ws, 100, 37, max_bytes=1).shape == (2, 3, 100, 37)
+    with pytest.raises(render.CannotTile, match='ask for the whole picture'):
+        render.render(G, ws, 64, 64, tile=(0, 0, 8, 8))
+    with pytest.raises(render.CannotTile, match='GiB at once'):
+        render.render(G, ws, 20000, 20000)
+
+
+def test_aligned_bilinear_reads_agree_with_the_layer_they_replace():
+    """A window of the trained size that is the whole but for its name goes through reads instead of interpolate."""
+    from inr import grid
+
+    stored, state, config = load_public('inr_gan_bil_64')
+    G = from_inr_gan(config, state).eval()
+    ws = torch.from_numpy(stored['ws'])
+    levels = grid.plan(grid.lattice(64, 64), G.synthesis.grids, aligned=True)
+    assert levels[1].below[0].frac is not None
+    assert (G.synthesis.draw(ws, levels) - G.synthesis(ws)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize('tile', [(0, 0, 0, 4), (-1, 0, 4, 4), (60, 0, 5, 4), (0, 64, 1, 1)])
+def test_tiles_outside_the_picture_are_refused(model, tile):
+    G, ws = model
+    with pytest.raises(ValueError, match='outside the 64x64 picture'):
+        render.render(G, ws, 64, 64, tile=tile)
+
+
+def test_only_generators_that_draw_points_are_supported(model):
+    assert render.supports(model[0])
+    assert not render.supports(torch.nn.Linear(2, 2))
