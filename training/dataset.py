@@ -59,8 +59,8 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def __init__(self, path: str | Path, use_labels: bool = False, mirror: bool = False, subset: int | None = None, seed: int = 0):
         self.path = resolve(path)
-        self.name = self.path.stem
         self.files = ImageFiles(self.path)
+        self.name = self.path.stem if self.files.is_zip else self.path.absolute().name
         self.labels = self.files.labels()
         self.has_labels = self.labels is not None
         self.use_labels = use_labels

@@ -54,8 +54,8 @@ def choose(items, labels, max_images, max_per_class, skipped):
                 skipped.append((describe(items[i]), 'no label in dataset.json'))
         chosen = [i for i in chosen if labels[i] is not None]
     if max_per_class is not None:
-        if labels is None:
-            raise UserError('--max-per-class needs classes (folders in the source, a dataset.json, several sources); without, give --max-images')
+        if labels is None or any(not isinstance(labels[i], int) for i in chosen):
+            raise UserError('--max-per-class needs classes (folders in the source, a dataset.json, several sources): give --max-images')
         by_class = defaultdict(list)
         for i in chosen:
             by_class[labels[i]].append(i)
@@ -95,7 +95,7 @@ def make_target(items, resolution, transform, channels, background, padding):
             raise UserError(f'none of the first {min(PEEK, len(items))} images can be read, so give --resolution ({allowed})')
         side = next((res for res in RESOLUTIONS if res >= max(size)), None) if padded else size[0]
         if side not in RESOLUTIONS or not padded and size[0] != size[1]:
-            raise UserError(f'{describe(items[0])} is {size[0]}x{size[1]}, not a size that training takes ({allowed}): '
+            raise UserError(f'the first image that can be read is {size[0]}x{size[1]}, not a size that training takes ({allowed}): '
                             f'give --resolution={fitting_resolution(*size)}')
         resolution = (side, side)
     if transform is None:

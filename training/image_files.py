@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
     """The image in a binary file, pixels not yet decoded, of any size up to MAX_PIXELS. Raises BadImage, also for errors in the body."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own guard warns and raises far below what photographs have
     try:
-        with Image.open(file) as image:
+        with warnings.catch_warnings(action='ignore'), Image.open(file) as image:  # odd metadata and the like: pixels are what counts
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f'{image.width}x{image.height} is more than {MAX_PIXELS} pixels')
             yield image
@@ -86,29 +87,41 @@ def read_header(file: BinaryIO) -> tuple[int, int, int]:
 def decode_8bit(file: BinaryIO) -> Image.Image:
     """The first frame of the image in a binary file, upright, in mode L, RGB or RGBA. Raises BadImage.
 
-    16-bit grey keeps its upper eight bits (rounded); palettes, CMYK and other colour spaces become RGB; grey with alpha becomes RGBA.
+    16-bit grey is rounded to 8 bits; palettes, CMYK and other colour spaces become RGB; grey with alpha becomes RGBA.
     """
     with opened(file) as image:
         channels = channels_of(image)
-        image.load()
+        image = ImageOps.exif_transpose(image)
         if image.mode == 'I' or image.mode.startswith('I;16'):
             wide = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-            grey = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-            grey.getexif().update(image.getexif())
-            image = grey
-        image = ImageOps.exif_transpose(image)
+            image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
         return image.convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
+
+
+def _suits_pyspng(data: bytes) -> bool:
+    """Whether the content is an intact PNG with 8 bits of grey, RGB or RGBA. pyspng misreads others and does not look at checksums."""
+    if data[:8] != b'\x89PNG\r\n\x1a\n' or data[24:26] not in (b'\x08\x00', b'\x08\x02', b'\x08\x06'):
+        return False
+    position, kind = 8, b''
+    while kind != b'IEND':  # a chunk: length, kind, content, CRC-32 of kind and content
+        length, kind = int.from_bytes(data[position:position + 4]), data[position + 4:position + 8]
+        end = position + 8 + length
+        if zlib.crc32(memoryview(data)[position + 4:end]) != int.from_bytes(data[end:end + 4]) or end + 4 > len(data):
+            return False
+        position = end + 4
+    return True
 
 
 def decode(data: bytes) -> np.ndarray:
     """Pixels of an image file's content as uint8 [C, H, W] with C = 1, 3 or 4. Raises BadImage."""
-    if data[:8] == b'\x89PNG\r\n\x1a\n' and data[24:26] in (b'\x08\x00', b'\x08\x02', b'\x08\x06'):  # 8 bits of grey, RGB, RGBA
+    if _suits_pyspng(data):
         try:
-            pixels = pyspng.load(data)
-            return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
-        except READ_ERRORS:
-            pass  # Pillow reads some files that pyspng refuses, and else says why not
-    return np.ascontiguousarray(np.atleast_3d(np.asarray(decode_8bit(io.BytesIO(data)))).transpose(2, 0, 1))
+            pixels = np.atleast_3d(pyspng.load(data))                                          # [H, W, C]
+        except RuntimeError as err:
+            raise BadImage(f'cannot be decoded ({err})') from err
+    else:
+        pixels = np.atleast_3d(np.asarray(decode_8bit(io.BytesIO(data))))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def shape_problem(shape: tuple[int, int, int], first: tuple[int, int, int], first_name: str) -> str | None:

@@ -1,0 +1,236 @@
+"""Items, labels, mirroring and subsets of a data set; the sampler's order; mistakes in one line."""
+
+import importlib.util
+import io
+import itertools
+import json
+import os
+import pickle
+import tarfile
+import zipfile
+from hashlib import sha256
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dnnlib.util import UserError
+from tests.helpers import ROOT
+from training.dataset import ImageDataset, InfiniteSampler, quick_check, resolve
+
+
+def make_set(path, count=5, size=16, mode='RGB', labels=None, classes=None):
+    """A zip of images of random pixels img00.png, img01.png, ...; returns the pixels [N, C, H, W]."""
+    shape = (count, size, size) + {'L': (), 'RGB': (3,), 'RGBA': (4,)}[mode]
+    pixels = np.random.RandomState(1).randint(0, 256, shape, dtype=np.uint8)
+    with zipfile.ZipFile(path, 'w') as archive:
+        for i, image in enumerate(pixels):
+            with archive.open(f'img{i:02d}.png', 'w') as file:
+                Image.fromarray(image).save(file, 'png')
+        if labels is not None:
+            pairs = [[f'img{i:02d}.png', label] for i, label in enumerate(labels)]
+            archive.writestr('dataset.json', json.dumps({'labels': pairs, 'classes': classes}))
+    return pixels.reshape(count, size, size, -1).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize('mode, channels', [('L', 1), ('RGB', 3), ('RGBA', 4)])
+def test_items_are_the_pixels(tmp_path, mode, channels):
+    pixels = make_set(tmp_path / 'five.zip', mode=mode)
+    with ImageDataset(tmp_path / 'five.zip') as dataset:
+        assert (len(dataset), dataset.name, dataset.resolution, dataset.num_channels) == (5, 'five', 16, channels)
+        assert (dataset.label_dim, dataset.has_labels, dataset.class_names) == (0, False, None)
+        for i in range(5):
+            image, label = dataset[i]
+            np.testing.assert_array_equal(image, pixels[i])
+            assert image.dtype == np.uint8 and label.dtype == np.float32 and label.shape == (0,)
+        with pytest.raises(IndexError):
+            dataset[5]
+
+
+def test_second_half_is_mirrored_left_to_right(tmp_path):
+    pixels = make_set(tmp_path / 'set.zip', labels=[0, 1, 2, 1, 0])
+    with ImageDataset(tmp_path / 'set.zip', use_labels=True, mirror=True) as dataset:
+        assert len(dataset) == 10
+        np.testing.assert_array_equal(dataset[3][0], pixels[3])
+        np.testing.assert_array_equal(dataset[8][0], pixels[3][:, :, ::-1])
+        np.testing.assert_array_equal(dataset[8][1], [0, 1, 0])
+        np.testing.assert_array_equal(dataset[-1][0], pixels[4][:, :, ::-1])
+
+
+def test_labels(tmp_path):
+    make_set(tmp_path / 'index.zip', labels=[3, 0, 1, 1, 0], classes=['a', 'b', 'c', 'd', 'e'])
+    with ImageDataset(tmp_path / 'index.zip', use_labels=True) as dataset:
+        assert dataset.label_dim == 5 and dataset.class_names == ['a', 'b', 'c', 'd', 'e']
+        np.testing.assert_array_equal(dataset.get_label(0), [0, 0, 0, 1, 0])
+        np.testing.assert_array_equal(dataset[1][1], [1, 0, 0, 0, 0])
+    with ImageDataset(tmp_path / 'index.zip') as dataset:
+        assert dataset.label_dim == 0 and dataset.has_labels and dataset[0][1].shape == (0,)
+    make_set(tmp_path / 'vector.zip', labels=[[0.5, i] for i in range(5)])
+    with ImageDataset(tmp_path / 'vector.zip', use_labels=True) as dataset:
+        assert dataset.label_dim == 2
+        np.testing.assert_array_equal(dataset.get_label(3), [0.5, 3])
+
+
+def test_subset_is_chosen_by_seed(tmp_path):
+    pixels = make_set(tmp_path / 'set.zip', count=12, labels=range(12))
+
+    def chosen(seed):
+        with ImageDataset(tmp_path / 'set.zip', use_labels=True, mirror=True, subset=4, seed=seed) as dataset:
+            assert len(dataset) == 8 and dataset.label_dim == 12
+            which = [int(dataset.get_label(i).argmax()) for i in range(8)]
+            np.testing.assert_array_equal(dataset[2][0], pixels[which[2]])
+            assert which[:4] == which[4:] == sorted(set(which))
+            return which[:4]
+
+    assert chosen(0) == chosen(0) and len({tuple(chosen(seed)) for seed in range(8)}) > 4
+    for subset in (0, 13):
+        with pytest.raises(UserError, match=f'subset {subset}: .*give 1 to 12'):
+            ImageDataset(tmp_path / 'set.zip', subset=subset)
+
+
+def test_digest_is_of_the_content(tmp_path):
+    make_set(tmp_path / 'a.zip', labels=[0, 1, 2, 3, 4])
+    make_set(tmp_path / 'b.zip', labels=[0, 1, 2, 3, 3])
+    make_set(tmp_path / 'c.zip', count=4, labels=[0, 1, 2, 3])
+    with zipfile.ZipFile(tmp_path / 'a.zip') as archive:
+        archive.extractall(tmp_path / 'folder')
+    digests = {name: ImageDataset(tmp_path / name).digest for name in ('a.zip', 'b.zip', 'c.zip', 'folder')}
+    assert digests['a.zip'] == digests['folder'] == ImageDataset(tmp_path / 'a.zip', use_labels=True, mirror=True, subset=2).digest
+    assert len(set(digests.values())) == 3
+
+
+def test_mistakes_are_one_line(tmp_path):
+    make_set(tmp_path / 'small.zip', size=8)
+    make_set(tmp_path / 'odd.zip', size=48)
+    make_set(tmp_path / 'plain.zip')
+    make_set(tmp_path / 'part.zip', count=3, labels=[0, 1])
+    with zipfile.ZipFile(tmp_path / 'wide.zip', 'w') as archive, archive.open('w.png', 'w') as file:
+        Image.new('RGB', (32, 16)).save(file, 'png')
+    for name, labels, message in [
+        ('missing.zip', False, 'does not exist'),
+        ('small.zip', False, 'img00.png is 8x8: training needs a power of two from 16 to 1024'),
+        ('odd.zip', False, 'DEST.zip --resolution=32'),
+        ('wide.zip', False, 'w.png is 32x16: training needs square images'),
+        ('plain.zip', True, 'has no labels: train without --cond'),
+        ('part.zip', True, 'img02.png has no label in dataset.json'),
+    ]:
+        with pytest.raises(UserError) as caught:
+            quick_check(tmp_path / name, use_labels=labels)
+        assert message in str(caught.value) and str(tmp_path / name) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def spoil(path, name, content):
+    """Adds an image to a zip."""
+    with zipfile.ZipFile(path, 'a') as archive:
+        archive.writestr(name, content)
+
+
+def test_odd_one_out_is_named(tmp_path):
+    def png(size, mode):
+        out = io.BytesIO()
+        Image.new(mode, (size, size)).save(out, 'png')
+        return out.getvalue()
+
+    for name, content, message in [('size', png(32, 'RGB'), 'zz.png is 32x32, but img00.png is 16x16'),
+                                   ('mode', png(16, 'L'), 'zz.png has 1 channels, but img00.png has 3'),
+                                   ('junk', b'junk', 'zz.png: not an image. Every bad file is listed by: python dataset_tool.py check')]:
+        path = tmp_path / f'{name}.zip'
+        make_set(path, count=40)
+        quick_check(path, most=5)
+        spoil(path, 'zz.png', content)
+        with ImageDataset(path) as dataset:
+            for find in (lambda path=path: quick_check(path, most=5), lambda dataset=dataset: dataset[40]):
+                with pytest.raises(UserError) as caught:
+                    find()
+                assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_truncated_image_is_one_line_also_from_a_worker(tmp_path):
+    make_set(tmp_path / 'set.zip')
+    with zipfile.ZipFile(tmp_path / 'set.zip') as archive:
+        whole = archive.read('img00.png')
+    spoil(tmp_path / 'set.zip', 'img05.png', whole[:-60])
+    quick_check(tmp_path / 'set.zip')  # the header is whole: only decoding tells
+    dataset = ImageDataset(tmp_path / 'set.zip')
+    with pytest.raises(UserError, match='^.*set.zip: img05.png: cannot be decoded .* check .*set.zip$') as direct:
+        dataset[5]
+    loader = torch.utils.data.DataLoader(dataset, sampler=[0, 5], num_workers=1, multiprocessing_context='fork')
+    with pytest.raises(UserError) as wrapped:
+        list(loader)
+    assert str(wrapped.value) == str(direct.value)
+    dataset.close()
+
+
+@pytest.mark.parametrize('method', ['fork', 'forkserver'])
+def test_workers_read_the_same_images(tmp_path, method):
+    pixels = make_set(tmp_path / 'set.zip', count=16, size=32)
+    dataset = ImageDataset(tmp_path / 'set.zip')
+    assert (dataset[0][0] == pixels[0]).all()  # the zip is open before the workers start
+    loader = torch.utils.data.DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=method)
+    np.testing.assert_array_equal(torch.cat([images for images, _ in loader]).numpy(), pixels)
+    np.testing.assert_array_equal(dataset[7][0], pixels[7])
+    copy = pickle.loads(pickle.dumps(dataset))
+    np.testing.assert_array_equal(copy[9][0], pixels[9])
+    copy.close()
+    dataset.close()
+
+
+def take(sampler, count):
+    return list(itertools.islice(sampler, count))
+
+
+def test_sampler_visits_everything_once_per_epoch():
+    order = take(InfiniteSampler(10, seed=3), 40)
+    epochs = [order[i:i + 10] for i in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert order != take(InfiniteSampler(10, seed=4), 40)
+    assert order[:10] == [9, 1, 0, 8, 2, 4, 3, 5, 7, 6]  # pinned: a run resumed with a later version goes on in the same order
+
+
+def test_sampler_resumes_and_shares_among_ranks():
+    order = take(InfiniteSampler(7, seed=1), 60)
+    for start in (0, 1, 6, 7, 23):
+        assert take(InfiniteSampler(7, seed=1, start=start), 30) == order[start:start + 30]
+        for world_size in (2, 3):
+            for rank in range(world_size):
+                part = InfiniteSampler(7, seed=1, rank=rank, world_size=world_size, start=start)
+                assert take(part, 10) == order[start + rank:start + rank + 10 * world_size:world_size]
+
+
+def test_demo_set():
+    assert resolve('demo') == ROOT / 'assets' / 'demo.zip' and os.path.getsize(resolve('demo')) < 1_000_000
+    quick_check('demo', use_labels=True)
+    with ImageDataset('demo', use_labels=True) as dataset:
+        assert len(dataset) >= 512 and (dataset.resolution, dataset.num_channels, dataset.name) == (64, 3, 'demo')
+        assert dataset.class_names == ['smileys', 'animals', 'food', 'activities']
+        for i in range(0, len(dataset), 25):
+            image, label = dataset[i]
+            assert dataset.files.names[i].startswith(dataset.class_names[label.argmax()])
+            assert (image[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 235).sum() >= 9 and image.std() > 10  # a thing on white
+
+
+def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location('make_demo_data', ROOT / 'script' / 'make_demo_data.py')
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    emoji = io.BytesIO()
+    Image.new('RGBA', (256, 256), (255, 0, 0, 128)).save(emoji, 'webp', lossless=True)
+    about = {'\u2764\ufe0f': {'group': 'Smileys & Emotion', 'slug': 'red_heart'}, '\U0001f436': {'group': 'Flags', 'slug': 'no'}}
+    packages = {'IMAGES': {'package/assets/2764.webp': emoji.getvalue(), 'package/assets/1f436.webp': emoji.getvalue()},
+                'GROUPS': {'package/data-by-emoji.json': json.dumps(about).encode()}}
+    for constant, members in packages.items():
+        path = tmp_path / f'{constant}.tgz'
+        with tarfile.open(path, 'w:gz') as tar:
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        monkeypatch.setattr(script, constant, ('package', sha256(path.read_bytes()).hexdigest()))
+    for dest in ('one.zip', 'two.zip'):
+        script.main.callback(str(tmp_path / 'IMAGES.tgz'), str(tmp_path / 'GROUPS.tgz'), str(tmp_path / dest), 64, 90)
+    assert (tmp_path / 'one.zip').read_bytes() == (tmp_path / 'two.zip').read_bytes()
+    with ImageDataset(tmp_path / 'one.zip', use_labels=True) as dataset:
+        assert dataset.files.names == ['smileys/red_heart.webp'] and dataset.label_dim == 4
+        assert np.abs(dataset[0][0][:, 32, 32].astype(int) - [255, 127, 127]).max() <= 3
