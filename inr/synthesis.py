@@ -72,8 +72,7 @@ class SynthesisLayer(nn.Module):
         if features is not None:
             placed = point_product(weight[:, :, below:], features.to(dtype))
             y = placed if y is None else y + placed
-        gain = bias_act.activation_funcs['lrelu'].def_gain
-        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        clamp = None if self.conv_clamp is None else self.conv_clamp * math.sqrt(2)  # sqrt(2): the activation's own gain
         return bias_act.bias_act(y, self.bias.to(dtype), act='lrelu', clamp=clamp)
 
 
