@@ -56,6 +56,13 @@ def sum_(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def max_(tensor: torch.Tensor) -> torch.Tensor:
+    """Replaces a tensor, in place, by its largest values over all processes, and returns it."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
+
+
 def print0(*args, **kwargs) -> None:
     """print(), in the main process only."""
     if is_main():

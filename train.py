@@ -1,0 +1,187 @@
+"""Trains a GAN: python train.py --cfg=inr --data=ffhq.zip. Everything else follows from the preset's row and the data."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from dnnlib import cli
+from dnnlib.util import UserError
+from training.config import PRECISIONS, Config, DataConfig, build, check_processes, override
+from training.presets import PRESETS
+
+SHAPING = ('cfg', 'batch', 'seed', 'cond', 'mirror', 'subset', 'precision')  # what a run is: given again with --resume, it must be the same
+
+
+def presets() -> dict[str, dict]:
+    """All rows: training's, and inr's where that folder is there."""
+    try:
+        from inr.presets import PRESETS as of_inr
+    except ModuleNotFoundError as err:
+        if err.name not in ('inr', 'inr.presets'):
+            raise
+        return PRESETS
+    return {**PRESETS, **of_inr}
+
+
+def preset_list() -> str:
+    """The end of --help: a paragraph for each preset."""
+    return '\n\n'.join(f'{name}: {row["summary"]} ({row["cost"]})' for name, row in presets().items())
+
+
+@click.command(context_settings={'show_default': True, 'max_content_width': 140}, epilog='Presets.\n\n' + preset_list())
+@click.option('--cfg', type=cli.PresetName(presets), help='Preset; the list is below.')
+@click.option('--data', metavar='PATH', help="Zip or folder of images that dataset_tool.py made, or 'demo'.")
+@click.option('--outdir', type=Path, default='training-runs', help='Where the numbered run folders are.')
+@click.option('--kimg', type=click.FloatRange(min=0, min_open=True), show_default='preset',
+              help='Total length in thousands of images, also when it is resumed; fractions are fine.')
+@click.option('--minutes', type=click.FloatRange(min=0, min_open=True), help='Stop, with a snapshot, after so long.',
+              show_default='no limit')
+@click.option('--batch', type=click.IntRange(min=1), help='Images of a step, over all GPUs.', show_default='preset')
+@click.option('--batch-gpu', type=click.IntRange(min=1), help='Most images at once on a GPU; more are accumulated.', show_default='batch')
+@click.option('--gamma', type=click.FloatRange(min=0), help='R1 weight.', show_default='preset')
+@click.option('--lr', type=click.FloatRange(min=0, min_open=True), help='Learning rate of both networks.', show_default='preset')
+@click.option('--seed', type=click.IntRange(0, 2 ** 32 - 1), help='Seed of all that is random.', show_default='0')
+@click.option('--cond/--no-cond', default=None, help='Train with the labels of the data.', show_default='without')
+@click.option('--mirror/--no-mirror', default=None, help='Double the data by x-flips.', show_default='preset')
+@click.option('--subset', type=click.IntRange(min=1), help='Train on so many of the images.', show_default='all')
+@click.option('--tick', type=click.FloatRange(min=0, min_open=True), show_default='4; on the CPU less',
+              help='Thousands of images between lines.')
+@click.option('--snap', type=click.IntRange(min=1), help='Ticks between snapshots.', show_default='50; on the CPU 10')
+@click.option('--img-snap', type=click.IntRange(min=1), help='Ticks between pictures.', show_default='10; on the CPU 4')
+@click.option('--keep-last', type=click.IntRange(min=0), help='Snapshots to keep; 0 keeps all.', show_default='3')
+@click.option('--workers', type=click.IntRange(min=0), show_default='3; on the CPU 0',
+              help='Processes that load data; 0 loads in the main one.')
+@click.option('--device', default='auto', help='auto, cpu, cuda or cuda:N; auto is a GPU if there is one.')
+@click.option('--precision', type=click.Choice(PRECISIONS), show_default='auto',
+              help='Of the highest resolutions; auto is fp16 on a GPU if the preset has it, else fp32.')
+@click.option('--resume', metavar='latest|DIR|FILE', help='Go on with a run, in its folder and with its options.')
+@click.option('--init-from', metavar='FILE|URL', help='Start a new run from the weights of a snapshot.')
+@click.option('--dry-run', is_flag=True, help='Check the data and print the recipe and what it needs; train nothing.')
+def main(**options) -> int:
+    """Trains a GAN on a folder or zip of images.
+
+    python train.py --cfg=inr --data=ffhq.zip
+    """
+    from torch_utils import distributed
+    from training import snapshot, summary, training_loop
+    from training.dataset import quick_check
+
+    if options['resume'] and options['init_from']:
+        raise UserError('--resume goes on with a run and --init-from starts one: give one of them')
+    kind = device_kind(options['device'])
+    folder, network, settings = resumed(options) if options['resume'] else (None, None, None)
+    if settings is None:
+        for name in ('cfg', 'data'):
+            if options[name] is None:
+                raise UserError(f'--{name} is missing: --cfg=NAME --data=PATH starts a run, --resume=latest goes on with one')
+        quick_check(options['data'], use_labels=bool(options['cond']))
+        dataset, settings = new_run(options, kind)
+    else:
+        dataset, settings = same_data(options, settings)
+    check_processes(settings, distributed.world_size())
+    if options['dry_run']:
+        distributed.print0(summary.describe(settings, distributed.world_size()) + '\n' + summary.costs(settings, distributed.world_size()))
+        return 0
+    if network is not None and reached(network) >= settings.run.kimg * 1000:
+        distributed.print0(f'{folder} is at {reached(network) / 1000:g} of {settings.run.kimg:g} kimg already: --kimg=N makes it longer')
+        return 0
+
+    device = distributed.init(kind)
+    note = f'Resuming {folder} from {network.name if network else "the start, it has no snapshot yet"}'
+    if folder is None:
+        folder = options['outdir']
+        if distributed.is_main():
+            folder = snapshot.new_run_folder(folder, f'{dataset.name}-{settings.run.cfg}')
+        note = f'New run in {folder}'
+    given = ' '.join(f'--{name.replace("_", "-")}={value}' for name, value in settings_given(options).items() if value is not None)
+    try:
+        number = training_loop.train(settings, dataset, folder, device, network, options['init_from'], options['minutes'],
+                                     note=f'{note} on {device}' + (f', with {given}' if given else ''))
+    finally:
+        distributed.shutdown()
+    return 128 + number if number else 0
+
+
+def settings_given(options: dict) -> dict:
+    """Those options that are part of the configuration."""
+    fields = ('kimg', 'batch', 'batch_gpu', 'gamma', 'lr', 'seed', 'tick', 'snap', 'img_snap', 'keep_last', 'workers', 'precision')
+    return {name: options[name] for name in fields}
+
+
+def device_kind(name: str) -> str:
+    """'cpu', 'cuda' or 'cuda:N' for --device, checked against this machine."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == 'auto':
+        return 'cuda' if count else 'cpu'
+    known = ['cpu', *(['cuda'] if count else []), *(f'cuda:{i}' for i in range(count))]
+    if name not in known:
+        raise UserError(f'--device={name}: this machine has {", ".join(known)}')
+    return name
+
+
+def new_run(options: dict, device: str):
+    """(data set, configuration) of a new run."""
+    from training.dataset import ImageDataset
+
+    row, seed = presets()[options['cfg']], options['seed'] or 0
+    mirror = row['mirror'] if options['mirror'] is None else options['mirror']
+    dataset = ImageDataset(options['data'], use_labels=bool(options['cond']), mirror=mirror, subset=options['subset'], seed=seed)
+    data = DataConfig(
+        path=str(dataset.path), digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
+        images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
+        classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=options['subset'])
+    return dataset, build(options['cfg'], row, data, device, **settings_given(options))
+
+
+def resumed(options: dict) -> tuple[Path, Path | None, Config]:
+    """(run folder, network file of the snapshot to go on from or None, configuration) for --resume, with the options that may change."""
+    from training import checkpoint
+
+    place = Path(options['resume'])
+    if options['resume'] == 'latest':
+        place = checkpoint.find_latest_run(options['outdir'])
+    if place.is_file():
+        if not checkpoint.SNAPSHOT_NAME.fullmatch(place.name):
+            raise UserError(f'--resume={place}: give a run folder or its network-snapshot-*.safetensors; --init-from takes any weights')
+        folder, network = place.parent, place
+    elif place.is_dir():
+        folder, network = place, checkpoint.find_resumable(place)
+    else:
+        raise UserError(f'--resume={place}: no such run folder or snapshot; --resume=latest finds the newest run in {options["outdir"]}')
+    settings = checkpoint.stored_config(folder)
+    stored = {'cond': settings.data.label_dim > 0, 'mirror': settings.data.mirror, 'subset': settings.data.subset,
+              **dataclasses.asdict(settings.run)}
+    for name in SHAPING:
+        if options[name] is not None and options[name] != stored[name] and (name, options[name]) != ('precision', 'auto'):
+            raise UserError(f'--{name}={options[name]} cannot change when a run is resumed, {folder} has {stored[name]}: start a new run, '
+                            'with --init-from if its weights are wanted')
+    changes = {name: value for name, value in settings_given(options).items() if name not in SHAPING}
+    return folder, network, override(settings, **changes)
+
+
+def same_data(options: dict, settings: Config):
+    """(data set, configuration) of a resumed run. --data may say where the same data is now."""
+    from training.dataset import ImageDataset, resolve
+
+    path, data = resolve(options['data'] or settings.data.path), settings.data
+    if options['data'] is None and not path.exists():
+        raise UserError(f'{path}, the data of this run, is not there any more: say where it is with --data')
+    dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed)
+    if dataset.digest != data.digest:
+        raise UserError(f'{path} is not what this run was trained on (digest {dataset.digest[:12]}, it was {data.digest[:12]}): '
+                        'give that data with --data, or start a new run with --init-from')
+    return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=str(path)))
+
+
+def reached(network: Path) -> int:
+    """Images that the network of a snapshot has seen."""
+    from training.checkpoint import read_header
+
+    return read_header(network)['images']
+
+
+if __name__ == '__main__':
+    cli.run(main)

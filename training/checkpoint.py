@@ -1,0 +1,300 @@
+"""Snapshots: networks in a safetensors file that tells what they are, and beside it what only training needs.
+
+A snapshot is a pair: training-state-<kimg>.pt is written first, network-snapshot-<kimg>.safetensors last, each under a temporary name, so
+that a network file is there only when its state is. <kimg> is thousands of images in six digits; where images remain, they follow as
+three more: 000012 is 12,000 images, 000012_288 is 12,288. So the names sort and no two steps share one.
+
+The header is JSON in the metadata of the safetensors file, under 'header'; tensors are keyed 'G.', 'D.' and 'G_ema.'. A checkpoint never
+runs code: its class names are honoured in `training.networks` and `inr.*` only.
+"""
+
+import dataclasses
+import importlib
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from dnnlib.util import UserError, atomic_path, fetch
+from training import config as config_module
+from training.config import Config
+
+VERSION = 1
+NETWORKS = ('G', 'D', 'G_ema')
+BEST = 'network-best.safetensors'
+SNAPSHOT_NAME = re.compile(r'network-snapshot-(\d{6,})(?:_(\d{3}))?\.safetensors')
+
+
+# ---- Names
+
+
+def step_name(images: int) -> str:
+    """'000012' for 12,000 images, '000012_288' for 12,288."""
+    return f'{images // 1000:06d}' + (f'_{images % 1000:03d}' if images % 1000 else '')
+
+
+def network_path(folder: Path, images: int) -> Path:
+    """The network file of a snapshot."""
+    return folder / f'network-snapshot-{step_name(images)}.safetensors'
+
+
+def state_path(network: Path) -> Path:
+    """The training state that belongs to a network file."""
+    return network.with_name(network.name.replace('network-snapshot', 'training-state')).with_suffix('.pt')
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """Network files of a run's numbered snapshots, earliest step first."""
+    found = [(int(match[1]) * 1000 + int(match[2] or 0), path)
+             for path in folder.glob('network-snapshot-*') if (match := SNAPSHOT_NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def find_latest_snapshot(root: str | Path = 'training-runs') -> Path | None:
+    """The network file written last in any run folder below `root`, None where there is none."""
+    found = [(path.stat().st_mtime_ns, path) for folder in Path(root).glob('*/') for path in snapshots(folder)]
+    return max(found)[1] if found else None
+
+
+def find_resumable(folder: Path) -> Path | None:
+    """The network file of a run's latest snapshot that has its training state, None where there is none."""
+    return next((path for path in reversed(snapshots(folder)) if state_path(path).is_file()), None)
+
+
+def find_latest_run(root: Path) -> Path:
+    """The run folder below `root` that wrote last. Raises UserError where there is none."""
+    runs = [(max(path.stat().st_mtime_ns for path in (options, *snapshots(options.parent))), options.parent)
+            for options in root.glob('*/training_options.json')]
+    if not runs:
+        raise UserError(f'--resume=latest: no run in {root}: start one without --resume, or name its folder')
+    return max(runs)[1]
+
+
+# ---- Writing
+
+
+def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: Config, images: int) -> None:
+    """Writes a network file.
+
+    networks: 'G', 'D', 'G_ema', each with `init_kwargs`
+    images:   images seen
+    """
+    tensors = {f'{name}.{key}': value.detach().cpu().contiguous()
+               for name, network in networks.items() for key, value in network.state_dict().items()}
+    data = config.data
+    header = {
+        'version': VERSION, 'cfg': config.run.cfg, 'kimg': images / 1000, 'images': images, 'recipe': dataclasses.asdict(config),
+        'dataset': {'path': data.path, 'digest': data.digest, 'resolution': data.resolution, 'channels': data.channels,
+                    'label_dim': data.label_dim, 'classes': data.classes},
+        'networks': {name: {'class_name': f'{type(network).__module__}.{type(network).__qualname__}', 'init_kwargs': network.init_kwargs}
+                     for name, network in networks.items()},
+        'crc32': {key: checksum(value) for key, value in tensors.items()},
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={'format': 'pt', 'header': json.dumps(header)})
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Writes a training state: tensors, numbers, words, lists and dicts."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    """CRC-32 of a tensor's bytes."""
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Removes all snapshots but the last `keep` (0 keeps all); a network file goes before its state."""
+    for path in snapshots(folder)[:-keep] if keep else []:
+        path.unlink(missing_ok=True)
+        state_path(path).unlink(missing_ok=True)
+
+
+def set_aside_later(folder: Path, network: Path | None) -> list[str]:
+    """Moves the snapshots after `network` (None: all) into superseded/, so that the latest one is always of the run that is going on."""
+    names = snapshots(folder)
+    later = names[names.index(network) + 1:] if network is not None else names
+    for path in later:
+        (folder / 'superseded').mkdir(exist_ok=True)
+        path.rename(folder / 'superseded' / path.name)
+        if state_path(path).is_file():
+            state_path(path).rename(folder / 'superseded' / state_path(path).name)
+    return [path.name for path in later]
+
+
+# ---- Reading
+
+
+def load_networks(path_or_url: str | Path, device: torch.device | str = 'cpu', only: Iterable[str] | None = None) -> dict[str, Any]:
+    """The networks of a snapshot, and what its header says.
+
+    only: names out of 'G', 'D', 'G_ema' to build; None builds those that the file holds
+    Returns {'G', 'D', 'G_ema': modules in eval mode without gradients, 'meta': header}.
+    Raises UserError, in one line, for anything that is not a complete snapshot of this project's networks.
+    """
+    path = fetch(path_or_url)
+    meta = read_header(path)
+    names = list(meta['networks'] if only is None else only)
+    for name in names:
+        if name not in meta['networks']:
+            raise UserError(f'{path}: holds {", ".join(meta["networks"])}, not {name}')
+    tensors = read_tensors(path, meta, names)
+    result: dict[str, Any] = {'meta': meta}
+    for name in names:
+        network = _build(path, name, meta['networks'][name])
+        state = {key.removeprefix(f'{name}.'): value for key, value in tensors.items() if key.startswith(f'{name}.')}
+        _expect_same_keys(path, name, network, state)
+        network.load_state_dict(state)
+        result[name] = network.eval().requires_grad_(False).to(device)
+    return result
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a network file, checked. Raises UserError."""
+    if path.suffix == '.pkl':
+        raise UserError(f'{path}: pickles of stylegan2-ada-pytorch and INR-GAN are not read by this version: give a .safetensors file')
+    if path.is_dir():
+        raise UserError(f'{path} is a folder: give a network-snapshot-*.safetensors file in it')
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, ValueError) as err:
+        raise UserError(f'{path}: {_damage(path)} ({" ".join(str(err).split())}): take another snapshot') from None
+    if 'header' not in metadata:
+        raise UserError(f'{path} is a safetensors file, but not a snapshot of this project: its metadata has no header')
+    try:
+        meta = json.loads(metadata['header'])
+        version = int(meta['version'])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{path}: the header is damaged: take another snapshot') from None
+    if version > VERSION:
+        raise UserError(f'{path} was written in format {version} and this version reads up to {VERSION}: update the code')
+    for key, kind in (('networks', dict), ('dataset', dict), ('recipe', dict), ('crc32', dict), ('cfg', str), ('kimg', (int, float))):
+        if not isinstance(meta.get(key), kind):
+            raise UserError(f'{path}: the header is damaged, {key!r} is missing: take another snapshot')
+    return meta
+
+
+def _damage(path: Path) -> str:
+    """Which part of a file that safetensors cannot open is damaged."""
+    with open(path, 'rb') as file:
+        start = file.read(8)
+        size = path.stat().st_size
+        length = struct.unpack('<Q', start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= 100_000_000 or (text := file.read(1)) != b'{':
+            return 'not a safetensors file'
+        text += file.read(min(length, size) - 1)
+    try:
+        header = json.loads(text)
+        ends = sorted((entry['data_offsets'][1], key) for key, entry in header.items() if key != '__metadata__')
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return 'the header is damaged or cut off'
+    cut = [key for end, key in ends if 8 + length + end > size]
+    return f'cut off in the tensor {cut[0]!r}' if cut else 'the header does not fit the data'
+
+
+def read_tensors(path: Path, meta: dict, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The tensors of some of a file's networks by full key, checked against the checksums of the header. Raises UserError."""
+    tensors = {}
+    with safe_open(path, framework='pt') as file:
+        for key in file.keys():
+            if key.partition('.')[0] in names:
+                tensors[key] = file.get_tensor(key)
+                if meta['crc32'].get(key) != checksum(tensors[key]):
+                    raise UserError(f'{path}: the tensor {key!r} is damaged (wrong checksum): take another snapshot')
+    return tensors
+
+
+def _build(path: Path, name: str, description: dict) -> torch.nn.Module:
+    """A network from its entry in the header, of a class that is known to be harmless."""
+    try:
+        class_name, kwargs = str(description['class_name']), dict(description['init_kwargs'])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f'{path}: the header is damaged, the entry of {name}: take another snapshot') from None
+    module_name, _, short = class_name.rpartition('.')
+    trusted = module_name == 'training.networks' or re.fullmatch(r'inr(\.\w+)+', module_name)
+    try:
+        found = getattr(importlib.import_module(module_name), short, None) if trusted else None
+    except ModuleNotFoundError as err:
+        raise UserError(f'{path}: {name} is a {class_name}, and this copy of the code has no {err.name}') from None
+    if not (isinstance(found, type) and issubclass(found, torch.nn.Module) and found.__module__ == module_name):
+        raise UserError(f'{path} is a snapshot of another class, {class_name}: only networks of training.networks and inr are built')
+    try:
+        return found(**kwargs)
+    except (TypeError, ValueError, AssertionError) as err:
+        raise UserError(f'{path}: {class_name} cannot be built from its header: {" ".join(str(err).split())}') from None
+
+
+def _expect_same_keys(path: Path, name: str, network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    expected = network.state_dict()
+    for key, value in expected.items():
+        if key not in state:
+            raise UserError(f'{path}: the tensor {name}.{key} is missing: the snapshot is of another version or damaged')
+        if state[key].shape != value.shape:
+            raise UserError(f'{path}: {name}.{key} has shape {list(state[key].shape)}, {type(network).__name__} needs {list(value.shape)}')
+    for key in state:
+        if key not in expected:
+            raise UserError(f'{path}: {type(network).__name__} has no {key} ({name}): the snapshot is of another class or version')
+
+
+def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, Any]:
+    """Loads a snapshot's weights into networks that are there already, and returns its training state. Raises UserError."""
+    meta = read_header(network)
+    tensors = read_tensors(network, meta, list(networks))
+    for name, module in networks.items():
+        state = {key.removeprefix(f'{name}.'): value for key, value in tensors.items() if key.startswith(f'{name}.')}
+        _expect_same_keys(network, name, module, state)
+        module.load_state_dict(state)
+    path = state_path(network)
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        if state['images'] != meta['images']:
+            raise UserError(f'{path} is of another step than {network.name}: remove both and resume from the snapshot before')
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f'{network} has no {path.name} beside it, so it cannot be resumed: start anew with --init-from={network}') from None
+    except Exception as err:  # torch.load raises whatever a damaged zip or pickle leads to
+        raise UserError(f'{path} is damaged ({type(err).__name__}): remove it and resume from the snapshot before') from err
+    return state
+
+
+def copy_matching(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
+    """Copies those weights of a snapshot whose name and shape match into networks that are there already.
+
+    Returns a line for each network: how much matched. Raises UserError when nothing does.
+    """
+    path = fetch(source)
+    meta = read_header(path)
+    tensors = read_tensors(path, meta, list(networks))
+    lines, total = [], 0
+    for name, module in networks.items():
+        own = module.state_dict()
+        fitting = {key: tensors[f'{name}.{key}'] for key, value in own.items()
+                   if f'{name}.{key}' in tensors and tensors[f'{name}.{key}'].shape == value.shape}
+        module.load_state_dict({**own, **fitting})
+        total += len(fitting)
+        numbers = sum(value.numel() for value in fitting.values())
+        left = [key for key in own if key not in fitting]
+        lines.append(f'{name}: {len(fitting)} of {len(own)} tensors ({numbers:,} numbers) from {path}'
+                     + (f'; as initialized: {", ".join(left[:5])}{" ..." if len(left) > 5 else ""}' if left else ''))
+    if not total:
+        raise UserError(f'--init-from={source}: no tensor has a name and shape of the networks to train')
+    return lines
+
+
+def stored_config(folder: Path) -> Config:
+    """The configuration of a run folder. Raises UserError."""
+    path = folder / 'training_options.json'
+    if not path.is_file():
+        raise UserError(f'{folder} is not a run folder: it has no training_options.json')
+    return config_module.read(path)

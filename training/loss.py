@@ -1,0 +1,164 @@
+"""Losses of both networks: non-saturating logistic loss (Goodfellow 2014), R1 (Mescheder 2018), path length (Karras 2020, section 3.2)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch.nn.functional import softplus
+
+from torch_utils import distributed
+from training.config import LossConfig
+
+PL_DECAY = 0.01   # share of a new mean in the running mean path length
+PL_SHRINK = 2     # the path-length penalty takes one of so many images of a batch
+
+
+def generator_loss(fake_logits: torch.Tensor) -> torch.Tensor:
+    """-log(sigmoid(D(G(z)))), element by element."""
+    return softplus(-fake_logits)
+
+
+def discriminator_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(-log(sigmoid(D(x))), -log(1 - sigmoid(D(G(z))))), element by element; their sum is D's loss."""
+    return softplus(-real_logits), softplus(fake_logits)
+
+
+def r1_penalty(real_logits: torch.Tensor, real_images: torch.Tensor) -> torch.Tensor:
+    """|d D(x) / d x|^2 of each image, to be weighted with gamma / 2.
+
+    real_logits: [N, 1], computed from real_images [N, C, H, W], which require gradients
+    Returns [N, 1], differentiable.
+    """
+    grads, = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)  # [N, C, H, W]
+    return grads.square().sum([1, 2, 3])[:, None]
+
+
+def path_lengths(images: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """|J_w^T y| of each image, J the Jacobian of the images with respect to w, y the noise scaled by 1/sqrt(H W).
+
+    images: [N, C, H, W], computed from ws [N, num_ws, w_dim];  noise: like images, normal
+    Returns [N], differentiable.
+    """
+    y = noise / math.sqrt(images.shape[2] * images.shape[3])
+    grads, = torch.autograd.grad((images * y).sum(), ws, create_graph=True)          # [N, num_ws, w_dim]
+    return grads.square().sum(2).mean(1).sqrt()
+
+
+def mix_styles(ws: torch.Tensor, other: torch.Tensor, cutoff: torch.Tensor) -> torch.Tensor:
+    """ws up to the layer `cutoff` of each image, `other` from there on.
+
+    ws, other: [N, num_ws, w_dim];  cutoff: [N], num_ws mixes nothing
+    """
+    layers = torch.arange(ws.shape[1], device=ws.device)
+    return torch.where((layers[None] < cutoff[:, None])[:, :, None], ws, other)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What the images of a phase are drawn from.
+
+    z: [N, z_dim];  z_mix: the same, or None without style mixing;  c: [N, c_dim]
+    chance, share: [N] in [0, 1), whether and where styles are mixed
+    """
+
+    z: torch.Tensor
+    z_mix: torch.Tensor | None
+    chance: torch.Tensor
+    share: torch.Tensor
+    c: torch.Tensor
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> 'Latents':
+        values = [getattr(self, field.name) for field in fields(self)]
+        return Latents(*(None if value is None else change(value) for value in values))
+
+    def part(self, first: int, step: int) -> 'Latents':
+        """Every `step`-th image from `first` on."""
+        return self._each(lambda value: value[first::step])
+
+    def to(self, device: torch.device) -> 'Latents':
+        """The same on a device."""
+        return self._each(lambda value: value.to(device))
+
+
+class GanLoss:
+    """Accumulates the gradients of one phase of a training step.
+
+    G, D:   the networks; mapping and synthesis are called apart
+    config: weights and intervals
+    stats:  where the losses are reported
+    The running mean path length is its only state.
+    """
+
+    def __init__(self, G: torch.nn.Module, D: torch.nn.Module, config: LossConfig, stats):
+        self.G, self.D, self.config, self.stats = G, D, config, stats
+        self.pl_mean = torch.zeros([], device=next(G.parameters()).device)
+
+    def accumulate(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float) -> None:
+        """Adds a pass's gradients to one network's.
+
+        phase:   'G' or 'D' (the main loss), 'G_reg' or 'D_reg' (its penalty alone), 'G_both' or 'D_both' (both, from the same forward pass)
+        reals:   [N, C, H, W] in [-1, 1];  real_c: [N, c_dim]
+        share:   this pass's share of the batch that one process takes in a step
+        """
+        network, _, part = phase.partition('_')
+        if network == 'G':
+            if part != 'reg':
+                self._fool(latents, share)
+            if part:
+                self._keep_path_length(latents, share, self.config.g_reg_interval)
+        else:
+            if part != 'reg':
+                self._tell_fakes(latents, share)
+            self._tell_reals(reals, real_c, share, logistic=part != 'reg', penalty=bool(part))
+
+    def _ws(self, latents: Latents) -> torch.Tensor:
+        ws = self.G.mapping(latents.z, latents.c)                                      # [N, num_ws, w_dim]
+        if latents.z_mix is None:
+            return ws
+        cutoff = 1 + (latents.share * (ws.shape[1] - 1)).long()                         # 1 .. num_ws - 1
+        cutoff = torch.where(latents.chance < self.config.style_mixing, cutoff, ws.shape[1])
+        return mix_styles(ws, self.G.mapping(latents.z_mix, latents.c, skip_w_avg_update=True), cutoff)
+
+    def _fool(self, latents: Latents, share: float) -> None:
+        logits = self.D(self.G.synthesis(self._ws(latents)), latents.c)
+        loss = generator_loss(logits)
+        self.stats.report('Loss/G', loss)
+        loss.mean().mul(share).backward()
+
+    def _keep_path_length(self, latents: Latents, share: float, gain: float) -> None:
+        ws = self._ws(latents.part(0, PL_SHRINK))
+        images = self.G.synthesis(ws)
+        lengths = path_lengths(images, ws, torch.randn_like(images))
+        mean = distributed.sum_(lengths.detach().mean()) / distributed.world_size()
+        mean = self.pl_mean.lerp(mean, PL_DECAY)
+        self.pl_mean = torch.where(mean.isfinite(), mean, self.pl_mean)
+        penalty = (lengths - self.pl_mean).square()
+        self.stats.report('Loss/path_length', lengths)
+        self.stats.report('Loss/path_length_penalty', penalty)
+        penalty.mean().mul(self.config.pl_weight * gain * share).backward()
+
+    def _tell_fakes(self, latents: Latents, share: float) -> None:
+        with torch.no_grad():
+            images = self.G.synthesis(self._ws(latents))
+        logits = self.D(images, latents.c)
+        self.stats.report('Scores/fake', logits)
+        self.stats.report('Signs/fake', logits.sign())
+        loss = discriminator_loss(logits, logits)[1]
+        self.stats.report('Loss/D_fake', loss)
+        loss.mean().mul(share).backward()
+
+    def _tell_reals(self, reals: torch.Tensor, real_c: torch.Tensor, share: float, logistic: bool, penalty: bool) -> None:
+        reals = reals.detach().requires_grad_(penalty)
+        logits = self.D(reals, real_c)
+        loss = torch.zeros_like(logits)
+        if logistic:
+            loss = discriminator_loss(logits, logits)[0]
+            self.stats.report('Scores/real', logits)
+            self.stats.report('Signs/real', logits.sign())
+            self.stats.report('Loss/D_real', loss)
+        if penalty:
+            r1 = r1_penalty(logits, reals)
+            self.stats.report('Loss/r1', r1)
+            loss = loss + r1 * (self.config.gamma / 2 * self.config.r1_interval)
+        loss.mean().mul(share).backward()

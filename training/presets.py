@@ -1,0 +1,30 @@
+"""Recipes, a row each. train.py adds the rows of inr/presets.py; every command-line option that is left out means what the row says.
+
+A dict {lowest resolution: value} gives a value that depends on the training resolution: the entry with the largest key not above it holds.
+The keys are explained at `training.config.ROW_KEYS`.
+"""
+
+PRESETS = {
+    'stylegan2': dict(
+        summary='StyleGAN2, skip generator and residual discriminator: the baseline',
+        source="Karras et al. 2020, config F; numbers of stylegan2-ada-pytorch's auto and stylegan2 recipes, without augmentation",
+        cost='256: 25,000 kimg, a matter of days on a data-centre GPU (not measured)',
+        G='training.networks.Generator', z_dim=512, w_dim=512, mapping_layers=8, synthesis={},
+        g_channel_base={16: 16384, 512: 32768}, g_channel_max=512, g_fp16_res=4,
+        d_channel_base={16: 16384, 512: 32768}, d_channel_max=512, d_fp16_res=4, conv_clamp=256, mbstd_group=4,
+        batch=32, g_lr={16: 0.0025, 1024: 0.002}, d_lr={16: 0.0025, 1024: 0.002}, betas=(0, 0.99), eps=1e-8,
+        gamma='auto', r1_interval=16, pl_weight=2, g_reg_interval=4, style_mixing=0.9,
+        ema_kimg='auto', ema_rampup=0.05, kimg=25000, mirror=False,
+    ),
+    'stylegan2-tiny': dict(
+        summary='StyleGAN2 small enough to watch it learn on a CPU',
+        source='own; the widths of inr-tiny, so that the two can be compared',
+        cost='64: about 10 images a second on one core; shapes after some 20 kimg',
+        G='training.networks.Generator', z_dim=128, w_dim=128, mapping_layers=2, synthesis={},
+        g_channel_base=2048, g_channel_max=64, g_fp16_res=0,
+        d_channel_base=2048, d_channel_max=128, d_fp16_res=0, conv_clamp=None, mbstd_group=4,
+        batch=16, g_lr=0.0025, d_lr=0.0025, betas=(0, 0.99), eps=1e-8,
+        gamma=0.2, r1_interval=16, pl_weight=0, g_reg_interval=1, style_mixing=0,
+        ema_kimg='auto', ema_rampup=0.05, kimg=1000, mirror=True,
+    ),
+}

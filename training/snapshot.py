@@ -1,0 +1,169 @@
+"""What a run folder shows of a run: grids of images, log.txt, stats.jsonl, TensorBoard events."""
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from dnnlib.util import UserError, atomic_path
+from torch_utils import distributed
+from training.config import Config
+from training.dataset import ImageDataset
+
+
+def grid_size(resolution: int) -> tuple[int, int]:
+    """(columns, rows) of a grid of training images that fits a screen: about 1920 x 1080 pixels, 6 x 4 to 16 x 9 images."""
+    return min(max(1920 // resolution, 6), 16), min(max(1080 // resolution, 4), 9)
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """Images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C]."""
+    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def grid_image(images: np.ndarray, columns: int) -> Image.Image:
+    """uint8 [N, H, W, C] side by side, row by row, as one picture; N is a multiple of `columns`."""
+    count, height, width, channels = images.shape
+    rows = images.reshape(count // columns, columns, height, width, channels).transpose(0, 2, 1, 3, 4)  # [rows, H, columns, W, C]
+    pixels = rows.reshape(count // columns * height, columns * width, channels)
+    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+
+
+def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
+    """Writes a grid as a PNG, whole or not at all."""
+    with atomic_path(path) as temporary:
+        grid_image(images, columns).save(temporary, format='PNG')
+
+
+def grid_items(dataset, count: int, columns: int, seed: int) -> list[int]:
+    """Which images of a data set a grid shows: with classes, each row holds one of them and all get their turn; else any.
+
+    Returns `count` indices, a function of the set and the seed alone.
+    """
+    random = np.random.RandomState(seed)
+    order = random.permutation(len(dataset))
+    if dataset.label_dim == 0:
+        return [int(order[i % len(order)]) for i in range(count)]
+    members: dict[tuple, list[int]] = {}
+    for i in order[:50_000]:
+        members.setdefault(tuple(dataset.get_label(int(i))), []).append(int(i))
+    classes = [members[key] for key in sorted(members, reverse=True)]  # one-hot: class 0 first
+    return [(chosen := classes[row % len(classes)])[(row // len(classes) * columns + column) % len(chosen)]
+            for row in range(count // columns) for column in range(columns)]
+
+
+class Pictures:
+    """reals.png and the fakes of a run: the same latents every time, with the labels of the real images shown."""
+
+    def __init__(self, folder: Path, dataset: ImageDataset, settings: Config):
+        self.folder, self.dataset, self.at_once = folder, dataset, settings.images_at_once(1)
+        self.columns, rows = grid_size(dataset.resolution)
+        self.items = grid_items(dataset, self.columns * rows, self.columns, settings.run.seed)
+        random = torch.Generator().manual_seed(distributed.mix_seed(settings.run.seed, 'pictures'))
+        self.z = torch.randn([len(self.items), settings.generator.z_dim], generator=random)
+        self.c = torch.from_numpy(np.stack([dataset.get_label(i) for i in self.items]))
+
+    def save_reals(self) -> None:
+        """Writes reals.png."""
+        images = np.stack([self.dataset[i][0].transpose(1, 2, 0) for i in self.items])
+        save_grid(self.folder / 'reals.png', images, self.columns)
+
+    @torch.no_grad()
+    def save_fakes(self, name: str, G: torch.nn.Module) -> None:
+        """Writes what a generator draws."""
+        device = next(G.parameters()).device
+        images = [to_uint8(G(z.to(device), c.to(device), noise_mode='const'))
+                  for z, c in zip(self.z.split(self.at_once), self.c.split(self.at_once), strict=True)]
+        save_grid(self.folder / name, np.concatenate(images), self.columns)
+
+
+class RunLog:
+    """The written record of a run; a resumed run cuts off what came after the snapshot it goes on from.
+
+    folder: run folder, or None to print only (processes other than the first get None and `quiet`)
+    images: images seen so far, 0 for a new run
+    """
+
+    def __init__(self, folder: Path | None, images: int = 0, quiet: bool = False):
+        self.folder, self.quiet = folder, quiet
+        self._bar, self._events, self._text, self._stats = None, None, None, None
+        if folder is None:
+            return
+        self._text = open(folder / 'log.txt', 'a', encoding='utf-8')
+        cut_stats(folder / 'stats.jsonl', images)
+        self._stats = open(folder / 'stats.jsonl', 'a', encoding='utf-8')
+        self._events = _event_writer(folder, images)
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the progress bar if there is one, and adds it to log.txt."""
+        if not self.quiet:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        if self._text is not None:
+            self._text.write(line + '\n')
+            self._text.flush()
+
+    def stats(self, images: int, values: dict[str, float]) -> None:
+        """A line of stats.jsonl and the same numbers for TensorBoard."""
+        if self._stats is None:
+            return
+        self._stats.write(json.dumps({'images': images, 'timestamp': time.time(), **values}) + '\n')
+        self._stats.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, global_step=images, walltime=time.time())
+        self._events.flush()
+
+    def progress(self, images: int, total: int, start: int) -> None:
+        """Moves the progress bar, which is there only where stdout is a terminal."""
+        if self.quiet or not sys.stdout.isatty():
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=total, initial=start, unit='img', file=sys.stdout, dynamic_ncols=True, leave=False, smoothing=0.05)
+        self._bar.update(images - self._bar.n)
+
+    def close(self) -> None:
+        """Ends the bar and closes the files."""
+        for part in (self._bar, self._events, self._text, self._stats):
+            if part is not None:
+                part.close()
+
+
+def _event_writer(folder: Path, images: int):
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=images + 1 if images else None)
+
+
+def cut_stats(path: Path, images: int) -> None:
+    """Removes the lines of stats.jsonl that tell of later steps than `images`, and a last line that was never finished."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith('\n') and json.loads(line)['images'] <= images]
+    if kept != lines:
+        with atomic_path(path) as temporary:
+            temporary.write_text(''.join(kept), encoding='utf-8')
+
+
+def new_run_folder(outdir: Path, name: str) -> Path:
+    """Makes outdir/00000-name with the next free number. Raises UserError where outdir is not a folder."""
+    while True:
+        try:
+            outdir.mkdir(parents=True, exist_ok=True)
+            numbers = [int(match[1]) for entry in outdir.iterdir() if (match := re.match(r'(\d{5,})(-|$)', entry.name))]
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f'{outdir} is not a folder: choose another --outdir') from None
+        folder = outdir / f'{max(numbers, default=-1) + 1:05d}-{name}'
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue  # another run was faster

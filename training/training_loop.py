@@ -1,0 +1,337 @@
+"""The training loop, in one process or several: what happens in a step, and when a run logs, draws, saves and stops.
+
+Nothing in a step depends on what went before except through the weights, the optimizers and the running means that a snapshot holds:
+latents and random states are drawn anew in every step from (seed, images seen), data by its position. So a resumed run repeats itself.
+Latents, images and groups of the minibatch deviation are dealt out to processes and passes in turns (n-th image to process n mod P), which
+makes the gradient independent of both numbers.
+"""
+
+import contextlib
+import copy
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from dnnlib.util import UserError, atomic_path, construct_class_by_name, format_bytes, format_time
+from torch_utils import distributed
+from torch_utils.training_stats import Averages
+from training import checkpoint, config, snapshot
+from training.config import Config, LossConfig, OptimizerConfig
+from training.dataset import ImageDataset, InfiniteSampler
+from training.ema import ema_beta, update_ema
+from training.loss import GanLoss, Latents
+from training.summary import describe, parameter_counts
+
+MAX_SKIPPED = 100  # steps in a row without finite gradients that end a run
+
+
+class StopSignal:
+    """While entered, the first SIGTERM or Ctrl-C is only noted, in `number`; the second ends the process at once."""
+
+    def __init__(self):
+        self.number = 0
+        self._before: dict[int, object] = {}
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.number:
+            os._exit(128 + number)
+        self.number = number
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc_info):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def phases(loss: LossConfig) -> list[tuple[str, int]]:
+    """(phase of `GanLoss.accumulate`, interval in steps) in the order of a step; a penalty without weight has none."""
+    result = []
+    for network, weight, interval in (('G', loss.pl_weight, loss.g_reg_interval), ('D', loss.gamma, loss.r1_interval)):
+        result.append((f'{network}_both' if weight and interval == 1 else network, 1))
+        if weight and interval > 1:
+            result.append((f'{network}_reg', interval))
+    return result
+
+
+def make_optimizer(network: torch.nn.Module, settings: OptimizerConfig) -> torch.optim.Adam:
+    """Adam with one learning rate, or with one for each group of `network.parameter_groups()`. Raises UserError if the groups differ."""
+    if not isinstance(settings.lr, dict):
+        return torch.optim.Adam(network.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps)
+    groups = network.parameter_groups() if hasattr(network, 'parameter_groups') else {}
+    if set(groups) != set(settings.lr):
+        raise UserError(f'{type(network).__name__} has parameter groups {sorted(groups)}, the recipe gives rates for {sorted(settings.lr)}')
+    return torch.optim.Adam([{'params': list(groups[name]), 'lr': lr} for name, lr in settings.lr.items()],
+                            betas=settings.betas, eps=settings.eps)
+
+
+def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: str) -> Latents:
+    """This process's latents for a phase of the step after `images`: its share of what one process alone would draw."""
+    batch, z_dim = settings.run.batch, settings.generator.z_dim
+    random = torch.Generator().manual_seed(distributed.mix_seed(settings.run.seed, images, phase))
+    z, z_mix = torch.randn([2, batch, z_dim], generator=random)
+    chance, share = torch.rand([2, batch], generator=random)
+    items = torch.randint(len(dataset), [batch], generator=random).tolist()
+    c = torch.from_numpy(np.stack([dataset.get_label(i) for i in items]))
+    return Latents(z, z_mix if settings.loss.style_mixing else None, chance, share, c).part(distributed.rank(), distributed.world_size())
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
+    """Averages the gradients over all processes and steps, unless one of them is not finite. Returns whether it stepped."""
+    grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    if distributed.world_size() > 1:
+        distributed.sum_(flat).div_(distributed.world_size())
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+    if not flat.isfinite().all():
+        return False
+    optimizer.step()
+    return True
+
+
+class Training:
+    """All that a run changes: networks, optimizers, running means, counts.
+
+    settings: configuration of the run;  dataset: for the labels of generated images;  device: of this process
+    """
+
+    def __init__(self, settings: Config, dataset: ImageDataset, device: torch.device | str = 'cpu'):
+        self.settings, self.dataset, self.device = settings, dataset, torch.device(device)
+        self.images, self.seconds, self.best = 0, 0.0, float('inf')
+        distributed.seed(settings.run.seed, 'weights')  # all processes alike
+        self.G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs()).to(device).train()
+        self.D = construct_class_by_name(class_name='training.networks.Discriminator',
+                                         **settings.discriminator_kwargs(distributed.world_size())).to(device).train()
+        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.optimizers = {name: make_optimizer(network, settings.optimizer(name)) for name, network in (('G', self.G), ('D', self.D))}
+        self.stats = Averages()
+        self.loss = GanLoss(self.G, self.D, settings.loss, self.stats)
+        self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
+        self.skipped_in_a_row = {'G': 0, 'D': 0}
+
+    @property
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """What a network file holds."""
+        return {'G': self.G, 'D': self.D, 'G_ema': self.G_ema}
+
+    def step(self, reals: torch.Tensor, real_c: torch.Tensor) -> None:
+        """One step on this process's share of a batch: uint8 [N, C, H, W] and its labels [N, c_dim]."""
+        run, world = self.settings.run, distributed.world_size()
+        distributed.seed(run.seed, distributed.rank(), self.images)
+        passes = len(reals) // self.settings.images_at_once(world)
+        reals = reals.to(self.device, non_blocking=True).float() / 127.5 - 1
+        real_c = real_c.to(self.device, non_blocking=True)
+        for phase, interval in phases(self.settings.loss):
+            if (self.images // run.batch) % interval == 0:
+                latents = draw_latents(self.settings, self.dataset, self.images, phase).to(self.device)
+                self._phase(phase, reals, real_c, latents, passes)
+        if world > 1:
+            distributed.sum_(self.G.mapping.w_avg).div_(world)
+        update_ema(self.G_ema, self.G, ema_beta(run.batch, self.settings.ema.kimg, self.settings.ema.rampup, self.images))
+        self.images += run.batch
+
+    def _phase(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, passes: int) -> None:
+        name = phase[0]
+        self.G.requires_grad_(name == 'G')
+        self.D.requires_grad_(name == 'D')
+        self.optimizers[name].zero_grad(set_to_none=True)
+        for i in range(passes):
+            self.loss.accumulate(phase, reals[i::passes], real_c[i::passes], latents.part(i, passes), 1 / passes)
+        stepped = step_if_finite(self.optimizers[name])
+        self.skipped[name] += not stepped
+        self.skipped_in_a_row[name] = 0 if stepped else self.skipped_in_a_row[name] + 1
+        if self.skipped_in_a_row[name] >= MAX_SKIPPED:
+            raise UserError(f'the gradients of {name} were not finite in {MAX_SKIPPED} steps in a row, at {self.images / 1000:g} kimg: '
+                            'lower --lr or --gamma, or take --precision=fp32')
+
+    def state_dict(self) -> dict:
+        """What a snapshot holds beside the weights. All processes must call this."""
+        return {'images': self.images, 'seconds': self.seconds, 'best': self.best, 'pl_mean': self.loss.pl_mean.cpu(),
+                'skipped': dict(self.skipped), 'skipped_in_a_row': dict(self.skipped_in_a_row), 'stats': self.stats.state_dict(),
+                'optimizers': {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}}
+
+    def resume(self, network: Path) -> None:
+        """Goes on from a snapshot; learning rates and betas are those of the configuration."""
+        state = checkpoint.load_pair(network, self.networks)
+        self.images, self.seconds, self.best = state['images'], state['seconds'], state['best']
+        self.skipped, self.skipped_in_a_row = state['skipped'], state['skipped_in_a_row']
+        self.loss.pl_mean = state['pl_mean'].to(self.device)
+        self.stats.load_state_dict(state['stats'], self.device)
+        for name, optimizer in self.optimizers.items():
+            rates = [{key: group[key] for key in ('lr', 'betas', 'eps')} for group in optimizer.param_groups]
+            optimizer.load_state_dict(state['optimizers'][name])
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group.update(rate)
+
+
+def batches(dataset: ImageDataset, settings: Config, images: int, pin: bool) -> Iterator[list[torch.Tensor]]:
+    """This process's share of each batch, endlessly, from the position after `images`."""
+    rank, world = distributed.rank(), distributed.world_size()
+    sampler = InfiniteSampler(len(dataset), settings.run.seed, rank, world, start=images)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,
+                                         num_workers=settings.run.workers, worker_init_fn=_ignore_signals)
+    try:
+        yield from loader
+    except RuntimeError as err:
+        if 'DataLoader worker' not in str(err):
+            raise
+        raise UserError(f'a process that loads data ended ({" ".join(str(err).split())}): lower --workers') from err
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leaves it to the main process to answer Ctrl-C and SIGTERM; workers end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class TickClock:
+    """Times the steps between two ticks, and tells it in a line."""
+
+    def __init__(self, training: Training):
+        self.training, self.images, self.begin, self.waited = training, training.images, time.monotonic(), 0.0
+
+    def next(self, data: Iterator) -> list[torch.Tensor]:
+        """The next batch; the time it took to come counts as waiting."""
+        asked = time.monotonic()
+        batch = next(data)
+        self.waited += time.monotonic() - asked
+        return batch
+
+    def restart(self) -> None:
+        """Starts the next tick; what happened since the last one (saving, drawing) counts as time of the run only."""
+        self.training.seconds += time.monotonic() - self.begin
+        self.images, self.begin, self.waited = self.training.images, time.monotonic(), 0.0
+
+    def tick(self, log: snapshot.RunLog) -> None:
+        """Writes a tick's line and numbers, if there were steps. All processes must call this."""
+        training, means = self.training, {name: value['mean'] for name, value in self.training.stats.collect().items()}
+        count, seconds, gpu = training.images - self.images, time.monotonic() - self.begin, ''
+        self.restart()
+        if not count:
+            return
+        speed, wait, memory = count / seconds, self.waited / seconds, psutil.Process().memory_info().rss
+        if training.device.type == 'cuda':
+            peak = torch.cuda.max_memory_allocated(training.device)
+            torch.cuda.reset_peak_memory_stats(training.device)
+            gpu, means['Resources/peak_gpu_bytes'] = f', GPU {format_bytes(peak)}', peak
+        left = max(training.settings.run.kimg * 1000 - training.images, 0) / speed
+        skipped = ''.join(f'  {name} skipped {number} steps' for name, number in training.skipped.items() if number)
+        log.say(f'kimg {training.images / 1000:<8g} time {format_time(training.seconds):<10} {1000 / speed:.1f} s/kimg  {speed:.1f} img/s  '
+                f'ETA {format_time(left)}  data wait {wait:.0%}  memory {format_bytes(memory)}{gpu}  '
+                f'loss G {means["Loss/G"]:.3f} D {means["Loss/D_real"] + means["Loss/D_fake"]:.3f}{skipped}')
+        log.stats(training.images, {
+            'Progress/kimg': training.images / 1000, **{f'Progress/skipped_{name}': number for name, number in training.skipped.items()},
+            'Timing/total_seconds': training.seconds, 'Timing/seconds_per_kimg': 1000 / speed, 'Timing/images_per_second': speed,
+            'Timing/data_wait_share': wait, 'Resources/memory_bytes': memory, **means})
+
+
+def save(training: Training, folder: Path, log: snapshot.RunLog, evaluate: Callable | None) -> None:
+    """Writes a snapshot, scores it if there is a way to, and removes those that are too old. All processes must call this."""
+    scores = evaluate(training.G_ema, training.images) if evaluate else {}
+    better = bool(scores) and next(iter(scores.values())) < training.best
+    if better:
+        training.best = float(next(iter(scores.values())))
+    state = training.state_dict()
+    if not distributed.is_main():
+        return
+    path = checkpoint.network_path(folder, training.images)
+    checkpoint.save_state(checkpoint.state_path(path), state)
+    checkpoint.save_networks(path, training.networks, training.settings, training.images)
+    if better:
+        checkpoint.save_networks(folder / checkpoint.BEST, training.networks, training.settings, training.images)
+    checkpoint.remove_old(folder, training.settings.run.keep_last)
+    if scores:
+        log.stats(training.images, scores)
+        told = ', '.join(f'{name} {score:.4g}' for name, score in scores.items())
+        log.say(f'kimg {training.images / 1000:g}: {told}{" (best so far)" if better else ""}')
+
+
+def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.device | str = 'cpu', resume: Path | None = None,
+          init_from: str | None = None, minutes: float | None = None,
+          evaluate: Callable[[torch.nn.Module, int], dict[str, float]] | None = None, note: str = '') -> int:
+    """Trains until settings.run.kimg, and leaves a snapshot of the last step.
+
+    folder:    the run folder, there already
+    resume:    network file of the snapshot to go on from; None starts at the first step
+    init_from: network file or URL whose weights a new run starts from, as far as they fit
+    minutes:   stop after so long in this process; None: do not
+    evaluate:  (G_ema, images seen) -> {metric: score}, called by all processes for every snapshot; the one with the lowest first score is
+               kept as network-best.safetensors
+    note:      first line of the log
+    Returns 0, or the number of the signal that ended the run early. Raises UserError (data, gradients that stay out of range).
+    """
+    begin, main, run = time.monotonic(), distributed.is_main(), settings.run
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopSignal())
+        training = Training(settings, dataset, device)
+        loaded = checkpoint.copy_matching(init_from, training.networks) if init_from else []
+        if resume is not None:
+            training.resume(resume)
+        start, total = training.images, run.kimg * 1000
+
+        def tick_ends() -> bool:
+            return int(training.images / (run.tick * 1000)) > int((training.images - run.batch) / (run.tick * 1000))
+
+        log = snapshot.RunLog(folder if main else None, start if tick_ends() else start - 1, quiet=not main)
+        stack.enter_context(contextlib.closing(log))
+        if main:
+            checkpoint.set_aside_later(folder, resume)
+            with atomic_path(folder / 'training_options.json') as temporary:
+                temporary.write_text(config.to_json(settings), encoding='utf-8')
+            pictures = snapshot.Pictures(folder, dataset, settings)
+            for text in (note, describe(settings, distributed.world_size()), parameter_counts(training.networks), *loaded):
+                log.say(text)
+            if start == 0:
+                pictures.save_reals()
+                pictures.save_fakes('fakes_init.png', training.G_ema)
+        distributed.barrier()
+
+        data = stack.enter_context(contextlib.closing(batches(dataset, settings, start, pin=training.device.type == 'cuda')))
+        clock, ending = TickClock(training), 0
+        saved_at = drawn_at = start if resume else None
+        while training.images < total:
+            out_of_time = minutes is not None and time.monotonic() - begin > 60 * minutes
+            if ending := _agree(stop.number, out_of_time, training.device):
+                break
+            training.step(*clock.next(data))
+            log.progress(training.images, int(total), start)
+            if not tick_ends():
+                continue
+            clock.tick(log)
+            tick = int(training.images / (run.tick * 1000))
+            if tick % run.snap == 0:
+                save(training, folder, log, evaluate)
+                saved_at = training.images
+            if tick % run.img_snap == 0 and main:
+                pictures.save_fakes(f'fakes{checkpoint.step_name(training.images)}.png', training.G_ema)
+                drawn_at = training.images
+            clock.restart()
+
+        if saved_at != training.images:
+            save(training, folder, log, evaluate)  # before the statistics of an unfinished tick are told, so that it can be finished
+        clock.tick(log)
+        if drawn_at != training.images and ending <= 0 and main:
+            pictures.save_fakes(f'fakes{checkpoint.step_name(training.images)}.png', training.G_ema)
+        reason = 'Finished' if not ending else f'Stopped by {signal.Signals(ending).name if ending > 0 else f"--minutes={minutes:g}"}'
+        log.say(f'{reason} at {training.images / 1000:g} kimg: {checkpoint.network_path(folder, training.images)}')
+        if ending:
+            log.say(f'Go on with: python train.py --resume={folder}')
+    return max(ending, 0)
+
+
+def _agree(number: int, out_of_time: bool, device: torch.device) -> int:
+    """Why the run is to stop, the same in all processes: 0 not at all, -1 out of time, else the number of a signal."""
+    if distributed.world_size() > 1:
+        number, out_of_time = distributed.max_(torch.tensor([number, int(out_of_time)], device=device)).tolist()
+    return number or -int(out_of_time)
