@@ -1,0 +1,245 @@
+"""Draw images from a trained generator, at any size and in any window (INR-GAN, Figs. 2, 9, 14)."""
+
+import zlib
+
+import click
+
+from dnnlib import cli, image_io
+from dnnlib.util import UserError, format_bytes
+
+REFINEMENTS = ('last', 'all', 'smooth')
+PRECISIONS = ('fp32', 'bf16', 'fp16')
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band by band
+
+
+@click.command(context_settings={'show_default': True})
+@click.option('--network', metavar='FILE|URL|DIR', help='Snapshot to draw from.  [default: the newest under training-runs/]')
+@click.option('--seeds', type=cli.IntRangeList(), help='Images to draw, such as 0-7,12.  [default: 0-7]')
+@click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels.  [default: as trained]')
+@click.option('--window', type=cli.Window(), default='0,0,1,1',
+              help='Part of the plane to draw: 0,0,1,1 is the trained image, -0.5,-0.5,1.5,1.5 zooms out.')
+@click.option('--psi', '--trunc', 'psi', type=float, default=1.0, help='Truncation: below 1 draws images nearer to the mean.')
+@click.option('--psi-cutoff', type=click.IntRange(0), help='Truncate only that many of the first layers.  [default: all]')
+@click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw, for a network trained with --cond.')
+@click.option('--noise-mode', type=click.Choice(['const', 'random', 'none']), default='const', help='Noise of StyleGAN2 networks.')
+@click.option('--projected-w', metavar='FILE', help='Draw the w that projector.py wrote, instead of seeds.')
+@click.option('--grid', is_flag=True, help='One contact sheet instead of a file an image.')
+@click.option('--outdir', metavar='DIR', default='out')
+@click.option('--format', 'image_format', type=click.Choice(image_io.FORMATS), default='png', help='png and tiff hold any size.')
+@click.option('--refine', type=click.Choice(REFINEMENTS), help="How pixels between the trained ones are made.  [default: the renderer's]")
+@click.option('--batch', type=click.IntRange(1), default=1, help='Images drawn at once.')
+@click.option('--precision', type=click.Choice(PRECISIONS), default='fp32', help='Of the four highest resolutions.')
+@click.option('--device', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
+def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, projected_w, grid, outdir, image_format, refine, batch,
+         precision, device):
+    """Draw images from a trained generator, at any size and in any window.
+
+    Writes OUTDIR/seed0000.png and so on; the same seed gives the same image whatever else is drawn. 8192x8192 and more take the memory
+    of one band of rows, in PNG and TIFF.
+
+    \b
+    python generate.py --res=2048
+    python generate.py --seeds=0-7,12 --window=-0.5,-0.5,1.5,1.5 --res=512 --grid
+    python generate.py --res=1920x1080 --projected-w=out/projection/projected_w.npz
+    """
+    if seeds and projected_w:
+        raise UserError('--seeds and --projected-w: both say what to draw; give one of them')
+    if seeds and max(seeds) >= 2**32:
+        raise UserError(f'--seeds: {max(seeds)} is too large; 0 to 4294967295')
+    if res:
+        image_io.check_size(image_format, *res)
+
+    from pathlib import Path
+
+    from training import drawing
+
+    G, meta = drawing.open_network(network, drawing.pick_device(device))
+    G = drawing.with_precision(G, precision)
+    label = drawing.class_label(G, class_text, meta['dataset']['classes']) if not projected_w else None
+    painter = Painter(G, *(res or _default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')
+    if projected_w:
+        found = drawing.truncated(G, drawing.load_projection(projected_w, G), psi, psi_cutoff)
+        names = ['projected'] if len(found) == 1 else [f'projected{i:04d}' for i in range(len(found))]
+        latents = dict(zip(names, found.split(1), strict=True))
+    else:
+        seeds = seeds or list(range(8))
+        latents = {f'seed{seed:04d}': drawing.latents_of(G, seed, label, psi, psi_cutoff) for seed in seeds}
+
+    painter.say_how()
+    outdir = Path(outdir)
+    outdir.mkdir(parents=True, exist_ok=True)
+    if grid:
+        write_sheet(outdir / f'grid.{image_format}', painter, list(latents.values()), batch, image_format)
+    else:
+        write_each(outdir, painter, latents, batch, image_format)
+
+
+def _default_size(G, window):
+    """The trained resolution for the longer side of the window."""
+    x, y = window[2] - window[0], window[3] - window[1]
+    return tuple(max(round(G.img_resolution * side / max(x, y)), 1) for side in (x, y))
+
+
+class Painter:
+    """Draws one size and window of a generator as bands of uint8 pixels.
+
+    Generators of `inr` compute every pixel asked for; any other draws its own size, which is then resized.
+    """
+
+    def __init__(self, G, width, height, window, refine, noise_mode, force_fp32):
+        self.G, self.width, self.height, self.channels = G, width, height, G.img_channels
+        self.window, self.refine = window, refine
+        self.synthesis_options = {'noise_mode': noise_mode, 'force_fp32': force_fp32}
+        self.by_points = _draws_by_points(G)
+        if not self.by_points and (window != WHOLE or refine):
+            raise UserError('--window and --refine need a generator of inr; this network draws its own image only, give --res alone')
+
+    @property
+    def bytes(self):
+        """Size of a picture in memory."""
+        return self.width * self.height * self.channels
+
+    @property
+    def streams(self):
+        """Whether a picture is so large that it is drawn and written band by band."""
+        return self.bytes > STREAM_FROM
+
+    def say_how(self):
+        own = self.G.img_resolution
+        if not self.by_points and (self.width, self.height) != (own, own):
+            print(f'This network draws {own}x{own} only: resized to {self.width}x{self.height} (Lanczos)')
+
+    def bands(self, ws):
+        """ws [N, num_ws, w_dim] -> uint8 [N, rows, width, channels], top to bottom. Raises UserError for a picture out of reach."""
+        from training.snapshot import to_uint8
+
+        if not self.by_points:
+            yield self._resized(to_uint8(self._own(ws)))
+            return
+        from inr import render
+
+        try:
+            for _row, band in render.bands(self.G, ws, self.height, self.width, self.window, self.refine,
+                                           force_fp32=self.synthesis_options['force_fp32']):
+                yield to_uint8(band)
+        except render.CannotTile as error:
+            raise UserError(f'--res={self.width}x{self.height}: {error}') from None
+
+    def whole(self, ws):
+        """ws [N, num_ws, w_dim] -> uint8 [N, height, width, channels]."""
+        import numpy as np
+
+        return np.concatenate(list(self.bands(ws)), axis=1)
+
+    def _own(self, ws):
+        import torch
+
+        images = []
+        with torch.no_grad():
+            for w in ws.split(1 if self.synthesis_options['noise_mode'] == 'random' else len(ws)):
+                torch.manual_seed(zlib.crc32(w.cpu().numpy().tobytes()))  # random noise, but the same for the same w
+                images.append(self.G.synthesis(w, **self.synthesis_options))
+        return torch.cat(images)
+
+    def _resized(self, images):
+        import numpy as np
+        from PIL import Image
+
+        if images.shape[1:3] == (self.height, self.width):
+            return images
+        size = self.width, self.height
+        resized = [np.asarray(image_io.from_array(image).resize(size, Image.Resampling.LANCZOS)) for image in images]
+        return np.stack(resized).reshape(len(images), self.height, self.width, self.channels)
+
+
+def _draws_by_points(G):
+    try:
+        from inr import render
+    except ImportError:
+        return False
+    return render.supports(G)
+
+
+def expect_disk(size, folder):
+    """Raise UserError when `size` bytes of pixels clearly do not fit on the disk, even well packed."""
+    import shutil
+
+    free = shutil.disk_usage(folder).free
+    if size / 20 > free:
+        raise UserError(f'{format_bytes(size)} of pixels will not fit into the {format_bytes(free)} free in {folder}: lower --res')
+
+
+def expect_memory(size, advice):
+    """Raise UserError, with the advice, when `size` bytes of pixels cannot be held and encoded at once."""
+    import psutil
+
+    available = psutil.virtual_memory().available
+    if 2 * size > available:
+        raise UserError(f'{format_bytes(size)} of pixels do not fit into {format_bytes(available)} of free memory: lower --res{advice}')
+
+
+def _with_progress(bands, height, name):
+    """The bands of one large picture, with a bar on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=height, desc=name, unit='row', disable=None, leave=False) as bar:
+        for band in bands:
+            yield band[0]
+            bar.update(band.shape[1])
+
+
+def write_each(outdir, painter, latents, batch, image_format):
+    """One file for each of latents {name: w [1, num_ws, w_dim]}."""
+    import torch
+
+    expect_disk(painter.bytes * len(latents), outdir)
+    if not painter.by_points:
+        expect_memory(painter.bytes, '')
+    elif image_format not in image_io.STREAMED:
+        expect_memory(painter.bytes, ', or use --format=png or tiff')
+    names = list(latents)
+    batch = 1 if painter.streams else batch
+    for first in range(0, len(names), batch):
+        some = names[first:first + batch]
+        ws = torch.cat([latents[name] for name in some])
+        pictures = [_with_progress(painter.bands(ws), painter.height, some[0])] if painter.streams else [[x] for x in painter.whole(ws)]
+        for name, bands in zip(some, pictures, strict=True):
+            path = outdir / f'{name}.{image_format}'
+            image_io.write(path, bands, painter.width, painter.height, painter.channels, image_format)
+            print(path, flush=True)
+
+
+def sheet_shape(count, width, height):
+    """(columns, rows) of a contact sheet of `count` pictures that is as near to square as it gets without empty rows."""
+    columns = min(range(1, count + 1), key=lambda n: (abs(n * width - -(-count // n) * height), n))
+    return columns, -(-count // columns)
+
+
+def write_sheet(path, painter, latents, batch, image_format):
+    """All of latents (w [1, num_ws, w_dim] each) on one contact sheet, row by row; empty places stay white."""
+    import numpy as np
+    import torch
+
+    columns, rows = sheet_shape(len(latents), painter.width, painter.height)
+    width, height = columns * painter.width, rows * painter.height
+    image_io.check_size(image_format, width, height)
+    expect_disk(width * height * painter.channels, path.parent)
+    held_rows = 1 if image_format in image_io.STREAMED else rows
+    expect_memory(held_rows * columns * painter.bytes, ', draw fewer images or leave out --grid')
+
+    def bands():
+        for row in range(rows):
+            band = np.full((painter.height, columns, painter.width, painter.channels), 255, np.uint8)
+            some = latents[row * columns:(row + 1) * columns]
+            for first in range(0, len(some), batch):
+                pictures = painter.whole(torch.cat(some[first:first + batch]))
+                band[:, first:first + len(pictures)] = pictures.swapaxes(0, 1)
+            yield band.reshape(painter.height, width, painter.channels)
+
+    image_io.write(path, bands(), width, height, painter.channels, image_format)
+    print(f'{path}  {columns} x {rows} images of {painter.width}x{painter.height}')
+
+
+if __name__ == '__main__':
+    cli.run(main)

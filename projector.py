@@ -1,0 +1,312 @@
+"""Find the w whose image is nearest to a given one, by StyleGAN2's procedure (INR-GAN, Figs. 10 and 11)."""
+
+import click
+
+from dnnlib import cli, image_io
+from dnnlib.util import UserError
+
+VIDEO_FRAMES = 600
+CLASS_SAMPLES = 1000
+
+
+@click.command(context_settings={'show_default': True})
+@click.option('--network', metavar='FILE|URL|DIR', help='Snapshot to project into.  [default: the newest under training-runs/]')
+@click.option('--target', metavar='FILE', help="Image to find.  [default: the first of the network's own data set]")
+@click.option('--mask', metavar='FILE', help='Fit only where this image is white; as large as the target.')
+@click.option('--num-steps', type=click.IntRange(1), default=1000)
+@click.option('--space', type=click.Choice(['w', 'w+']), default='w', help='One w for all layers, or one for each.')
+@click.option('--distance', default='auto', metavar='NAME',
+              help='auto, lpips-vgg (downloads 528 MiB once), lpips-vgg:FOLDER, efficientnet-lite0 or pixels.')
+@click.option('--noise-maps', is_flag=True, help='Optimize the noise maps of a StyleGAN2 network too.')
+@click.option('--class', 'class_text', metavar='INDEX|NAME',
+              help="Class to project into.  [default: the image's own, else the one whose mean is nearest]")
+@click.option('--save-video', is_flag=True, help='Write the search as projection.mp4.')
+@click.option('--outdir', metavar='DIR', default='out/projection')
+@click.option('--seed', type=click.IntRange(0), default=303)
+@click.option('--device', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
+def main(network, target, mask, num_steps, space, distance, noise_maps, class_text, save_video, outdir, seed, device):
+    """Find the w whose image is nearest to a given one.
+
+    Writes target.png, projection.png, side_by_side.png, distance.png, distance.csv and projected_w.npz, which
+    generate.py --projected-w draws at any size. Ctrl-C writes what has been found so far.
+    """
+    from pathlib import Path
+
+    from metrics import perceptual
+    from training import drawing, projection
+
+    G, meta = drawing.open_network(network, drawing.pick_device(device))
+    device = next(G.parameters()).device
+    if noise_maps and not any(name.endswith('noise_const') for name, _ in G.synthesis.named_buffers()):
+        raise UserError('--noise-maps: this network has none; leave the option out')
+    if target is None:
+        wanted, own_class = first_of_data_set(meta['dataset'], G)
+    else:
+        wanted, own_class = as_training_image(image_io.open_image(target), G, target), None
+    mask_pixels = None if mask is None else read_mask(mask, G.img_resolution)
+    metric, reason = perceptual.choose(distance)
+    print(f'Distance {metric.name} ({reason})' + (', which does not look at alpha' if G.img_channels == 4 else ''))
+    metric = metric.to(device)
+    wanted = to_tensor(wanted).to(device)
+    mask_pixels = None if mask_pixels is None else mask_pixels.to(device)
+
+    label = choose_class(G, class_text, own_class, meta['dataset']['classes'], wanted, metric, mask_pixels)
+    start, deviation = projection.w_statistics(G.mapping, G.z_dim, label)
+    options = projection.Options(steps=num_steps, space=space, noise_maps=noise_maps)
+    result = Result(Path(outdir), G, wanted, mask_pixels, metric, start.expand(-1, G.num_ws, -1))
+    search = projection.project(G.synthesis, start, deviation, wanted, metric.embed, options, mask_pixels, seed)
+    finished = follow(search, result, num_steps)
+    result.write(noise_maps)
+    if save_video:
+        result.write_video()
+    return None if finished else 130
+
+
+# ---- What to find
+
+
+def first_of_data_set(dataset, G):
+    """The first image of the data set that a snapshot was trained on: (uint8 [H, W, C], its class or None)."""
+    from training.dataset import ImageDataset
+
+    path = dataset['path']
+    try:
+        with ImageDataset(path, use_labels=G.c_dim > 0) as images:
+            pixels, label = images[0]
+            names = images.files.names
+    except UserError as error:
+        raise UserError(f"the network's own data set cannot be read ({error}): choose an image with --target=FILE") from None
+    if pixels.shape != (G.img_channels, G.img_resolution, G.img_resolution) or (G.c_dim and label.shape != (G.c_dim,)):
+        raise UserError(f'{path} is not what the network was trained on, its images are {list(pixels.shape)}: give --target=FILE')
+    print(f'Target {names[0]} of {path}')
+    return pixels.transpose(1, 2, 0), int(label.argmax()) if G.c_dim else None
+
+
+def square_box(width, height):
+    """The largest square in the middle of a picture: (left, top, right, bottom)."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def as_training_image(image, G, name):
+    """Any picture as uint8 [R, R, C]: its middle square, resized (Lanczos), in the generator's channels. Prints what was done."""
+    import numpy as np
+    from PIL import Image
+
+    done = []
+    size = image.size
+    had_alpha = image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info
+    if G.img_channels == 4:
+        if image.mode != 'RGBA':
+            image = image.convert('RGBA') if had_alpha else image_io.to_rgb(image).convert('RGBA')
+    else:
+        if had_alpha:
+            done.append('laid over white')
+        image = image_io.to_rgb(image)
+        if G.img_channels == 1:
+            if np.ptp(np.asarray(image), axis=2).any():
+                done.append('made grey')
+            image = image.convert('L')
+    if size[0] != size[1]:
+        image = image.crop(square_box(*size))
+        done.append(f'cut to its middle {image.width}x{image.height}')
+    if image.width != G.img_resolution:
+        image = image.resize((G.img_resolution, G.img_resolution), Image.Resampling.LANCZOS)
+        done.append(f'resized to {G.img_resolution}x{G.img_resolution} (Lanczos)')
+    print(f'Target {name}: {size[0]}x{size[1]}' + ''.join(f', {what}' for what in done))
+    return np.asarray(image).reshape(G.img_resolution, G.img_resolution, G.img_channels)
+
+
+def read_mask(path, resolution):
+    """The mask file as [1, 1, R, R] of 0 and 1: white counts, black and transparent do not; cut and resized as targets are."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    image = image_io.to_rgb(image_io.open_image(path), ground=(0, 0, 0)).convert('L')
+    image = image.crop(square_box(*image.size)).resize((resolution, resolution), Image.Resampling.BOX)
+    mask = torch.from_numpy(np.asarray(image) > 127).float()[None, None]
+    if not mask.any():
+        raise UserError(f'--mask={path}: it is black all over, so there is nothing to fit; white marks what counts')
+    print(f'Mask {path}: fits {mask.mean():.0%} of the target')
+    return mask
+
+
+def to_tensor(pixels):
+    """uint8 [H, W, C] as float32 [1, C, H, W] in [-1, 1]."""
+    import torch
+
+    return torch.tensor(pixels.transpose(2, 0, 1), dtype=torch.float32)[None] / 127.5 - 1
+
+
+def choose_class(G, text, own, names, wanted, metric, mask):
+    """The label to project with: of the class asked for, else the target's own, else the nearest mean; None without classes."""
+    from training import drawing
+
+    if text is not None or not G.c_dim:
+        label = drawing.class_label(G, text, names)
+    else:
+        label = nearest_class(G, wanted, metric, mask) if own is None else drawing.one_hot(G, own)
+    if label is not None:
+        index = int(label.argmax())
+        print(f'Class {index}' + (f', {names[index]}' if names else ''))
+    return label
+
+
+def nearest_class(G, wanted, metric, mask):
+    """The label of the class whose mean w draws the image nearest to the target."""
+    import torch
+    from tqdm import tqdm
+
+    from training import drawing, projection
+
+    distances = []
+    with torch.no_grad():
+        for index in tqdm(range(G.c_dim), desc='nearest class', disable=None, leave=False):
+            mean, _deviation = projection.w_statistics(G.mapping, G.z_dim, drawing.one_hot(G, index), samples=CLASS_SAMPLES)
+            distances.append(distance_to(G, mean.expand(-1, G.num_ws, -1), wanted, metric, mask))
+    return drawing.one_hot(G, distances.index(min(distances)))
+
+
+def draw(G, ws):
+    """ws [1, num_ws, w_dim] -> image [1, C, R, R]."""
+    import torch
+
+    with torch.no_grad():
+        return G.synthesis(ws, noise_mode='const', force_fp32=True)
+
+
+def distance_to(G, ws, wanted, metric, mask):
+    """The distance of what ws draws to the target, where the mask counts it; a float."""
+    import torch
+
+    from training import projection
+
+    image = draw(G, ws)
+    with torch.no_grad():
+        return metric(*(projection.composite(image, wanted, mask) if mask is not None else (image, wanted))).item()
+
+
+# ---- The search and what it leaves
+
+
+def follow(search, result, num_steps):
+    """Run the search with a progress bar, or a line every tenth where there is no terminal. Returns whether it ran to its end."""
+    from tqdm import tqdm
+
+    try:
+        with tqdm(search, total=num_steps, desc='project', unit='step', disable=None) as bar:
+            for step in bar:
+                result.add(step)
+                bar.set_postfix_str(f'distance {step.distance:.4g}', refresh=False)
+                if bar.disable and (step.index + 1) % max(num_steps // 10, 1) == 0:
+                    print(f'step {step.index + 1} of {num_steps}: distance {step.distance:.4g}', flush=True)
+    except KeyboardInterrupt:
+        if not result.distances:
+            raise
+        print(f'Interrupted after {len(result.distances)} of {num_steps} steps: writing what was found')
+        return False
+    finally:
+        search.close()
+    return True
+
+
+class Result:
+    """What a search has found so far, and the files it becomes."""
+
+    def __init__(self, outdir, G, wanted, mask, metric, start):
+        outdir.mkdir(parents=True, exist_ok=True)
+        self.outdir, self.G, self.wanted, self.mask, self.metric = outdir, G, wanted, mask, metric
+        self.first_distance = distance_to(G, start, wanted, metric, mask)
+        self.distances, self.path = [], []
+
+    def add(self, step):
+        """Keep a step: its distance, and its w for the video."""
+        self.distances.append(step.distance)
+        self.path.append(step.ws.cpu())
+
+    @property
+    def ws(self):
+        return self.path[-1].to(self.wanted.device)
+
+    def write(self, noise_maps):
+        """All files but the video. noise_maps: whether the generator's noise maps are part of what was found"""
+        import csv
+
+        import numpy as np
+
+        from dnnlib.util import atomic_path
+        from training import drawing
+        from training.snapshot import to_uint8
+
+        target, projection = (to_uint8(x)[0] for x in (self.wanted, draw(self.G, self.ws)))
+        image_io.write_array(self.outdir / 'target.png', target)
+        image_io.write_array(self.outdir / 'projection.png', projection)
+        image_io.write_array(self.outdir / 'side_by_side.png', np.concatenate([target, projection], axis=1))
+        image_io.write_array(self.outdir / 'distance.png', curve(self.distances, f'distance: {self.metric.name}'))
+        with atomic_path(self.outdir / 'distance.csv') as temporary, open(temporary, 'w', newline='') as file:
+            csv.writer(file).writerows([('step', 'distance'), *enumerate(self.distances)])
+        maps = {name: x for name, x in self.G.synthesis.named_buffers() if noise_maps and name.endswith('noise_const')}
+        with atomic_path(self.outdir / 'projected_w.npz') as temporary:
+            drawing.save_projection(temporary, self.ws, maps)
+        last = distance_to(self.G, self.ws, self.wanted, self.metric, self.mask)
+        print(f'Distance ({self.metric.name}): {self.first_distance:.4g} at the mean w -> {last:.4g} after {len(self.distances)} steps')
+        print(f'{self.outdir}/target.png projection.png side_by_side.png distance.png distance.csv projected_w.npz')
+        print(f'Draw it at any size: python generate.py --projected-w={self.outdir}/projected_w.npz --res=2048')
+
+    def write_video(self):
+        """The search from its start as an MP4, target on the left; one line instead where imageio-ffmpeg is not installed."""
+        import numpy as np
+
+        from training.snapshot import to_uint8
+
+        try:
+            import imageio_ffmpeg
+        except ImportError:
+            print('No video: imageio-ffmpeg is not installed (pip install imageio-ffmpeg)')
+            return
+        from dnnlib.util import atomic_path
+
+        enlarge = max(1, 256 // self.G.img_resolution)
+        side = self.G.img_resolution * enlarge
+        path = self.outdir / 'projection.mp4'
+        with atomic_path(path) as temporary:
+            writer = imageio_ffmpeg.write_frames(str(temporary), (2 * side, side), fps=30, quality=8, macro_block_size=2)
+            writer.send(None)
+            for ws in self.path[::-(-len(self.path) // VIDEO_FRAMES)]:
+                pair = np.concatenate([to_uint8(x)[0] for x in (self.wanted, draw(self.G, ws.to(self.wanted.device)))], axis=1)
+                frame = np.broadcast_to(pair[:, :, :3], (*pair.shape[:2], 3)).repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+                writer.send(np.ascontiguousarray(frame))
+            writer.close()
+        print(path)
+
+
+def curve(values, title, width=640, height=360):
+    """A line plot on a logarithmic axis: values [N] > 0 over their index, as uint8 [height, width, 3]."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    left, top, right, bottom = 60, 30, width - 15, height - 30
+    logs = np.log10(np.maximum(values, 1e-12))
+    low, high = logs.min(), max(logs.max(), logs.min() + 0.05)
+
+    def at(index, log):
+        return left + (right - left) * index / max(len(values) - 1, 1), bottom - (bottom - top) * (log - low) / (high - low)
+
+    image = Image.new('RGB', (width, height), 'white')
+    pen = ImageDraw.Draw(image)
+    pen.text((left, 8), title, fill='black')
+    for log in np.linspace(low, high, 5):
+        y = at(0, log)[1]
+        pen.line([(left, y), (right, y)], fill=(220, 220, 220))
+        pen.text((6, y - 6), f'{10**log:.3g}', fill='black')
+    for index in np.linspace(0, len(values) - 1, 5).round():
+        pen.text((at(index, low)[0] - 10, bottom + 8), f'{index:.0f}', fill='black')
+    pen.line([(left, top), (left, bottom), (right, bottom)], fill='black')
+    pen.line([at(index, log) for index, log in enumerate(logs)], fill=(30, 90, 200), width=2)
+    return np.asarray(image)
+
+
+if __name__ == '__main__':
+    cli.run(main)

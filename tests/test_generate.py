@@ -1,0 +1,256 @@
+"""generate.py: what it draws, under which names, and what it says to mistakes."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import generate
+from dnnlib import image_io
+from tests import tiny_snapshots
+from tests.helpers import error_line, run_command
+from tests.tiny_snapshots import call, mistake
+from training import drawing
+from training.snapshot import to_uint8
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def own_images(G, seeds, label=None):
+    """What the generator itself draws, as seeds go: uint8 [N, R, R, C]."""
+    G = G.eval().requires_grad_(False)
+    z = torch.cat([torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)) for seed in seeds])
+    c = None if label is None else label.repeat(len(seeds), 1)
+    return to_uint8(G(z, c, noise_mode='const'))
+
+
+def test_seeds_become_files(tmp_path):
+    G = tiny_snapshots.stylegan2(noise_strength=0.2)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    code, out, _err = call(generate.main, f'--network={network}', '--seeds=3,11-12', f'--outdir={tmp_path}/out')
+    assert code == 0 and sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['seed0003.png', 'seed0011.png', 'seed0012.png']
+    for seed, expected in zip([3, 11, 12], own_images(G, [3, 11, 12]), strict=True):
+        assert str(tmp_path / 'out' / f'seed{seed:04d}.png') in out
+        assert np.abs(pixels(tmp_path / 'out' / f'seed{seed:04d}.png').astype(int) - expected).max() <= 1
+
+
+def test_batch_and_company_do_not_matter(tmp_path):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2(noise_strength=0.2))
+    for name, *args in [('alone', '--seeds=5'), ('company', '--seeds=4-8'), ('batch', '--seeds=4-8', '--batch=5')]:
+        for mode in ('const', 'random'):
+            assert call(generate.main, f'--network={network}', f'--outdir={tmp_path}/{name}-{mode}', f'--noise-mode={mode}', *args)[0] == 0
+    for mode in ('const', 'random'):
+        alone = pixels(tmp_path / f'alone-{mode}' / 'seed0005.png')
+        assert np.array_equal(alone, pixels(tmp_path / f'company-{mode}' / 'seed0005.png'))
+        assert np.abs(alone.astype(int) - pixels(tmp_path / f'batch-{mode}' / 'seed0005.png')).max() <= 1
+        assert not np.array_equal(alone, pixels(tmp_path / f'company-{mode}' / 'seed0006.png'))
+    assert not np.array_equal(pixels(tmp_path / 'alone-const' / 'seed0005.png'), pixels(tmp_path / 'alone-random' / 'seed0005.png'))
+
+
+def test_newest_snapshot_is_found_and_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert 'there is no snapshot under training-runs/: train one (python train.py' in mistake(generate.main)
+    for number, seed in ((2, 0), (1, 1)):
+        torch.manual_seed(seed)
+        network = tiny_snapshots.save(tmp_path / 'training-runs' / f'0000{number}-x' / 'network-snapshot-000001.safetensors',
+                                      tiny_snapshots.stylegan2())
+        time.sleep(0.01)
+    code, out, _err = call(generate.main, '--seeds=0')
+    assert code == 0 and 'training-runs/00001-x/network-snapshot-000001.safetensors, the newest under' in out
+    by_folder = call(generate.main, f'--network={network.parent}', '--seeds=0', '--outdir=b')[1]
+    assert network.name in by_folder and np.array_equal(pixels('out/seed0000.png'), pixels('b/seed0000.png'))
+
+
+def test_inr_is_drawn_at_the_size_and_window_asked_for(tmp_path, monkeypatch):
+    G = tiny_snapshots.inr(channels=4)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    from inr import render
+
+    ws = drawing.latents_of(G.eval(), 0, None)
+    for streams in (False, True):  # whole, and band by band
+        monkeypatch.setattr(generate, 'STREAM_FROM', 0 if streams else 2**26)
+        for image_format in ('png', 'tiff'):
+            outdir = tmp_path / f'{image_format}{streams}'
+            assert call(generate.main, f'--network={network}', '--seeds=0-1', '--batch=2', '--res=50x21', '--window=-0.5,0,1,0.5',
+                        f'--format={image_format}', f'--outdir={outdir}')[0] == 0
+            drawn = pixels(outdir / f'seed0000.{image_format}')
+            assert drawn.shape == (21, 50, 4)
+            expected = to_uint8(render.render(G, ws, 21, 50, (-0.5, 0, 1, 0.5)))[0]
+            assert np.abs(drawn.astype(int) - expected).max() <= 1
+    assert call(generate.main, f'--network={network}', '--seeds=0', '--window=0,0,1,0.5', f'--outdir={tmp_path}/wide')[0] == 0
+    assert pixels(tmp_path / 'wide' / 'seed0000.png').shape == (8, 16, 4)  # keeps its proportions where no size is given
+
+
+def test_refinements_are_the_renderers(tmp_path):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr(resolution=64))
+    from inr import grid
+
+    assert generate.REFINEMENTS == grid.REFINEMENTS
+    for refine in generate.REFINEMENTS:
+        args = [f'--network={network}', '--seeds=0', '--res=150', f'--refine={refine}', f'--outdir={tmp_path}/{refine}']
+        assert call(generate.main, *args)[0] == 0
+    drawn = [pixels(tmp_path / refine / 'seed0000.png') for refine in generate.REFINEMENTS]
+    assert not np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+
+
+def test_a_model_that_cannot_be_tiled_is_drawn_whole_while_it_fits(tmp_path, monkeypatch):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr(upsampling='bilinear', instance_norm=True))
+    from inr import render
+
+    assert call(generate.main, f'--network={network}', '--seeds=0', '--res=40', f'--outdir={tmp_path}')[0] == 0
+    assert pixels(tmp_path / 'seed0000.png').shape == (40, 40, 3)
+    monkeypatch.setattr(render, 'WHOLE_BYTES', 1000)
+    assert '--res=40x40: 40x40 of this model needs about' in mistake(generate.main, f'--network={network}', '--seeds=0', '--res=40')
+
+
+def test_stylegan2_is_resized_and_says_so(tmp_path):
+    G = tiny_snapshots.stylegan2(channels=1)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    code, out, _err = call(generate.main, f'--network={network}', '--seeds=2', '--res=40x24', f'--outdir={tmp_path}')
+    assert code == 0 and 'draws 16x16 only: resized to 40x24 (Lanczos)' in out
+    resized = Image.fromarray(own_images(G, [2])[0, :, :, 0]).resize((40, 24), Image.Resampling.LANCZOS)
+    assert np.abs(pixels(tmp_path / 'seed0002.png').astype(int) - np.asarray(resized)).max() <= 2
+    for option in ('--window=0,0,0.5,0.5', '--refine=last'):
+        assert '--window and --refine need a generator of inr' in mistake(generate.main, f'--network={network}', option)
+
+
+def test_grid_is_one_sheet(tmp_path):
+    G = tiny_snapshots.stylegan2()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    args = [f'--network={network}', '--seeds=0-6', '--grid', '--batch=2', f'--outdir={tmp_path}/out']
+    assert call(generate.main, *args)[0] == 0
+    sheet = pixels(tmp_path / 'out' / 'grid.png')
+    assert sheet.shape == (48, 48, 3) and [p.name for p in (tmp_path / 'out').iterdir()] == ['grid.png']
+    for seed, expected in enumerate(own_images(G, range(7))):
+        row, column = divmod(seed, 3)
+        assert np.abs(sheet[16 * row:16 * row + 16, 16 * column:16 * column + 16].astype(int) - expected).max() <= 1
+    assert (sheet[32:, 16:] == 255).all()
+
+
+@pytest.mark.parametrize('count, size, shape', [
+    (1, (8, 8), (1, 1)), (8, (8, 8), (3, 3)), (12, (8, 8), (3, 4)), (9, (16, 9), (2, 5)), (4, (30, 10), (1, 4)),
+])
+def test_sheet_shape_is_near_square(count, size, shape):
+    assert generate.sheet_shape(count, *size) == shape
+
+
+def test_classes(tmp_path):
+    G = tiny_snapshots.stylegan2(c_dim=3)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G, classes=['cat', 'dog', 'emu'])
+    for given, index in (('dog', 1), ('2', 2)):
+        assert call(generate.main, f'--network={network}', '--seeds=0', f'--class={given}', f'--outdir={tmp_path}')[0] == 0
+        expected = own_images(G, [0], torch.eye(3)[index:index + 1])[0]
+        assert np.abs(pixels(tmp_path / 'seed0000.png').astype(int) - expected).max() <= 1
+    assert '3 classes: choose one with --class=0 to 2 or a name: cat, dog, emu' in mistake(generate.main, f'--network={network}')
+    assert "--class=dgo: no such class. Did you mean 'dog'?" in mistake(generate.main, f'--network={network}', '--class=dgo')
+    assert '--class=3: no such class' in mistake(generate.main, f'--network={network}', '--class=3')
+    plain = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.stylegan2())
+    code, out, _err = call(generate.main, f'--network={plain}', '--seeds=0', '--class=cat', f'--outdir={tmp_path}')
+    assert code == 0 and 'Warning: --class=cat has no effect' in out
+
+
+def test_truncation(tmp_path):
+    G = tiny_snapshots.stylegan2()
+    G.mapping.w_avg.normal_()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    drawn = {}
+    for name, *args in [('mean', '--psi=0'), ('trunc', '--trunc=0'), ('none', '--psi=0', '--psi-cutoff=0'), ('plain',)]:
+        assert call(generate.main, f'--network={network}', '--seeds=1', f'--outdir={tmp_path}/{name}', *args)[0] == 0
+        drawn[name] = pixels(tmp_path / name / 'seed0001.png')
+    mean = to_uint8(G.eval().synthesis(G.mapping.w_avg.repeat(1, G.num_ws, 1), noise_mode='const').detach())[0]
+    assert np.abs(drawn['mean'].astype(int) - mean).max() <= 1
+    assert np.array_equal(drawn['mean'], drawn['trunc']) and np.array_equal(drawn['none'], drawn['plain'])
+    assert not np.array_equal(drawn['mean'], drawn['plain'])
+
+
+def test_projected_w(tmp_path):
+    G = tiny_snapshots.stylegan2().eval()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    ws = drawing.latents_of(G, 4, None)
+    assert call(generate.main, f'--network={network}', '--seeds=4', f'--outdir={tmp_path}')[0] == 0
+    expected = pixels(tmp_path / 'seed0004.png')
+    np.savez(tmp_path / 'one.npz', w=ws.numpy())
+    np.save(tmp_path / 'flat.npy', torch.cat([ws[:, 0], 2 * ws[:, 0]]).numpy())
+    for file, name in (('one.npz', 'projected'), ('flat.npy', 'projected0000')):
+        assert call(generate.main, f'--network={network}', f'--projected-w={tmp_path / file}', f'--outdir={tmp_path}')[0] == 0
+        assert np.array_equal(pixels(tmp_path / f'{name}.png'), expected)
+    assert not np.array_equal(pixels(tmp_path / 'projected0001.png'), expected)
+
+
+def test_projected_w_that_does_not_fit(tmp_path):
+    G = tiny_snapshots.stylegan2()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    np.savez(tmp_path / 'v.npz', v=np.zeros((1, 8)))
+    np.save(tmp_path / 'wide.npy', np.zeros((1, 9)))
+    np.save(tmp_path / 'nan.npy', np.full((1, 8), np.nan))
+    (tmp_path / 'text.npz').write_text('no archive')
+    for file, line in [('none.npz', 'no such file; projector.py writes'), ('v.npz', "holds no array 'w', only v"),
+                       ('wide.npy', 'or [N, 8] for this network, it is float64 [1, 9]'), ('nan.npy', 'w must be finite numbers'),
+                       ('text.npz', 'not a readable .npz or .npy')]:
+        assert line in mistake(generate.main, f'--network={network}', f'--projected-w={tmp_path / file}')
+    assert 'give one of them' in mistake(generate.main, '--seeds=1', f'--projected-w={tmp_path}/v.npz')
+
+
+@pytest.mark.parametrize('make', [tiny_snapshots.stylegan2, tiny_snapshots.inr])
+@pytest.mark.parametrize('precision', ['bf16', 'fp16'])
+def test_half_precision_is_near(tmp_path, make, precision):
+    G = make(resolution=32)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    for name in ('fp32', precision):
+        assert call(generate.main, f'--network={network}', '--seeds=0', f'--precision={name}', f'--outdir={tmp_path}/{name}')[0] == 0
+    full, half = (pixels(tmp_path / name / 'seed0000.png').astype(int) for name in ('fp32', precision))
+    assert 0 < np.abs(full - half).mean() < (4 if precision == 'bf16' else 1)
+
+
+@pytest.mark.parametrize('args, line', [
+    (['--res=0'], "'0' is out of range: 1 to"),
+    (['--res=20000', '--format=webp'], 'webp holds at most 16383 pixels a side'),
+    (['--res=9999999'], 'is out of range'),
+    (['--seeds=0-'], "'0-' is not a list of whole numbers"),
+    (['--seeds=4294967296'], 'too large; 0 to 4294967295'),
+    (['--window=0,0,1'], 'write x0,y0,x1,y1'),
+    (['--device=cuda:77'], '--device=cuda:77: this machine has'),
+    (['--device=abacus'], '--device=abacus: not a device'),
+    (['--network=none.safetensors'], 'no such file: none.safetensors'),
+    (['--fromat=png'], '--fromat'),
+    (['--batch=0'], '--batch'),
+])
+def test_mistakes_get_one_line(tmp_path, monkeypatch, args, line):
+    monkeypatch.chdir(tmp_path)
+    assert line in mistake(generate.main, *args)
+
+
+def test_pictures_without_room(tmp_path, monkeypatch):
+    plain = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.stylegan2())
+    import psutil
+
+    free = type('Memory', (), {'available': 1000})
+    monkeypatch.setattr(psutil, 'virtual_memory', lambda: free)
+    args = [f'--network={plain}', '--seeds=0', f'--outdir={tmp_path}/out']
+    assert '768 B of pixels do not fit into 1000 B of free memory: lower --res' in mistake(generate.main, *args)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: type('Disk', (), {'free': 30}))
+    assert '768 B of pixels will not fit into the 30 B free' in mistake(generate.main, *args)
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2())
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(image_io, 'png_filter', interrupt)
+    assert call(generate.main, f'--network={network}', f'--outdir={tmp_path}/out')[0] == 130
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_as_a_program(tmp_path):
+    done = run_command('generate.py', '--help')
+    assert done.returncode == 0 and '--projected-w' in done.stdout
+    assert "'1x' is not a size" in error_line(run_command('generate.py', '--res=1x', cwd=tmp_path))

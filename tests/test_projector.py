@@ -1,0 +1,244 @@
+"""projector.py: targets and masks of every kind, the files it leaves, and what it says to mistakes."""
+
+import csv
+import re
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import generate
+import projector
+from dnnlib import image_io
+from tests import tiny_snapshots
+from tests.tiny_snapshots import call, mistake
+from training import drawing
+from training.projection import w_statistics
+from training.snapshot import to_uint8
+
+FILES = ['distance.csv', 'distance.png', 'projected_w.npz', 'projection.png', 'side_by_side.png', 'target.png']
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def image_of(G, seed, label=None):
+    """What the generator draws for a seed: uint8 [R, R, C]."""
+    ws = drawing.latents_of(G.eval().requires_grad_(False), seed, label)
+    return to_uint8(G.synthesis(ws, noise_mode='const'))[0]
+
+
+def distances(out):
+    """(start, end) as the last lines say."""
+    return [float(x) for x in re.search(r'\): (\S+) at the mean w -> (\S+) after', out).groups()]
+
+
+@pytest.mark.parametrize('make', [tiny_snapshots.stylegan2, tiny_snapshots.inr])
+def test_an_own_image_is_found_and_drawn_again(tmp_path, make):
+    torch.manual_seed(2)  # random networks have local minima; the way to this image has none
+    G = make()
+    for name, parameter in G.named_parameters():
+        if name.endswith('torgb.weight'):
+            parameter.data.mul_(0.2)  # untrained colours would be clipped, and a clipped image cannot be found
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    image_io.write_array(tmp_path / 'wanted.png', image_of(G, 1))
+    outdir = tmp_path / 'found'
+    code, out, _err = call(projector.main, f'--network={network}', f'--target={tmp_path}/wanted.png', '--num-steps=100',
+                           '--distance=pixels', f'--outdir={outdir}')
+    assert code == 0 and 'Distance pixels (asked for)' in out
+    start, end = distances(out)
+    assert end < start / 10
+    assert sorted(p.name for p in outdir.iterdir()) == FILES
+    target, found, both = (pixels(outdir / f'{name}.png') for name in ('target', 'projection', 'side_by_side'))
+    assert np.array_equal(target, pixels(tmp_path / 'wanted.png')) and np.array_equal(both, np.concatenate([target, found], axis=1))
+    assert np.abs(found.astype(float) - target).mean() < 12
+    rows = list(csv.reader((outdir / 'distance.csv').read_text().splitlines()))
+    assert rows[0] == ['step', 'distance'] and len(rows) == 101 and float(rows[-1][1]) == pytest.approx(end, rel=0.05)
+    with np.load(outdir / 'projected_w.npz') as archive:
+        assert archive.files == ['w'] and archive['w'].shape == (1, G.num_ws, 8)
+    assert call(generate.main, f'--network={network}', f'--projected-w={outdir}/projected_w.npz', f'--outdir={tmp_path}')[0] == 0
+    assert np.abs(pixels(tmp_path / 'projected.png').astype(int) - found).max() <= 1
+
+
+def test_target_is_the_first_image_of_the_data_set(tmp_path):
+    G = tiny_snapshots.stylegan2(c_dim=2)
+    first = np.random.RandomState(0).randint(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(first).save(tmp_path / 'a.png')
+    Image.fromarray(255 - first).save(tmp_path / 'b.png')
+    with zipfile.ZipFile(tmp_path / 'data.zip', 'w') as file:
+        file.write(tmp_path / 'a.png', 'a.png')
+        file.write(tmp_path / 'b.png', 'b.png')
+        file.writestr('dataset.json', '{"labels": [["a.png", 1], ["b.png", 0]]}')
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G, data=tmp_path / 'data.zip', classes=['x', 'y'])
+    args = [f'--network={network}', '--num-steps=2', '--distance=pixels', f'--outdir={tmp_path}/out']
+    code, out, _err = call(projector.main, *args)
+    assert code == 0 and f'Target a.png of {tmp_path}/data.zip' in out and 'Class 1, y' in out
+    assert np.array_equal(pixels(tmp_path / 'out' / 'target.png'), first)
+    assert 'Class 0, x' in call(projector.main, *args, '--class=x')[1]
+    (tmp_path / 'data.zip').unlink()
+    assert 'choose an image with --target=FILE' in mistake(projector.main, *args)
+
+
+def test_class_whose_mean_is_nearest(tmp_path):
+    G = tiny_snapshots.stylegan2(c_dim=3)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    for index in (0, 2):
+        mean = w_statistics(G.eval().requires_grad_(False).mapping, G.z_dim, drawing.one_hot(G, index))[0].expand(-1, G.num_ws, -1)
+        image_io.write_array(tmp_path / 'target.png', to_uint8(projector.draw(G, mean))[0])
+        out = call(projector.main, f'--network={network}', f'--target={tmp_path}/target.png', '--num-steps=1', '--distance=pixels',
+                   f'--outdir={tmp_path}/out')[1]
+        assert f'Class {index}\n' in out
+
+
+def test_masked_pixels_do_not_matter(tmp_path):
+    G = tiny_snapshots.stylegan2()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    wanted = image_of(G, 1)
+    mask = np.zeros((16, 16), np.uint8)
+    mask[:, :8] = 255
+    Image.fromarray(mask).save(tmp_path / 'mask.png')
+    found = []
+    for hidden in (0, 255):
+        target = wanted.copy()
+        target[:, 8:] = hidden
+        image_io.write_array(tmp_path / 'target.png', target)
+        for distance in ('pixels', 'efficientnet-lite0'):
+            code, out, _err = call(projector.main, f'--network={network}', f'--target={tmp_path}/target.png', f'--mask={tmp_path}/mask.png',
+                                   '--num-steps=8', f'--distance={distance}', f'--outdir={tmp_path}/out')
+            assert code == 0 and 'fits 50% of the target' in out
+            found.append(np.load(tmp_path / 'out' / 'projected_w.npz')['w'])
+    assert np.array_equal(found[0], found[2]) and np.array_equal(found[1], found[3])
+    assert not np.array_equal(found[0], found[1])
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / 'mask.png')
+    assert 'it is black all over' in mistake(projector.main, f'--network={network}', f'--target={tmp_path}/target.png',
+                                             f'--mask={tmp_path}/mask.png')
+
+
+def test_interrupted_it_writes_what_it_has(tmp_path, monkeypatch):
+    G = tiny_snapshots.stylegan2()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    image_io.write_array(tmp_path / 'wanted.png', image_of(G, 1))
+    add = projector.Result.add
+
+    def interrupted(self, step):
+        add(self, step)
+        if step.index == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(projector.Result, 'add', interrupted)
+    args = [f'--network={network}', f'--target={tmp_path}/wanted.png', f'--outdir={tmp_path}/out', '--distance=pixels']
+    code, out, _err = call(projector.main, *args)
+    assert code == 130 and 'Interrupted after 5 of 1000 steps' in out and 'after 5 steps' in out
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == FILES
+
+
+def test_noise_maps_travel_with_w(tmp_path):
+    G = tiny_snapshots.stylegan2(noise_strength=0.3)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    image_io.write_array(tmp_path / 'wanted.png', image_of(G, 1))
+    outdir = tmp_path / 'found'
+    assert call(projector.main, f'--network={network}', f'--target={tmp_path}/wanted.png', '--num-steps=4', '--distance=pixels',
+                '--noise-maps', f'--outdir={outdir}')[0] == 0
+    with np.load(outdir / 'projected_w.npz') as archive:
+        assert set(archive.files) == {'w', *(name for name, _ in G.synthesis.named_buffers() if name.endswith('noise_const'))}
+    assert call(generate.main, f'--network={network}', f'--projected-w={outdir}/projected_w.npz', f'--outdir={tmp_path}')[0] == 0
+    assert np.abs(pixels(tmp_path / 'projected.png').astype(int) - pixels(outdir / 'projection.png')).max() <= 1
+    without = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.inr())
+    assert '--noise-maps: this network has none' in mistake(projector.main, f'--network={without}', '--noise-maps')
+
+
+def test_video_is_written(tmp_path):
+    ffmpeg = pytest.importorskip('imageio_ffmpeg')
+    G = tiny_snapshots.stylegan2(channels=1)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    image_io.write_array(tmp_path / 'wanted.png', image_of(G, 1))
+    assert call(projector.main, f'--network={network}', f'--target={tmp_path}/wanted.png', '--num-steps=20', '--distance=pixels',
+                '--save-video', f'--outdir={tmp_path}/out')[0] == 0
+    frames = ffmpeg.read_frames(str(tmp_path / 'out' / 'projection.mp4'))
+    assert next(frames)['size'] == (512, 256)
+    shown = [np.frombuffer(frame, np.uint8).reshape(256, 512, 3) for frame in frames]
+    assert len(shown) == 20
+    last = pixels(tmp_path / 'out' / 'side_by_side.png').repeat(16, axis=0).repeat(16, axis=1)
+    assert np.abs(shown[-1].mean(axis=2) - last).mean() < 6
+
+
+def test_without_ffmpeg_there_is_a_line(tmp_path, monkeypatch):
+    import sys
+
+    G = tiny_snapshots.stylegan2()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    image_io.write_array(tmp_path / 'wanted.png', image_of(G, 1))
+    monkeypatch.setitem(sys.modules, 'imageio_ffmpeg', None)
+    code, out, _err = call(projector.main, f'--network={network}', f'--target={tmp_path}/wanted.png', '--num-steps=1', '--distance=pixels',
+                           '--save-video', f'--outdir={tmp_path}/out')
+    assert code == 0 and 'No video: imageio-ffmpeg is not installed' in out
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'L', 'P', 'LA', 'I;16', '1', 'CMYK'])
+def test_targets_of_any_mode_and_size(capsys, mode, channels):
+    G = SimpleNamespace(img_resolution=8, img_channels=channels)
+    grey = np.full((24, 40), 255, np.uint8)
+    grey[:, :8] = grey[:, -8:] = 0  # outside the middle 24x24
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == 'I;16' else Image.fromarray(grey).convert(mode)
+    made = projector.as_training_image(image, G, 'x.png')
+    assert made.shape == (8, 8, channels) and (made > 250).all()
+    out = capsys.readouterr().out
+    assert out.startswith('Target x.png: 40x24, ') and 'cut to its middle 24x24, resized to 8x8 (Lanczos)' in out
+    assert ('laid over white' in out) == (mode in ('RGBA', 'LA') and channels != 4)
+
+
+def test_target_colours(capsys):
+    red = Image.new('RGBA', (8, 8), (255, 0, 0, 0))
+    for channels, expected in ((3, [255, 255, 255]), (4, [255, 0, 0, 0]), (1, [255])):
+        made = projector.as_training_image(red, SimpleNamespace(img_resolution=8, img_channels=channels), 'x')
+        assert made[3, 3].tolist() == expected
+    made = projector.as_training_image(red.convert('RGB'), SimpleNamespace(img_resolution=8, img_channels=1), 'x')
+    assert made[0, 0].tolist() == [76] and 'made grey' in capsys.readouterr().out.splitlines()[-1]
+    assert projector.to_tensor(made).min().item() == pytest.approx(76 / 127.5 - 1)
+
+
+def test_curve_falls_from_left_to_right():
+    image = projector.curve([10.0, 1.0, 0.1], 'distance')
+    blue = (image == (30, 90, 200)).all(axis=2)
+    rows, columns = np.nonzero(blue)
+    assert image.shape == (360, 640, 3)
+    assert rows[columns == columns.min()].mean() < 40 and rows[columns == columns.max()].mean() > 320
+    middle = rows[columns == 342].mean()
+    assert middle == pytest.approx(180, abs=4)  # 1 is half way between 10 and 0.1 on a logarithmic axis
+    assert projector.curve([0.0], 'one step').shape == (360, 640, 3)
+
+
+@pytest.mark.parametrize('args, line', [
+    (['--target=none.png'], 'none.png: no such image file'),
+    (['--target=a.safetensors'], 'a.safetensors: not a readable image'),
+    ([], "the network's own data set cannot be read"),
+    (['--target=t.png', '--distance=lpip'], "--distance=lpip: not known. Did you mean 'lpips-vgg'?"),
+    (['--target=t.png', '--mask=none.png'], 'none.png: no such image file'),
+    (['--num-steps=0'], '--num-steps'),
+    (['--space=z'], '--space'),
+    (['--device=cuda:77'], '--device=cuda:77'),
+])
+def test_mistakes_get_one_line(tmp_path, monkeypatch, args, line):
+    monkeypatch.chdir(tmp_path)
+    Image.new('RGB', (9, 9)).save('t.png')
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2())
+    assert line in mistake(projector.main, f'--network={network}', *args)
+
+
+def test_same_seed_same_w(tmp_path):
+    G = tiny_snapshots.stylegan2()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    image_io.write_array(tmp_path / 'wanted.png', image_of(G, 1))
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(len(found))
+        assert call(projector.main, f'--network={network}', f'--target={tmp_path}/wanted.png', '--num-steps=3', '--distance=pixels',
+                    f'--seed={seed}', f'--outdir={tmp_path}/out')[0] == 0
+        found.append(np.load(tmp_path / 'out' / 'projected_w.npz')['w'])
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])

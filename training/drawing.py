@@ -1,0 +1,145 @@
+"""What drawing from a trained generator takes: which network, device, precision, class and latents."""
+
+import copy
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dnnlib.util import UserError, suggest
+from training.checkpoint import find_latest_snapshot, load_networks, snapshots
+
+RUNS = 'training-runs'
+HALF = {'fp16': 'float16', 'bf16': 'bfloat16'}
+HALF_BLOCKS = 4  # of the highest resolutions, as StyleGAN2 does
+
+
+def pick_device(name='auto'):
+    """The torch device of --device: 'auto' takes a GPU if there is one. Raises UserError for one that is not there."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f'--device={name}: not a device; use auto, cpu, cuda or cuda:1') from None
+    if device.type not in ('cpu', 'cuda'):
+        raise UserError(f'--device={name}: not supported; use auto, cpu, cuda or cuda:1')
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f'--device={name}: this machine has {torch.cuda.device_count()} usable GPUs; use --device=cpu')
+    return device
+
+
+def open_network(given, device):
+    """The averaged generator of a snapshot.
+
+    given: path, URL, or a run folder, whose newest snapshot is taken; None: the newest snapshot under training-runs/
+    Returns (G, header of the snapshot). Prints which one it is. Raises UserError when there is none.
+    """
+    if given is None:
+        path = find_latest_snapshot(RUNS)
+    else:
+        path = next(reversed(snapshots(Path(given))), None) if Path(given).is_dir() else given
+    if path is None:
+        where = f'under {RUNS}/' if given is None else f'in {given}'
+        raise UserError(f'there is no snapshot {where}: train one (python train.py --cfg=inr-tiny --data=demo) or give --network=FILE')
+    networks = load_networks(path, device=device, only=['G_ema'])
+    print(f'Network {path}' + (f', the newest under {RUNS}/' if given is None else ''))
+    return networks['G_ema'], networks['meta']
+
+
+def with_precision(G, precision):
+    """The generator computing in 'fp32', or with its four highest resolutions in 'fp16' or 'bf16'."""
+    if precision == 'fp32':
+        return G
+    arguments = copy.deepcopy(G.init_kwargs)
+    synthesis = arguments['synthesis_kwargs']
+    synthesis.update(num_fp16_res=HALF_BLOCKS, half_dtype=HALF[precision], conv_clamp=synthesis.get('conv_clamp') or 256)
+    half = type(G)(**arguments)
+    half.load_state_dict(G.state_dict())
+    return half.eval().requires_grad_(False).to(next(G.parameters()).device)
+
+
+def class_label(G, text, names=None):
+    """The label of --class.
+
+    text:  index or name of a class; None where none was given
+    names: the classes' names, or None
+    Returns [1, c_dim] on the generator's device, None for a generator without classes (which warns of a class that was given).
+    Raises UserError when a class is needed and missing, or not known.
+    """
+    if not G.c_dim:
+        if text is not None:
+            print(f'Warning: --class={text} has no effect, this network has no classes')
+        return None
+    names = [str(name) for name in names or []]
+    known = f'0 to {G.c_dim - 1}' + (f' or a name: {_abridged(names)}' if names else '')
+    if text is None:
+        raise UserError(f'this network has {G.c_dim} classes: choose one with --class={known}')
+    if text in names:
+        index = names.index(text)
+    elif text.isdecimal() and int(text) < G.c_dim:
+        index = int(text)
+    else:
+        raise UserError(f'--class={text}: no such class.{suggest(text, names)} Known: {known}')
+    return one_hot(G, index)
+
+
+def one_hot(G, index):
+    """The label of class `index`, [1, c_dim] on the generator's device."""
+    label = torch.zeros(1, G.c_dim, device=next(G.parameters()).device)
+    label[0, index] = 1
+    return label
+
+
+def _abridged(names, most=20):
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+@torch.no_grad()
+def latents_of(G, seed, label, psi=1.0, psi_cutoff=None):
+    """w of a seed, the same whatever else is drawn: z is drawn by NumPy, as in stylegan2-ada-pytorch.  [1, num_ws, w_dim]"""
+    z = torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(next(G.parameters()).device)
+    return G.mapping(z, label, truncation_psi=psi, truncation_cutoff=psi_cutoff)
+
+
+def truncated(G, ws, psi=1.0, psi_cutoff=None):
+    """ws with the layers below `psi_cutoff` (None: all) drawn towards the mean w.  [N, num_ws, w_dim]"""
+    ws = ws.clone()
+    ws[:, :psi_cutoff] = G.mapping.w_avg.lerp(ws[:, :psi_cutoff], psi)
+    return ws
+
+
+def save_projection(path, ws, noise_maps):
+    """What the projector found. ws: [1, num_ws, w_dim]; noise_maps: {buffer's name in the synthesis: tensor}, may be empty"""
+    np.savez(path, w=ws.cpu().numpy(), **{name: noise_map.cpu().numpy() for name, noise_map in noise_maps.items()})
+
+
+def load_projection(path, G):
+    """w out of a file: what the projector wrote (noise maps in it become the generator's), or any .npy or .npz with `w`.
+
+    Its array is [N, num_ws, w_dim], or [N, w_dim] with one w for all layers. Returns [N, num_ws, w_dim] on the generator's device.
+    Raises UserError for a file that is missing, unreadable or of another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'{path}: no such file; projector.py writes projected_w.npz')
+    try:
+        with open(path, 'rb') as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {'w': loaded}
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError(f'{path}: not a readable .npz or .npy file; give what projector.py wrote') from None
+    if 'w' not in arrays:
+        raise UserError(f"{path}: holds no array 'w', only {', '.join(arrays) or 'nothing'}; give what projector.py wrote")
+    w = arrays.pop('w')
+    if w.ndim == 2 and w.shape[1] == G.w_dim:
+        w = w[:, None].repeat(G.num_ws, axis=1)
+    if w.ndim != 3 or w.shape[1:] != (G.num_ws, G.w_dim) or not len(w) or w.dtype.kind != 'f' or not np.isfinite(w).all():
+        raise UserError(f'{path}: w must be finite numbers [N, {G.num_ws}, {G.w_dim}] or [N, {G.w_dim}] for this network, '
+                        f'it is {w.dtype} {list(w.shape)}; project with the same network')
+    buffers = dict(G.synthesis.named_buffers())
+    for name, noise_map in arrays.items():
+        if name in buffers and buffers[name].shape == noise_map.shape:
+            buffers[name].copy_(torch.from_numpy(noise_map))
+    return torch.from_numpy(w.astype(np.float32)).to(next(G.parameters()).device)
