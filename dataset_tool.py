@@ -138,7 +138,7 @@ def find_problems(files, labels, shapes):
     for name, shape in shapes.items():
         problem = shape_problem(shape, usual, usual_name)
         if problem is not None:
-            yield name, problem, 'remove it, or c' + files.conversion_hint(fitting_resolution(*usual[:2]))[1:]
+            yield name, problem, f'remove it, or convert all: {files.conversion_command(fitting_resolution(*usual[:2]))}'
     if labels is not None:
         for name in files.names:
             if name not in labels.by_name:

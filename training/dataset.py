@@ -22,7 +22,7 @@ def expect_shape(files: ImageFiles, name: str, shape: tuple[int, int, int], firs
     """Raises DataError unless an image has the (width, height, channels) of the set's first image and a size that training takes."""
     problem = shape_problem(shape, first, files.names[0])
     if problem is not None:
-        raise DataError(f'{files.path}: {name} {problem}. {files.conversion_hint(fitting_resolution(*first[:2]))}')
+        raise DataError(f'{files.path}: {name} {problem}. Convert all: {files.conversion_command(fitting_resolution(*first[:2]))}')
 
 
 def corrupt(files: ImageFiles, name: str, err: BadImage) -> DataError:

@@ -26,6 +26,7 @@ from dnnlib.util import UserError
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')  # of images that training reads
 DEMO = Path(__file__).resolve().parents[1] / 'assets' / 'demo.zip'
 RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)  # the discriminator halves down to 4x4
+PNG = b'\x89PNG\r\n\x1a\n'
 MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
 
 CHANNELS_OF_MODE = {'1': 1, 'L': 1, 'I': 1, 'RGB': 3, 'RGBX': 3, 'CMYK': 3, 'YCbCr': 3, 'LAB': 3, 'HSV': 3,
@@ -84,12 +85,28 @@ def read_header(file: BinaryIO) -> tuple[int, int, int]:
         return image.width, image.height, channels_of(image)
 
 
-def decode_8bit(file: BinaryIO) -> Image.Image:
-    """The first frame of the image in a binary file, upright, in mode L, RGB or RGBA. Raises BadImage.
+def expect_whole_png(data: bytes) -> None:
+    """Raises BadImage for a PNG that is cut short or has a wrong checksum; pyspng looks at neither. Other formats pass."""
+    if not data.startswith(PNG):
+        return
+    position, kind = len(PNG), b''
+    while kind != b'IEND':  # a chunk: length, kind, content, CRC-32 of kind and content
+        length, kind = int.from_bytes(data[position:position + 4]), data[position + 4:position + 8]
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise BadImage('cannot be decoded (it is cut short)')
+        if zlib.crc32(memoryview(data)[position + 4:end]) != int.from_bytes(data[end:end + 4]):
+            raise BadImage('cannot be decoded (it is damaged: a checksum does not fit)')
+        position = end + 4
+
+
+def decode_8bit(data: bytes) -> Image.Image:
+    """The first frame of an image file's content, upright, in mode L, RGB or RGBA. Raises BadImage.
 
     16-bit grey is rounded to 8 bits; palettes, CMYK and other colour spaces become RGB; grey with alpha becomes RGBA.
     """
-    with opened(file) as image:
+    expect_whole_png(data)
+    with opened(io.BytesIO(data)) as image:
         channels = channels_of(image)
         image = ImageOps.exif_transpose(image)
         if image.mode == 'I' or image.mode.startswith('I;16'):
@@ -98,29 +115,16 @@ def decode_8bit(file: BinaryIO) -> Image.Image:
         return image.convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
 
 
-def _suits_pyspng(data: bytes) -> bool:
-    """Whether the content is an intact PNG with 8 bits of grey, RGB or RGBA. pyspng misreads others and does not look at checksums."""
-    if data[:8] != b'\x89PNG\r\n\x1a\n' or data[24:26] not in (b'\x08\x00', b'\x08\x02', b'\x08\x06'):
-        return False
-    position, kind = 8, b''
-    while kind != b'IEND':  # a chunk: length, kind, content, CRC-32 of kind and content
-        length, kind = int.from_bytes(data[position:position + 4]), data[position + 4:position + 8]
-        end = position + 8 + length
-        if zlib.crc32(memoryview(data)[position + 4:end]) != int.from_bytes(data[end:end + 4]) or end + 4 > len(data):
-            return False
-        position = end + 4
-    return True
-
-
 def decode(data: bytes) -> np.ndarray:
     """Pixels of an image file's content as uint8 [C, H, W] with C = 1, 3 or 4. Raises BadImage."""
-    if _suits_pyspng(data):
+    if data.startswith(PNG) and data[24:26] in (b'\x08\x00', b'\x08\x02', b'\x08\x06'):  # 8 bits of grey, RGB, RGBA: pyspng misreads others
+        expect_whole_png(data)
         try:
             pixels = np.atleast_3d(pyspng.load(data))                                          # [H, W, C]
         except RuntimeError as err:
             raise BadImage(f'cannot be decoded ({err})') from err
     else:
-        pixels = np.atleast_3d(np.asarray(decode_8bit(io.BytesIO(data))))
+        pixels = np.atleast_3d(np.asarray(decode_8bit(data)))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -169,7 +173,8 @@ class ImageFiles:
         with open(self.path, 'rb') if self.is_zip else os.scandir(self.path):
             pass  # raises the OSError that says why not, where is_zipfile and walk pass over it
         if self.is_zip and not zipfile.is_zipfile(self.path):
-            raise UserError(f'{self.path} is neither a zip nor a folder of images (or the zip is cut short). {self.conversion_hint()}')
+            raise UserError(f'{self.path} is neither a zip nor a folder of images (or the zip is cut short). '
+                            f'Convert it first: {self.conversion_command()}')
         if self.is_zip:
             self._entries = {info.filename.replace('\\', '/'): info.filename for info in self._open().infolist() if not info.is_dir()}
         else:
@@ -180,11 +185,11 @@ class ImageFiles:
         self.names = sorted(name for name in self._entries if name.lower().endswith(extensions))
         if not self.names:
             kinds = ', '.join(ending[1:] for ending in extensions)
-            raise UserError(f'{self.path} holds no images ({kinds}). {self.conversion_hint()}')
+            raise UserError(f'{self.path} holds no images ({kinds}). Convert it first: {self.conversion_command()}')
 
-    def conversion_hint(self, resolution: int = 256) -> str:
-        """The sentence that ends an error about data that training cannot take as they are."""
-        return f'Convert it first: python dataset_tool.py convert {self.path} DEST.zip --resolution={resolution}'
+    def conversion_command(self, resolution: int = 256) -> str:
+        """The command that makes data that training can take out of these."""
+        return f'python dataset_tool.py convert {self.path} DEST.zip --resolution={resolution}'
 
     def _open(self) -> zipfile.ZipFile:
         if self._zip is None or self._zip_pid != os.getpid():  # a fork shares the parent's file position

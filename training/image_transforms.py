@@ -84,7 +84,7 @@ def with_channels(image: Image.Image, channels: int, background: tuple[int, int,
 
 def convert(content: bytes | np.ndarray, target: Target) -> tuple[bytes, bool]:
     """(PNG, whether alpha was composited) of an image file's content or of uint8 pixels [H, W] or [H, W, 3]. Raises BadImage."""
-    image = decode_8bit(io.BytesIO(content)) if isinstance(content, bytes) else Image.fromarray(content)
+    image = decode_8bit(content) if isinstance(content, bytes) else Image.fromarray(content)
     composited = image.mode == 'RGBA' and target.channels != 4
     image = fit(with_channels(image, target.channels, target.background), target)
     out = io.BytesIO()

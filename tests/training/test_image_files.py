@@ -60,7 +60,7 @@ def test_other_colour_spaces_orientation_and_animation():
     picture.paste('white', (0, 0, 2, 4))  # white at the left
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned right: left becomes top
-    upright = decode_8bit(io.BytesIO(encoded(picture, 'png', exif=exif)))
+    upright = decode_8bit(encoded(picture, 'png', exif=exif))
     assert upright.size == (4, 8) and upright.getpixel((1, 0)) == (255, 255, 255) and upright.getpixel((1, 7)) == (0, 0, 0)
     frames = [Image.new('L', (16, 16), value) for value in (10, 200)]
     animation = encoded(frames[0], 'gif', save_all=True, append_images=frames[1:])
@@ -72,8 +72,9 @@ def test_broken_images_say_why():
     flipped = bytearray(data)
     flipped[60] ^= 255  # one byte of the pixels: only a checksum tells
     floats = encoded(Image.fromarray(np.zeros((4, 4), np.float32)), 'tiff')
-    for broken, reason in [(b'', 'not an image'), (b'hello' * 20, 'not an image'), (data[:20], 'cannot be decoded'),
-                           (data[:-40], 'cannot be decoded'), (bytes(flipped), 'cannot be decoded'), (floats, "mode 'F'")]:
+    for broken, reason in [(b'', 'not an image'), (b'hello' * 20, 'not an image'), (data[:20], 'cut short'), (data[:-5], 'cut short'),
+                           (bytes(flipped), 'a checksum does not fit'), (floats, "mode 'F'"),
+                           (encoded(RGB, 'jpeg')[:-40], 'cannot be decoded')]:
         with pytest.raises(BadImage, match=reason) as caught:
             decode(broken)
         assert '\n' not in str(caught.value)

@@ -1,0 +1,217 @@
+"""dataset_tool.py: what convert writes, in which order, what it leaves out and says; what check finds."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dataset_tool
+from dnnlib.util import UserError
+from tests.helpers import ROOT, error_line, run_command
+from training.dataset import ImageDataset, quick_check
+from training.image_workers import ordered_map
+
+
+def tool(*args):
+    """Runs the tool in this process; a user's mistake comes as the exception that the command turns into a line."""
+    dataset_tool.main.main([str(arg) for arg in args], standalone_mode=False)
+
+
+def write_images(folder, values, size=(16, 16), mode='L', ending='png'):
+    """Images 000.png, 001.png, ... of one value each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, value in enumerate(values):
+        Image.new(mode, size, value).save(folder / f'{i:03d}.{ending}')
+    return folder
+
+
+def contents(path, use_labels=False):
+    """([value of the first pixel of each image], [class of each] or None)"""
+    with ImageDataset(path, use_labels=use_labels) as dataset:
+        values = [int(dataset[i][0][0, 0, 0]) for i in range(len(dataset))]
+        return values, [int(dataset.get_label(i).argmax()) for i in range(len(dataset))] if use_labels else None
+
+
+def test_folder_to_zip_and_to_folder(tmp_path, capsys):
+    write_images(tmp_path / 'src' / 'b', [10, 20, 30])
+    write_images(tmp_path / 'src' / 'a', [40, 50])
+    for dest in (tmp_path / 'set.zip', tmp_path / 'set'):
+        tool('convert', tmp_path / 'src', dest)
+        assert contents(dest, use_labels=True) == ([40, 50, 10, 20, 30], [0, 0, 1, 1, 1])
+        with ImageDataset(dest, use_labels=True) as dataset:
+            assert dataset.class_names == ['a', 'b'] and dataset.files.names[3] == '00000/img00000003.png'
+            assert (dataset.resolution, dataset.num_channels) == (16, 1)
+    assert ImageDataset(tmp_path / 'set.zip').digest == ImageDataset(tmp_path / 'set').digest
+    out = capsys.readouterr().out
+    assert '5 of 5 images -> 16x16x1, center-crop' in out and '5 images, 2 classes (a, b) of 2 to 3 images' in out
+    with zipfile.ZipFile(tmp_path / 'set.zip') as archive:
+        assert all(info.compress_type == zipfile.ZIP_STORED and info.external_attr >> 16 == 0o644 for info in archive.infolist())
+    assert not list(tmp_path.glob('.tmp-*')) and not list(tmp_path.glob('*.report.json'))
+
+
+def test_data_set_goes_through_again(tmp_path):
+    """What convert wrote is a source whose labels and classes stay, also as a zip and at another size."""
+    write_images(tmp_path / 'src' / 'b', [10, 20], mode='RGB')
+    write_images(tmp_path / 'src' / 'a', [40], mode='RGB')
+    tool('convert', tmp_path / 'src', tmp_path / 'one.zip')
+    tool('convert', tmp_path / 'one.zip', tmp_path / 'two.zip', '--resolution=32')
+    assert contents(tmp_path / 'two.zip', use_labels=True) == ([40, 10, 20], [0, 1, 1])
+    assert ImageDataset(tmp_path / 'two.zip').class_names == ['a', 'b'] and ImageDataset(tmp_path / 'two.zip').resolution == 32
+
+
+def test_several_sources_are_classes(tmp_path, capsys):
+    write_images(tmp_path / 'dogs', range(10))
+    write_images(tmp_path / 'cats', range(100, 104))
+    tool('convert', tmp_path / 'dogs', tmp_path / 'cats', tmp_path / 'set.zip', '--max-per-class=5')
+    assert contents(tmp_path / 'set.zip', use_labels=True) == ([0, 2, 4, 6, 8, 100, 101, 102, 103], [0] * 5 + [1] * 4)
+    assert ImageDataset(tmp_path / 'set.zip').class_names == ['dogs', 'cats']
+    tool('convert', tmp_path / 'dogs', tmp_path / 'cats', tmp_path / 'few.zip', '--max-images=7')
+    assert contents(tmp_path / 'few.zip', use_labels=True) == ([0, 2, 4, 6, 8, 100, 102], [0] * 5 + [1] * 2)
+
+
+def test_idx_is_padded_to_32(tmp_path, capsys):
+    images = np.random.RandomState(0).randint(1, 256, (5, 28, 28), dtype=np.uint8)
+    labels = np.array([3, 1, 4, 1, 5], np.uint8)
+    for name, array in [('train-images-idx3-ubyte.gz', images), ('train-labels-idx1-ubyte.gz', labels)]:
+        head = bytes([0, 0, 8, array.ndim]) + b''.join(n.to_bytes(4, 'big') for n in array.shape)
+        (tmp_path / name).write_bytes(gzip.compress(head + array.tobytes()))
+    tool('convert', tmp_path, tmp_path / 'set.zip')
+    assert '-> 32x32x1, pad' in capsys.readouterr().out
+    with ImageDataset(tmp_path / 'set.zip', use_labels=True) as dataset:
+        np.testing.assert_array_equal(dataset[2][0], np.pad(images[2], 2)[None])
+        assert [int(dataset.get_label(i).argmax()) for i in range(5)] == [3, 1, 4, 1, 5] and dataset.label_dim == 6
+    tool('convert', tmp_path, tmp_path / 'small.zip', '--resolution=16')  # does not fit: resized
+    assert ImageDataset(tmp_path / 'small.zip').resolution == 16 and 'center-crop' in capsys.readouterr().out
+
+
+def test_transforms_and_colours_reach_the_pixels(tmp_path):
+    write_images(tmp_path / 'src', [(200, 100, 0, 0)], size=(64, 32), mode='RGBA')
+    for i, (options, corner, middle) in enumerate([
+        (['--transform=letterbox', '--padding=#010203', '--background=#0a0b0c'], (1, 2, 3), (10, 11, 12)),
+        (['--transform=letterbox', '--channels=4'], (0, 0, 0, 0), None),
+        (['--transform=center-crop-wide', '--resolution=64x32', '--background=#0a0b0c'], (0, 0, 0), (10, 11, 12)),
+        (['--transform=stretch'], (255, 255, 255), (255, 255, 255)),
+        (['--channels=1', '--background=#404040'], (64,), (64,)),
+    ]):
+        tool('convert', tmp_path / 'src', tmp_path / f'{i}.zip', '--resolution=64', *options)
+        image = ImageDataset(tmp_path / f'{i}.zip')[0][0]
+        assert image.shape == (len(corner), 64, 64) and tuple(image[:, 0, 0]) == corner
+        assert middle is None or tuple(image[:, 32, 32]) == middle
+    tool('convert', tmp_path / 'src', tmp_path / 'wide.zip', '--resolution=64', '--transform=center-crop-wide', '--background=#ffffff')
+    image = ImageDataset(tmp_path / 'wide.zip')[0][0]
+    assert (image[:, 8:56] == 255).all() and (image[:, :8] == 0).all() and (image[:, 56:] == 0).all()  # 4:3 where no height is given
+
+
+def test_channels_auto(tmp_path, capsys):
+    write_images(tmp_path / 'grey', [1, 2])
+    write_images(tmp_path / 'mixed', [1, 2])
+    Image.new('RGB', (16, 16), (9, 8, 7)).save(tmp_path / 'mixed' / 'z.png')
+    write_images(tmp_path / 'alpha', [(0, 0, 0, 0)], mode='RGBA')
+    for name, channels in [('grey', 1), ('mixed', 3), ('alpha', 3)]:
+        tool('convert', tmp_path / name, tmp_path / f'{name}.zip')
+        assert ImageDataset(tmp_path / f'{name}.zip').num_channels == channels
+    assert 'Note: 1 images had alpha, composited on #ffffff; --channels=4 keeps it' in capsys.readouterr().out
+
+
+def test_broken_images_are_left_out_and_reported(tmp_path, capsys):
+    src = write_images(tmp_path / 'src', range(6))
+    (src / '002.png').write_bytes((src / '002.png').read_bytes()[:-20])
+    (src / '004.png').write_bytes(b'junk')
+    (src / 'dataset.json').write_text(json.dumps({'labels': [[f'{i:03d}.png', i] for i in range(5)]}))
+    tool('convert', src, tmp_path / 'set.zip')
+    assert contents(tmp_path / 'set.zip', use_labels=True) == ([0, 1, 3], [0, 1, 3])
+    out = capsys.readouterr().out
+    assert 'Skipped 3' in out and '1 x not an image' in out and '1 x no label in dataset.json' in out and 'set.zip: 3 images' in out
+    skipped = json.loads((tmp_path / 'set.zip.report.json').read_text())['skipped']
+    assert [os.path.basename(entry['file']).rpartition(': ')[2] for entry in skipped] == ['005.png', '002.png', '004.png']
+    assert 'cannot be decoded' in skipped[1]['reason'] and skipped[2]['reason'] == 'not an image'
+
+
+def test_workers_change_nothing(tmp_path):
+    src = tmp_path / 'src'
+    src.mkdir()
+    for i in range(150):
+        Image.fromarray(np.random.RandomState(i).randint(0, 256, (20, 24, 3), dtype=np.uint8)).save(src / f'{i:03d}.png')
+    (src / '077.png').write_bytes(b'junk')
+    for workers in (1, 2):
+        tool('convert', src, tmp_path / f'{workers}.zip', '--resolution=16', f'--workers={workers}')
+    assert (tmp_path / '1.zip').read_bytes() == (tmp_path / '2.zip').read_bytes()
+    assert len(ImageDataset(tmp_path / '1.zip')) == 149
+
+
+def test_killed_worker_is_one_line():
+    with pytest.raises(UserError, match='worker process was ended .* lower --workers=2'):
+        list(ordered_map(os._exit, iter([9]), 2, 10_000))
+
+
+@pytest.mark.parametrize('args, message', [
+    (['{src}'], "Missing argument 'SOURCE...'"),
+    (['{tmp}/missing', '{tmp}/d.zip'], 'missing does not exist'),
+    (['{src}', '{src}'], 'src exists already'),
+    (['{src}', '{tmp}/no/d.zip'], 'no is no folder: make it'),
+    (['{src}', '{tmp}/d.zip'], 'is 40x30, not a size that training takes (16, 32, 64, 128, 256, 512, 1024): give --resolution=16'),
+    (['{src}', '{tmp}/d.zip', '--resolution=100'], '--resolution=100: training takes 16, 32, 64'),
+    (['{src}', '{tmp}/d.zip', '--resolution=2048'], '--resolution=2048: training takes'),
+    (['{src}', '{tmp}/d.zip', '--resolution=64x32'], '--resolution=64x32: only --transform=center-crop-wide takes a height'),
+    (['{src}', '{tmp}/d.zip', '--resolution=32x64', '--transform=center-crop-wide'], 'and a height up to that'),
+    (['{src}', '{tmp}/d.zip', '--resolution=16', '--transform=pad'], 'none of 2 images can be used, nothing is written.'),
+    (['{src}', '{tmp}/d.zip', '--resolution=16', '--max-per-class=3'], '--max-per-class needs classes'),
+    (['{src}', '{tmp}/d.zip', '--resolution=16', '--background=red'], "'red' is not a colour: write #rrggbb"),
+])
+def test_mistakes(tmp_path, args, message):
+    write_images(tmp_path / 'src', [1, 2], size=(40, 30))
+    with pytest.raises(Exception) as caught:  # noqa: B017 UserError or one of click's
+        tool('convert', *(arg.format(tmp=tmp_path, src=tmp_path / 'src') for arg in args))
+    text = caught.value.format_message() if hasattr(caught.value, 'format_message') else str(caught.value)
+    assert message in text and '\n' not in text
+    assert sorted(os.listdir(tmp_path)) == ['src']  # nothing half-written
+
+
+def test_check_lists_every_bad_file(tmp_path, capsys):
+    path = write_images(tmp_path / 'set', [(i, 0, 0) for i in range(12)], mode='RGB')
+    tool('check', path)
+    assert 'is fine: 12 images of 16x16x3, no labels, digest ' + ImageDataset(path).digest[:16] in capsys.readouterr().out
+    (path / '001.png').write_bytes((path / '001.png').read_bytes()[:-20])
+    (path / '002.png').write_bytes(b'junk')
+    Image.new('RGB', (32, 32)).save(path / '000.png')  # the first is the odd one, not all others
+    Image.new('L', (16, 16)).save(path / '004.png')
+    labels = [[f'{i:03d}.png', 0] for i in range(13) if i != 5]
+    (path / 'dataset.json').write_text(json.dumps({'labels': labels}))
+    with pytest.raises(UserError, match='set: 6 problems in 12 images'):
+        tool('check', path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:7] for line in lines] == ['001.png', '002.png', '000.png', '004.png', '005.png', '012.png']
+    for line, part in zip(lines, ['cannot be decoded', 'not an image -> copy it again, or remove it', 'is 32x32, but 003.png is 16x16',
+                                  'has 1 channels', 'has no label in dataset.json -> add one', 'is not there'], strict=True):
+        assert part in line
+    (path / 'dataset.json').write_text('{')
+    with pytest.raises(UserError, match='5 problems'):
+        tool('check', path)
+    assert 'dataset.json is not valid JSON' in capsys.readouterr().out.splitlines()[0]
+
+
+def test_check_from_the_shell(tmp_path):
+    done = run_command('dataset_tool.py', 'check', 'demo')
+    assert done.returncode == 0 and '536 images of 64x64x3, 4 classes (smileys, animals, food, activities)' in done.stdout
+    path = write_images(tmp_path / 'odd', [1, 2], size=(20, 20))
+    done = run_command('dataset_tool.py', 'check', path)
+    assert error_line(done) == f'Error: {path}: 2 problems in 2 images, listed above'
+    assert done.stdout.startswith('000.png: is 20x20: training needs a power of two from 16 to 1024 -> remove it, or convert all: python')
+    with pytest.raises(UserError, match='odd: 000.png is 20x20'):
+        quick_check(path)
+
+
+def test_help_needs_no_torch():
+    for args in (['--help'], ['convert', '--help'], ['check', '--help']):
+        check = 'assert not {"torch", "numpy"} & {*sys.modules}'
+        code = f'import sys, dataset_tool\ntry: dataset_tool.main({args})\nexcept SystemExit: {check}'
+        done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and 'Usage: ' in done.stdout, done.stderr
+    code = 'import sys, training.dataset_conversion, training.dataset_sources; assert "torch" not in sys.modules'
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
