@@ -161,6 +161,7 @@ def test_killed_worker_is_one_line():
     (['{src}', '{tmp}/d.zip', '--resolution=64x32'], '--resolution=64x32: only --transform=center-crop-wide takes a height'),
     (['{src}', '{tmp}/d.zip', '--resolution=32x64', '--transform=center-crop-wide'], 'and a height up to that'),
     (['{src}', '{tmp}/d.zip', '--resolution=16', '--transform=pad'], 'none of 2 images can be used, nothing is written.'),
+    (['{src}', '{tmp}/d', '--resolution=16', '--transform=pad'], '000.png: 40x30 does not fit into 16x16'),
     (['{src}', '{tmp}/d.zip', '--resolution=16', '--max-per-class=3'], '--max-per-class needs classes'),
     (['{src}', '{tmp}/d.zip', '--resolution=16', '--background=red'], "'red' is not a colour: write #rrggbb"),
 ])

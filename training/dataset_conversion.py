@@ -135,6 +135,8 @@ def writer(dest):
         temporary.mkdir()
         yield write
         temporary.rename(dest)
+    except OSError as err:
+        raise OSError(err.errno, err.strerror, str(dest)) from err
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

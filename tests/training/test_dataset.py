@@ -146,6 +146,7 @@ def test_odd_one_out_is_named(tmp_path):
                 assert message in str(caught.value) and str(path) in str(caught.value)
 
 
+@pytest.mark.filterwarnings('ignore:.*multi-threaded, use of fork:DeprecationWarning')  # Python 3.12 on; nothing here holds a lock
 def test_truncated_image_is_one_line_also_from_a_worker(tmp_path):
     make_set(tmp_path / 'set.zip')
     with zipfile.ZipFile(tmp_path / 'set.zip') as archive:
@@ -162,6 +163,7 @@ def test_truncated_image_is_one_line_also_from_a_worker(tmp_path):
     dataset.close()
 
 
+@pytest.mark.filterwarnings('ignore:.*multi-threaded, use of fork:DeprecationWarning')  # Python 3.12 on; nothing here holds a lock
 @pytest.mark.parametrize('method', ['fork', 'forkserver'])
 def test_workers_read_the_same_images(tmp_path, method):
     pixels = make_set(tmp_path / 'set.zip', count=16, size=32)
