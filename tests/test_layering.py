@@ -24,6 +24,8 @@ HOST_CALLS = {'bias_act', 'upfirdn2d', 'upsample2d', 'downsample2d', 'filter2d',
 COMMANDS = {'train', 'generate', 'projector', 'dataset_tool', 'calc_metrics', 'analyze'}
 NOBODY_IMPORTS = COMMANDS | {'tests', 'benchmarks', 'script'}
 OURS = set(LAYERS) | NOBODY_IMPORTS
+LENGTH = 350  # lines of a file, and of a networks.py; soft: a tenth more passes
+LENGTH_NETWORKS = 450
 
 SOURCES = sorted(
     path.relative_to(ROOT) for place in (*LAYERS, 'script', 'benchmarks', '.')
@@ -83,6 +85,11 @@ def violations(source, path):
 def test_layering():
     assert len(SOURCES) > 10
     assert [each for path in SOURCES for each in violations((ROOT / path).read_text(), path)] == []
+
+
+def test_files_are_short():
+    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in SOURCES}
+    assert {path: n for path, n in lengths.items() if n > 1.1 * (LENGTH_NETWORKS if path.name == 'networks.py' else LENGTH)} == {}
 
 
 def test_commands_do_not_need_torch_to_start():
