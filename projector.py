@@ -94,7 +94,7 @@ def as_training_image(image, G, name):
     import numpy as np
     from PIL import Image
 
-    done = []
+    done = ['turned upright (EXIF)'] if image.info.get('turned') else []
     size = image.size
     had_alpha = image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info
     if G.img_channels == 4:

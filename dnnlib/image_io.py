@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from dnnlib.util import UserError, atomic_path
 
@@ -57,14 +57,16 @@ def _wide_to_grey(image):
 
 
 def open_image(path):
-    """The picture in a file as the camera was held (EXIF), any mode. Raises UserError when there is none to read."""
+    """The picture in a file, any mode, upright as EXIF says (`info['turned']` tells). Raises UserError when there is none to read."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f'{path}: no such image file')
     try:
         with Image.open(path) as image:
             image.load()
-            return ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)
+            upright.info['turned'] = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            return upright
     except Image.DecompressionBombError as error:
         raise UserError(f'{path}: {error}; make it smaller first') from None
     except (OSError, ValueError, SyntaxError) as error:
