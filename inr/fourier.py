@@ -29,8 +29,6 @@ class FeatureSpec:
     cosine: cosines beside the sines
     scale: spread of the random, learned and generated rows at the start
     init: how random and learned rows are drawn, 'normal' or 'uniform' in +-1, times scale
-    constant_scale: spread of the constants at the start
-    rolloff: exponent p of the amplitude (1 + |row| / pi)^-p that sines and cosines carry; 0 leaves them all at 1
     """
 
     log: int = 0
@@ -43,8 +41,6 @@ class FeatureSpec:
     cosine: bool = True
     scale: float = math.sqrt(10)
     init: str = 'normal'
-    constant_scale: float = 1.0
-    rolloff: float = 0.0
 
     def __post_init__(self):
         if self.init not in ('normal', 'uniform'):
@@ -90,7 +86,7 @@ class CoordinateFeatures(nn.Module):
         if spec.generated:
             self.affine = FullyConnectedLayer(w_dim, spec.generated * 3)
         if spec.constants:
-            self.const_embs = nn.Parameter(torch.randn([1, spec.constants, resolution, resolution]) * spec.constant_scale)
+            self.const_embs = nn.Parameter(torch.randn([1, spec.constants, resolution, resolution]))
         rows = self.log_basis.shape[0] + spec.random + spec.learned + spec.generated
         self.num_features = (2 if spec.raw else 0) + rows * (2 if spec.cosine else 1) + spec.constants
 
@@ -106,9 +102,6 @@ class CoordinateFeatures(nn.Module):
             rows.append(self.shared_basis)
         return torch.cat(rows)  # [n, 2]
 
-    def _amplitudes(self):
-        return (1 + self._fixed_rows().norm(dim=1) / math.pi).pow(-self.spec.rolloff)[:, None, None]  # [n, 1, 1]
-
     def forward(self, points, w):
         shape = points.shape
         angles = phases(self._fixed_rows(), points.x, points.y)[None]  # [1, n, H, W]
@@ -116,10 +109,9 @@ class CoordinateFeatures(nn.Module):
             rows, shift = self.affine(w).split([self.spec.generated * 2, self.spec.generated], dim=1)
             generated = phases(rows.reshape(-1, self.spec.generated, 2) * self.spec.scale, points.x, points.y) + shift[..., None, None]
             angles = torch.cat([angles.expand(len(w), -1, -1, -1), generated], dim=1)  # [N, n, H, W]
-        amplitude = self._amplitudes() if self.spec.rolloff else 1
-        columns = [angles.sin() * amplitude]
+        columns = [angles.sin()]
         if self.spec.cosine:
-            columns.append(angles.cos() * amplitude)
+            columns.append(angles.cos())
         if self.spec.raw:
             columns.insert(0, torch.stack([points.x.expand(shape), points.y[:, None].expand(shape)])[None])
         if self.spec.constants:

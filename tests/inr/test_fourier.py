@@ -63,11 +63,11 @@ def test_constants_are_read_from_the_cells_asked_for():
 
 
 def test_spread_of_drawn_rows_and_constants():
-    spec = FeatureSpec(random=4000, learned=4000, init='uniform', scale=3.0, constants=64, constant_scale=0.1)
+    spec = FeatureSpec(random=4000, learned=4000, init='uniform', scale=3.0, constants=64)
     features = CoordinateFeatures(spec, 32, 4)
     assert features.random_basis.abs().max() <= 3 and abs(features.random_basis.std().item() - math.sqrt(3)) < 0.05
     assert features.shared_basis.requires_grad and features.shared_basis.abs().max() <= 3
-    assert abs(features.const_embs.std().item() - 0.1) < 0.002
+    assert abs(features.const_embs.std().item() - 1) < 0.02
 
 
 def test_an_unknown_init_is_refused():
