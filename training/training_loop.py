@@ -180,7 +180,7 @@ def batches(dataset: ImageDataset, settings: Config, images: int, pin: bool) -> 
     rank, world = distributed.rank(), distributed.world_size()
     sampler = InfiniteSampler(len(dataset), settings.run.seed, rank, world, start=images)
     loader = torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,
-                                         num_workers=settings.run.workers, worker_init_fn=_ignore_signals)
+                                         num_workers=settings.run.workers, worker_init_fn=_ignore_interrupt)
     try:
         yield from loader
     except RuntimeError as err:
@@ -189,10 +189,9 @@ def batches(dataset: ImageDataset, settings: Config, images: int, pin: bool) -> 
         raise UserError(f'a process that loads data ended ({" ".join(str(err).split())}): lower --workers') from err
 
 
-def _ignore_signals(worker: int) -> None:
-    """Leaves it to the main process to answer Ctrl-C and SIGTERM; workers end with it."""
+def _ignore_interrupt(worker: int) -> None:
+    """Leaves it to the main process to answer Ctrl-C, which a terminal sends to all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class TickClock:
@@ -304,7 +303,13 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
             out_of_time = minutes is not None and time.monotonic() - begin > 60 * minutes
             if ending := _agree(stop.number, out_of_time, training.device):
                 break
-            training.step(*clock.next(data))
+            try:
+                batch = clock.next(data)
+            except UserError:
+                if stop.number:  # the signal went to the processes that load data as well
+                    continue
+                raise
+            training.step(*batch)
             log.progress(training.images, int(total), start)
             if not tick_ends():
                 continue

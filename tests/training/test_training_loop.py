@@ -1,0 +1,335 @@
+"""The loop: resuming bit for bit, accumulation, several processes, gradients that are not finite, signals."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from dnnlib.util import UserError
+from tests.helpers import ROOT, relative_error
+from tests.training.tiny import make_images, tiny_run
+from training import checkpoint, training_loop
+from training.config import LossConfig, OptimizerConfig
+from training.training_loop import Training, batches, make_optimizer, phases, step_if_finite, train
+
+NO_NOISE = {'synthesis': {'use_noise': False}}  # noise knows its process and pass
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    return make_images(tmp_path_factory.mktemp('data') / 'images')
+
+
+@pytest.fixture(scope='module')
+def labelled(tmp_path_factory):
+    return make_images(tmp_path_factory.mktemp('data') / 'labelled', classes=3)
+
+
+def steps(training, count):
+    data = batches(training.dataset, training.settings, training.images, pin=False)
+    for _ in range(count):
+        training.step(*next(data))
+    data.close()
+    return training
+
+
+def weights(network):
+    return torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+
+
+def gradients(network):
+    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten().clone() for p in network.parameters()])
+
+
+def stats_of(folder):
+    """The lines of stats.jsonl without what the clock and the memory say."""
+    return [{key: value for key, value in json.loads(line).items() if not key.startswith(('Timing/', 'Resources/', 'timestamp'))}
+            for line in (folder / 'stats.jsonl').read_text().splitlines()]
+
+
+def same_state(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_state(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same_state, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def assert_same_snapshot(one, other, images):
+    tensors, others = (load_file(checkpoint.network_path(folder, images)) for folder in (one, other))
+    assert tensors.keys() == others.keys()
+    assert [key for key in tensors if not torch.equal(tensors[key], others[key])] == []
+    paths = [checkpoint.state_path(checkpoint.network_path(folder, images)) for folder in (one, other)]
+    state, expected = (torch.load(path, weights_only=True) for path in paths)
+    del state['seconds'], expected['seconds']
+    assert same_state(state, expected)
+    assert stats_of(one) == stats_of(other)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A function that makes run folders below `folder.root`."""
+    def make(name):
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    make.root = tmp_path
+    return make
+
+
+@pytest.mark.parametrize('stop_at', [0.016, 0.024], ids=['at a tick', 'between ticks'])
+def test_resume_is_bit_exact(labelled, folder, stop_at):
+    dataset, whole = tiny_run(labelled, use_labels=True, kimg=0.048, tick=0.016, snap=100)
+    train(whole, dataset, folder('whole'))
+    _, half = tiny_run(labelled, use_labels=True, kimg=stop_at, tick=0.016, snap=100)
+    halves = folder('halves')
+    train(half, dataset, halves)
+    train(whole, dataset, halves, resume=checkpoint.find_resumable(halves))
+    assert_same_snapshot(halves, folder.root / 'whole', 48)
+    assert [line['images'] for line in stats_of(halves)] == [16, 32, 48]
+
+
+def test_workers_change_nothing(images, folder):
+    for name, workers in (('none', 0), ('two', 2)):
+        dataset, settings = tiny_run(images, kimg=0.016, workers=workers)
+        train(settings, dataset, folder(name))
+        last = checkpoint.network_path(folder.root / name, 16)
+    assert same_state(load_file(last), load_file(checkpoint.network_path(folder.root / 'none', 16)))
+
+
+def test_resume_after_kill(images, folder):
+    killed, script = folder('killed'), """
+import sys
+from pathlib import Path
+from tests.training.tiny import tiny_run
+from training.training_loop import train
+dataset, settings = tiny_run(sys.argv[1], kimg=100, tick=0.016, snap=2, keep_last=0)
+train(settings, dataset, Path(sys.argv[2]))
+"""
+    child = subprocess.Popen([sys.executable, '-c', script, str(images), str(killed)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len((killed / 'stats.jsonl').read_text().splitlines() if (killed / 'stats.jsonl').exists() else []) < 3:  # one past a snapshot
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    last = checkpoint.find_resumable(killed)
+    total = checkpoint.read_header(last)['images'] + 32
+    dataset, settings = tiny_run(images, kimg=total / 1000, tick=0.016, snap=2, keep_last=0)
+    train(settings, dataset, killed, resume=last)
+    train(settings, dataset, folder('whole'))
+    assert_same_snapshot(killed, folder.root / 'whole', total)
+
+
+@pytest.mark.parametrize('phase', ['G', 'D', 'D_reg', 'D_both'])
+def test_accumulation_equals_one_batch(labelled, phase):
+    found = []
+    for batch_gpu in (8, 4, 2):
+        dataset, settings = tiny_run(labelled, use_labels=True, batch=8, batch_gpu=batch_gpu, row=NO_NOISE)
+        training = Training(settings, dataset)
+        reals, real_c = next(batches(dataset, settings, 0, pin=False))
+        latents = training_loop.draw_latents(settings, dataset, 0, phase)
+        training._phase(phase, reals / 127.5 - 1, real_c, latents, 8 // batch_gpu)
+        found.append(gradients(training.G if phase == 'G' else training.D))
+    assert found[0].norm() > 0
+    assert relative_error(found[1], found[0]) < 1e-5 and relative_error(found[2], found[0]) < 1e-5
+
+
+def test_two_processes_equal_one(labelled, tmp_path, folder):
+    script = """
+import os, sys, torch
+from pathlib import Path
+from tests.training.test_training_loop import NO_NOISE, gradients, steps
+from tests.training.tiny import tiny_run
+from torch_utils import distributed
+from training.training_loop import Training, train
+distributed.init()
+dataset, settings = tiny_run(sys.argv[1], use_labels=True, batch=8, row={**NO_NOISE, 'pl_weight': 0}, kimg=0.016, tick=0.008)
+training = steps(Training(settings, dataset), 1)
+if distributed.is_main():
+    torch.save([gradients(training.G), gradients(training.D)], sys.argv[2])
+state = training.state_dict()
+if distributed.is_main():
+    torch.save(state['stats'], sys.argv[2] + '.stats')
+train(settings, dataset, Path(sys.argv[3]))
+distributed.shutdown()
+"""
+    run, out = folder('run'), tmp_path / 'gradients.pt'
+    shared = {**os.environ, 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': free_port()}
+    children = [subprocess.Popen([sys.executable, '-c', script, str(labelled), str(out), str(run)], cwd=ROOT, stdout=subprocess.PIPE,
+                                 env={**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)}) for rank in (0, 1)]
+    printed = [child.communicate(timeout=100)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert b'kimg 0.016' in printed[0] and printed[1] == b''
+
+    dataset, settings = tiny_run(labelled, use_labels=True, batch=8, row={**NO_NOISE, 'pl_weight': 0})
+    alone = steps(Training(settings, dataset), 1)
+    of_G, of_D = torch.load(out, weights_only=True)
+    assert relative_error(of_G, gradients(alone.G)) < 1e-4
+    assert relative_error(of_D, gradients(alone.D)) < 1e-4
+    stats, expected = torch.load(f'{out}.stats', weights_only=True), alone.state_dict()['stats']
+    assert stats.keys() == expected.keys()
+    assert all(torch.allclose(stats[name], expected[name], rtol=1e-4) for name in stats)
+    assert checkpoint.find_resumable(run) == checkpoint.network_path(run, 16)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+def test_gradients_that_are_not_finite_skip_a_step(images, monkeypatch):
+    dataset, settings = tiny_run(images)
+    training = Training(settings, dataset)
+    accumulate = training.loss.accumulate
+
+    def spoil(phase, *args):
+        accumulate(phase, *args)
+        if phase == 'D':
+            next(training.D.parameters()).grad[0] = float('nan')
+
+    monkeypatch.setattr(training.loss, 'accumulate', spoil)
+    G, D = weights(training.G), weights(training.D)
+    training.settings = settings_without_penalties(images)
+    steps(training, 2)
+    assert torch.equal(weights(training.D), D) and not torch.equal(weights(training.G), G)
+    assert training.skipped == {'G': 0, 'D': 2} and training.skipped_in_a_row == {'G': 0, 'D': 2}
+    monkeypatch.setattr(training.loss, 'accumulate', accumulate)
+    steps(training, 1)
+    assert training.skipped == {'G': 0, 'D': 2} and training.skipped_in_a_row == {'G': 0, 'D': 0}
+    assert not torch.equal(weights(training.D), D)
+
+    monkeypatch.setattr(training.loss, 'accumulate', spoil)
+    monkeypatch.setattr(training_loop, 'MAX_SKIPPED', 3)
+    with pytest.raises(UserError, match='gradients of D were not finite in 3 steps in a row, at 0.02 kimg: lower --lr'):
+        steps(training, 4)
+
+
+def settings_without_penalties(images):
+    return tiny_run(images, gamma=0, row={'pl_weight': 0})[1]
+
+
+def test_phases_follow_the_weights_and_intervals():
+    assert phases(LossConfig(gamma=1, r1_interval=16, pl_weight=2, g_reg_interval=4, style_mixing=0)) == \
+        [('G', 1), ('G_reg', 4), ('D', 1), ('D_reg', 16)]
+    assert phases(LossConfig(gamma=1, r1_interval=1, pl_weight=2, g_reg_interval=1, style_mixing=0)) == [('G_both', 1), ('D_both', 1)]
+    assert phases(LossConfig(gamma=0, r1_interval=16, pl_weight=0, g_reg_interval=4, style_mixing=0)) == [('G', 1), ('D', 1)]
+
+
+def test_penalties_run_at_their_intervals(images, monkeypatch):
+    dataset, settings = tiny_run(images)  # path length every 2 steps, R1 every 3
+    training, ran = Training(settings, dataset), []
+    monkeypatch.setattr(training, '_phase', lambda phase, *args: ran.append((training.images // 4, phase)))
+    steps(training, 4)
+    assert [step for step, phase in ran if phase == 'G_reg'] == [0, 2]
+    assert [step for step, phase in ran if phase == 'D_reg'] == [0, 3]
+    assert len(ran) == 4 + 4 + 2 + 2
+
+
+def test_optimizer_takes_a_rate_for_each_group():
+    network = torch.nn.ModuleDict({'trunk': torch.nn.Linear(2, 2), 'rest': torch.nn.Linear(2, 1)})
+    network.parameter_groups = lambda: {name: list(part.parameters()) for name, part in network.items()}
+    optimizer = make_optimizer(network, OptimizerConfig({'trunk': 1e-5, 'rest': 5e-4}, (0.0, 0.98), 1e-8))
+    assert [(group['lr'], len(group['params']), group['betas']) for group in optimizer.param_groups] == \
+        [(1e-5, 2, (0.0, 0.98)), (5e-4, 2, (0.0, 0.98))]
+    with pytest.raises(UserError, match=r"parameter groups \['rest', 'trunk'\], the recipe gives rates for \['trunk'\]"):
+        make_optimizer(network, OptimizerConfig({'trunk': 1e-5}, (0.0, 0.98), 1e-8))
+
+
+def test_step_if_finite_leaves_the_weights_alone():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    weight.grad = torch.tensor([1.0, float('inf'), 2.0])
+    assert not step_if_finite(optimizer) and weight.tolist() == [1, 1, 1]
+    weight.grad = torch.tensor([1.0, 3.0, 2.0])
+    assert step_if_finite(optimizer) and weight.tolist() == [0, -2, -1]
+
+
+def test_lazy_rates_reach_the_optimizer(images):
+    dataset, settings = tiny_run(images, row={'pl_weight': 0})  # an interval rescales although its penalty weighs nothing
+    training = Training(settings, dataset)
+    assert training.optimizers['G'].param_groups[0]['lr'] == pytest.approx(0.0025 * 2 / 3)
+    assert training.optimizers['D'].param_groups[0]['lr'] == pytest.approx(0.002 * 3 / 4)
+    assert training.optimizers['D'].param_groups[0]['betas'] == pytest.approx((0, 0.99 ** 0.75))
+
+
+def test_resume_takes_new_rates(images, folder):
+    dataset, settings = tiny_run(images, kimg=0.008)
+    train(settings, dataset, folder('run'))
+    _, slower = tiny_run(images, kimg=0.008, lr=0.001)
+    training = Training(slower, dataset)
+    training.resume(checkpoint.network_path(folder.root / 'run', 8))
+    assert training.optimizers['G'].param_groups[0]['lr'] == pytest.approx(0.001 * 2 / 3)
+    assert training.optimizers['G'].state_dict()['state'][0]['step'] == 2 + 1  # two main steps and one path-length step
+
+
+def test_best_snapshot_is_kept_under_its_own_name(images, folder):
+    dataset, settings = tiny_run(images, kimg=0.012, tick=0.004, snap=1, keep_last=1)
+    scores = iter([5.0, 3.0, 4.0])
+    seen = []
+
+    def evaluate(G, step):
+        seen.append((step, G.training))
+        return {'score': next(scores)}
+
+    run = folder('run')
+    train(settings, dataset, run, evaluate=evaluate)
+    assert seen == [(4, False), (8, False), (12, False)]
+    assert checkpoint.read_header(run / 'network-best.safetensors')['images'] == 8
+    assert [path.name for path in checkpoint.snapshots(run)] == ['network-snapshot-000000_012.safetensors']
+    assert [line['score'] for line in stats_of(run) if 'score' in line] == [5, 3, 4]
+    assert torch.load(run / 'training-state-000000_012.pt', weights_only=True)['best'] == 3
+
+
+def test_run_folder_says_everything(images, folder, capsys):
+    dataset, settings = tiny_run(images, kimg=0.008, tick=0.004, img_snap=1)
+    run = folder('run')
+    assert train(settings, dataset, run, note='a note') == 0
+    names = {path.name for path in run.iterdir()}
+    assert {'training_options.json', 'log.txt', 'stats.jsonl', 'reals.png', 'fakes_init.png', 'fakes000000_004.png', 'fakes000000_008.png',
+            'network-snapshot-000000_008.safetensors', 'training-state-000000_008.pt'} < names
+    assert any(name.startswith('events.out.tfevents') for name in names)
+    log = (run / 'log.txt').read_text()
+    assert log == capsys.readouterr().out
+    for expected in ('a note', 'Adam, lr 0.00166667', 'kimg 0.008', 's/kimg', 'img/s', 'ETA', 'data wait', 'memory', 'Finished at 0.008'):
+        assert expected in log
+    assert np.asarray(Image.open(run / 'reals.png')).shape == (9 * 16, 16 * 16, 3)
+    first, last = stats_of(run)
+    assert (first['images'], last['images']) == (4, 8)
+    assert {'Loss/G', 'Loss/D_real', 'Loss/D_fake', 'Scores/real', 'Progress/skipped_G'} < last.keys()
+    assert {'Loss/r1', 'Loss/path_length'} < first.keys() and 'Loss/r1' not in last  # R1 runs in every third step
+
+
+def test_minutes_stop_with_a_snapshot(images, folder, capsys):
+    dataset, settings = tiny_run(images, kimg=1000)
+    run = folder('run')
+    assert train(settings, dataset, run, minutes=1e-9) == 0
+    assert checkpoint.find_resumable(run) == checkpoint.network_path(run, 0)
+    assert f'Go on with: python train.py --resume={run}' in capsys.readouterr().out
+
+
+def test_first_signal_is_noted_and_handlers_return():
+    before = signal.getsignal(signal.SIGTERM)
+    with training_loop.StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_corrupt_image_ends_the_run_with_its_name(tmp_path, folder):
+    images = make_images(tmp_path / 'images')
+    (images / '03.png').write_bytes((images / '03.png').read_bytes()[:200])
+    dataset, settings = tiny_run(images, kimg=0.1, workers=1)
+    with pytest.raises(UserError, match='03.png') as caught:
+        steps(Training(settings, dataset), 10)
+    assert '\n' not in str(caught.value)
