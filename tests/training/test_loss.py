@@ -1,0 +1,155 @@
+"""Losses against what can be worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from tests.helpers import relative_error
+from torch_utils.training_stats import Averages
+from training import loss
+from training.config import LossConfig
+from training.loss import GanLoss, Latents, discriminator_loss, generator_loss, mix_styles, path_lengths, r1_penalty
+
+
+def test_generator_loss_falls_with_the_logit():
+    logits = torch.tensor([[-2.0], [0.0], [3.0]])
+    expected = [[-math.log(1 / (1 + math.exp(-x)))] for x in (-2, 0, 3)]
+    assert torch.allclose(generator_loss(logits), torch.tensor(expected))
+
+
+def test_discriminator_loss_is_minus_log_likelihood():
+    real, fake = discriminator_loss(torch.tensor([[1.5]]), torch.tensor([[-0.5]]))
+    assert real.item() == pytest.approx(-math.log(1 / (1 + math.exp(-1.5))))
+    assert fake.item() == pytest.approx(-math.log(1 - 1 / (1 + math.exp(0.5))))
+
+
+def test_r1_of_a_quadratic():
+    images = torch.randn(3, 2, 4, 4, requires_grad=True)
+    scale = torch.tensor(0.7, requires_grad=True)
+    logits = scale * images.square().sum([1, 2, 3])[:, None]             # gradient 2 s x: penalty 4 s^2 |x|^2
+    penalty = r1_penalty(logits, images)
+    norms = images.detach().square().sum([1, 2, 3])[:, None]
+    assert torch.allclose(penalty, 4 * 0.7 ** 2 * norms)
+    penalty.sum().backward()
+    assert scale.grad.item() == pytest.approx((8 * 0.7 * norms).sum().item(), rel=1e-5)
+
+
+def test_path_length_of_a_linear_generator():
+    weight = torch.randn(5, 2 * 3 * 4, dtype=torch.float64, requires_grad=True)
+    ws = torch.randn(6, 2, 5, dtype=torch.float64, requires_grad=True)
+    images = ((ws[:, 0] + 2 * ws[:, 1]) @ weight).view(6, 2, 3, 4)
+    noise = torch.randn_like(images)
+    lengths = path_lengths(images, ws, noise)
+    back = noise.flatten(1) @ weight.detach().T / math.sqrt(3 * 4)        # J^T y for the first layer, twice that for the second
+    assert torch.allclose(lengths, ((back.square().sum(1) + (2 * back).square().sum(1)) / 2).sqrt())
+    lengths.sum().backward()
+    assert weight.grad.norm() > 0
+
+
+def test_style_mixing_switches_at_the_cutoff():
+    ws, other = torch.zeros(3, 4, 2), torch.ones(3, 4, 2)
+    mixed = mix_styles(ws, other, torch.tensor([1, 3, 4]))
+    assert mixed[:, :, 0].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
+
+
+class Line(torch.nn.Module):
+    """Stand-in for both networks: a generator whose image is a * sum(z), a discriminator whose logit is b * sum(x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Parameter(torch.tensor(0.5)), torch.nn.Parameter(torch.tensor(0.3))
+        self.one = torch.nn.Parameter(torch.tensor(1.0))
+        self.mapped = []
+
+    def mapping(self, z, c, skip_w_avg_update=False):
+        self.mapped.append(skip_w_avg_update)
+        return self.one * z[:, None].repeat(1, 3, 1)
+
+    def synthesis(self, ws):
+        return (self.a * ws.mean(1).sum(1))[:, None, None, None].expand(-1, 1, 2, 2)
+
+    def forward(self, images, c):
+        return self.b * images.sum([1, 2, 3])[:, None]
+
+
+def make(**changed):
+    config = LossConfig(**{'gamma': 2.0, 'r1_interval': 5, 'pl_weight': 3.0, 'g_reg_interval': 4, 'style_mixing': 0.0, **changed})
+    network = Line()
+    return GanLoss(network, network, config, Averages()), network
+
+
+def latents(count=2, mix=False):
+    z = torch.arange(1.0, count + 1)[:, None].repeat(1, 3) / 10
+    return Latents(z, -z if mix else None, torch.full([count], 0.5), torch.full([count], 0.6), torch.zeros(count, 0))
+
+
+def test_generator_phase_gradient():
+    gan, net = make()
+    gan.accumulate('G', None, None, latents(), 0.5)
+    sums = latents().z.sum(1)
+    logits = 0.3 * 4 * 0.5 * sums
+    assert net.a.grad.item() == pytest.approx((0.5 * (-torch.sigmoid(-logits) * 0.3 * 4 * sums).mean()).item())
+    assert gan.stats.collect()['Loss/G']['mean'] == pytest.approx(generator_loss(logits).mean().item())
+
+
+def test_discriminator_phase_gradient_does_not_reach_g():
+    gan, net = make()
+    reals = torch.full([2, 1, 2, 2], 0.25)
+    gan.accumulate('D', reals, torch.zeros(2, 0), latents(), 1)
+    fake = 4 * 0.5 * latents().z.sum(1)
+    expected = (torch.sigmoid(0.3 * fake) * fake).mean() - torch.sigmoid(torch.tensor(-0.3)) * 1.0
+    assert net.b.grad.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert net.a.grad is None
+
+
+def test_r1_phase_is_weighted_by_gamma_and_the_interval():
+    gan, net = make()
+    gan.accumulate('D_reg', torch.ones(2, 1, 2, 2), torch.zeros(2, 0), latents(), 1)
+    assert net.b.grad.item() == pytest.approx(2 / 2 * 5 * 2 * 0.3 * 4)   # gamma/2 * interval * d(4 b^2)/db
+    assert gan.stats.collect()['Loss/r1']['mean'] == pytest.approx(4 * 0.3 ** 2)
+
+
+def test_both_in_one_pass_is_the_sum_of_both():
+    grads = {}
+    for phase in ('D', 'D_reg', 'D_both'):
+        gan, net = make(r1_interval=1)
+        gan.accumulate(phase, torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(1)), torch.zeros(2, 0), latents(), 1)
+        grads[phase] = net.b.grad.item()
+    assert grads['D_both'] == pytest.approx(grads['D'] + grads['D_reg'])
+    assert grads['D_reg'] != 0 != grads['D']
+
+
+def test_path_length_phase(monkeypatch):
+    gan, net = make()
+    monkeypatch.setattr(torch, 'randn_like', torch.ones_like)
+    gan.accumulate('G_reg', None, None, latents(4), 0.5)                  # takes images 0 and 2
+    # J^T y of each of 3 layers and 3 numbers: a * 4 pixels / 2 / 3 layers; its length over the 3 numbers
+    length = 0.5 * 4 / 2 / 3 * math.sqrt(3)
+    mean = loss.PL_DECAY * length
+    assert gan.pl_mean.item() == pytest.approx(mean)
+    assert net.a.grad.item() == pytest.approx(0.5 * 3 * 4 * 2 * (length - mean) * length / 0.5, rel=1e-5)
+    stats = gan.stats.collect()
+    assert stats['Loss/path_length']['num'] == 2 and stats['Loss/path_length']['mean'] == pytest.approx(length)
+
+
+def test_a_path_length_that_is_not_finite_leaves_the_running_mean(monkeypatch):
+    gan, net = make()
+    gan.pl_mean = torch.tensor(2.0)
+    monkeypatch.setattr(torch, 'randn_like', lambda images: torch.full_like(images, float('inf')))
+    gan.accumulate('G_reg', None, None, latents(), 1)
+    assert gan.pl_mean.item() == 2
+
+
+@pytest.mark.parametrize('style_mixing, share_of_z', [(0.9, (2 - 1) / 3), (0.4, 1.0)])
+def test_style_mixing_follows_its_chance(style_mixing, share_of_z):
+    gan, net = make(style_mixing=style_mixing)                             # chance 0.5; cutoff 1 + floor(0.6 * 2) = 2 of 3 layers
+    ws = gan._ws(latents(mix=True))
+    assert relative_error(ws.mean(1), latents().z * share_of_z) < 1e-6
+    assert net.mapped == [False, True]                                     # the mixed-in w leaves the average alone
+
+
+def test_parts_take_turns():
+    whole = latents(5, mix=True)
+    assert whole.part(1, 2).z[:, 0].tolist() == whole.z[[1, 3], 0].tolist()
+    assert whole.part(1, 2).z_mix.shape == (2, 3) and latents(5).part(1, 2).z_mix is None
