@@ -23,8 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dnnlib.util import UserError, atomic_path, fetch
-from training import config as config_module
-from training.config import Config
+from training.config import Config, from_json
 
 VERSION = 1
 NETWORKS = ('G', 'D', 'G_ema')
@@ -297,4 +296,4 @@ def stored_config(folder: Path) -> Config:
     path = folder / 'training_options.json'
     if not path.is_file():
         raise UserError(f'{folder} is not a run folder: it has no training_options.json')
-    return config_module.read(path)
+    return from_json(path.read_text(encoding='utf-8'), str(path))

@@ -8,7 +8,6 @@ import json
 import math
 import typing
 from dataclasses import dataclass
-from pathlib import Path
 
 from dnnlib.util import UserError, suggest
 
@@ -313,11 +312,6 @@ def from_json(text: str, where: str = 'training_options.json') -> Config:
     config = _from_tree(Config, tree, where)
     validate(config)
     return config
-
-
-def read(path: str | Path) -> Config:
-    """The configuration in a run folder's training_options.json."""
-    return from_json(Path(path).read_text(encoding='utf-8'), str(path))
 
 
 def _from_tree(cls, tree, where: str):

@@ -1,0 +1,252 @@
+"""Snapshots: what is written is read back, and every kind of damage gets one line."""
+
+import dataclasses
+import json
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dnnlib.util import UserError
+from tests.training.tiny import make_images, tiny_run
+from training import checkpoint
+from training.checkpoint import (
+    copy_matching,
+    find_latest_run,
+    find_latest_snapshot,
+    find_resumable,
+    load_networks,
+    load_pair,
+    network_path,
+    remove_old,
+    save_networks,
+    save_state,
+    set_aside_later,
+    snapshots,
+    state_path,
+    step_name,
+)
+from training.training_loop import Training
+
+
+@pytest.fixture(scope='module')
+def training(tmp_path_factory):
+    dataset, settings = tiny_run(make_images(tmp_path_factory.mktemp('data') / 'images', classes=2), use_labels=True)
+    result = Training(settings, dataset)
+    with torch.no_grad():
+        for i, network in enumerate((result.D, result.G_ema)):
+            next(network.parameters()).add_(i + 1.0)
+    return result
+
+
+@pytest.fixture
+def network(training, tmp_path):
+    path = network_path(tmp_path, 12_288)
+    save_state(state_path(path), {**training.state_dict(), 'images': 12_288})
+    save_networks(path, training.networks, training.settings, 12_288)
+    return path
+
+
+def rewrite(path, change=lambda header: None, tensors=lambda tensors: None):
+    """Changes a snapshot's header and tensors."""
+    with checkpoint.safe_open(path, framework='pt') as file:
+        header = json.loads(file.metadata()['header'])
+    values = load_file(path)
+    change(header)
+    tensors(values)
+    save_file(values, path, metadata={'header': json.dumps(header)})
+
+
+def message(call, *args, **kwargs):
+    with pytest.raises(UserError) as caught:
+        call(*args, **kwargs)
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+def test_names_sort_and_parse(tmp_path):
+    assert step_name(12_000) == '000012' and step_name(12_288) == '000012_288' and step_name(1_234_567_000) == '1234567'
+    counts = [0, 64, 999, 1000, 1001, 12_000, 12_288, 250_000]
+    names = [network_path(tmp_path, count).name for count in counts]
+    assert names == sorted(names)
+    others = ('network-best.safetensors', 'network-snapshot-1.safetensors', '.tmp-network-snapshot-000001.safetensors')
+    for name in (*reversed(names), *others):
+        (tmp_path / name).touch()
+    assert [path.name for path in snapshots(tmp_path)] == names
+    assert state_path(network_path(tmp_path, 12_288)).name == 'training-state-000012_288.pt'
+
+
+def test_networks_come_back(training, network):
+    loaded = load_networks(network)
+    assert list(loaded) == ['meta', 'G', 'D', 'G_ema']
+    for name, original in training.networks.items():
+        found = loaded[name].state_dict()
+        assert found.keys() == original.state_dict().keys()
+        assert all(torch.equal(found[key], value) for key, value in original.state_dict().items())
+        assert not loaded[name].training and not any(p.requires_grad for p in loaded[name].parameters())
+    assert type(loaded['G']) is type(training.G) and loaded['D'].init_kwargs == training.D.init_kwargs
+    meta, data = loaded['meta'], training.settings.data
+    assert (meta['cfg'], meta['kimg'], meta['images'], meta['version']) == ('tiny', 12.288, 12_288, 1)
+    assert meta['dataset'] == {'path': data.path, 'digest': data.digest, 'resolution': 16, 'channels': 3, 'label_dim': 2, 'classes': None}
+    assert meta['recipe']['loss'] == dataclasses.asdict(training.settings.loss)
+
+
+def test_only_some_networks(network):
+    assert list(load_networks(network, only=('G_ema',))) == ['meta', 'G_ema']
+    rewrite(network, lambda header: header['networks'].pop('D'))
+    assert message(load_networks, network, only=('D',)).endswith('holds G, G_ema, not D')
+
+
+@pytest.mark.parametrize('class_name', ['os.system', 'training.config.Config', 'training.networks.torch.nn.Linear', 'torch.nn.Linear',
+                                        'training.networks.normalize_2nd_moment', 'training.networks.nn', 'innr.generator.Generator', ''])
+def test_a_header_cannot_name_other_classes(network, class_name):
+    rewrite(network, lambda header: header['networks']['G'].update(class_name=class_name))
+    assert f'is a snapshot of another class, {class_name}' in message(load_networks, network)
+
+
+def test_a_class_of_a_module_that_is_not_there(network):
+    rewrite(network, lambda header: header['networks']['G'].update(class_name='inr.no_such.Generator'))
+    assert 'G is a inr.no_such.Generator, and this copy of the code has no inr' in message(load_networks, network)
+
+
+@pytest.mark.parametrize('change, expected', [
+    (lambda header: header.update(version=2), 'was written in format 2 and this version reads up to 1: update the code'),
+    (lambda header: header.pop('networks'), "the header is damaged, 'networks' is missing"),
+    (lambda header: header.pop('version'), 'the header is damaged'),
+    (lambda header: header['networks']['G'].pop('init_kwargs'), 'the header is damaged, the entry of G'),
+    (lambda header: header['networks']['G']['init_kwargs'].update(z_dims=3), 'training.networks.Generator cannot be built from its header'),
+    (lambda header: header['networks']['D']['init_kwargs'].update(channel_max=4), 'D.b16.fromrgb.weight has shape [8, 3, 1, 1], D'),
+])
+def test_damaged_headers(network, change, expected):
+    rewrite(network, change)
+    assert expected in message(load_networks, network)
+
+
+def test_missing_unexpected_and_changed_tensors(network):
+    rewrite(network, tensors=lambda tensors: tensors.pop('G.mapping.fc0.bias'))
+    assert 'the tensor G.mapping.fc0.bias is missing' in message(load_networks, network)
+    rewrite(network, lambda header: header['crc32'].update({'G.extra': checkpoint.checksum(torch.ones(1))}),
+            lambda tensors: tensors.update({'G.mapping.fc0.bias': torch.zeros(8), 'G.extra': torch.ones(1)}))
+    assert 'Generator has no extra (G)' in message(load_networks, network)
+    rewrite(network, tensors=lambda tensors: tensors.pop('G.extra') and tensors['D.b4.out.weight'].add_(1))
+    assert "the tensor 'D.b4.out.weight' is damaged (wrong checksum)" in message(load_networks, network)
+    assert 'G_ema' in load_networks(network, only=('G_ema',))
+
+
+def test_files_that_are_no_snapshots(network, tmp_path):
+    content = network.read_bytes()
+    bad = tmp_path / 'bad.safetensors'
+    for data, expected in (
+        (content[:5], 'not a safetensors file'), (b'hello, this is text', 'not a safetensors file'), (b'', 'not a safetensors file'),
+        (content[:3000], 'the header is damaged or cut off'), (content[:-1000], "cut off in the tensor 'G"),
+        (struct.pack('<Q', 8) + b'{"a": 1}', 'the header is damaged'),
+    ):
+        bad.write_bytes(data)
+        assert f'{bad}: {expected}' in message(load_networks, bad)
+    save_file({'a': torch.ones(1)}, bad)
+    assert 'but not a snapshot of this project' in message(load_networks, bad)
+    assert 'no such file' in message(load_networks, tmp_path / 'none.safetensors')
+    (tmp_path / 'old.pkl').write_bytes(pickle.dumps({}))
+    assert 'pickles of stylegan2-ada-pytorch and INR-GAN are not read by this version' in message(load_networks, tmp_path / 'old.pkl')
+
+
+def test_pair_comes_back(training, network):
+    fresh = Training(training.settings, training.dataset)
+    state = load_pair(network, fresh.networks)
+    assert state['images'] == 12_288
+    assert torch.equal(next(fresh.D.parameters()), next(training.D.parameters()))
+
+
+def test_broken_pairs(training, network):
+    networks = training.networks
+    save_state(state_path(network), {'images': 5})
+    assert 'is of another step than network-snapshot-000012_288.safetensors' in message(load_pair, network, networks)
+    state_path(network).write_bytes(b'junk')
+    assert 'training-state-000012_288.pt is damaged' in message(load_pair, network, networks)
+    state_path(network).write_bytes(pickle.dumps(os.getcwd))                # code is not run
+    assert 'training-state-000012_288.pt is damaged' in message(load_pair, network, networks)
+    state_path(network).unlink()
+    assert f'start anew with --init-from={network}' in message(load_pair, network, networks)
+
+
+def pair(folder, images, state=True, mtime=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = network_path(folder, images)
+    path.touch()
+    if state:
+        state_path(path).touch()
+    if mtime:
+        os.utime(path, (mtime, mtime))
+    return path
+
+
+def test_latest(tmp_path):
+    runs = tmp_path / 'runs'
+    assert find_latest_snapshot(runs) is None
+    assert 'no run in' in message(find_latest_run, runs)
+    newest = pair(runs / '00000-a', 2000, mtime=2_000_000_000)
+    pair(runs / '00001-b', 9000, mtime=1_900_000_000)
+    pair(runs / '00001-b' / 'superseded', 99_000, mtime=2_100_000_000)
+    assert find_latest_snapshot(runs) == newest
+    for name, time in (('00000-a', 1_800_000_000), ('00001-b', 1_950_000_000)):
+        options = runs / name / 'training_options.json'
+        options.touch()
+        os.utime(options, (time, time))
+    assert find_latest_run(runs) == runs / '00000-a'
+    os.utime(runs / '00001-b' / 'training_options.json', (2_050_000_000, 2_050_000_000))   # started later, no snapshot yet
+    assert find_latest_run(runs) == runs / '00001-b'
+
+
+def test_half_a_pair_is_never_resumed(tmp_path):
+    assert find_resumable(tmp_path) is None
+    whole = pair(tmp_path, 1000)
+    pair(tmp_path, 2000, state=False)
+    state_path(network_path(tmp_path, 3000)).touch()
+    assert find_resumable(tmp_path) == whole
+
+
+def test_old_pairs_go(tmp_path):
+    for images in (1000, 2000, 3000):
+        pair(tmp_path, images)
+    (tmp_path / 'network-best.safetensors').touch()
+    remove_old(tmp_path, 0)
+    assert len(snapshots(tmp_path)) == 3
+    remove_old(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'network-best.safetensors', 'network-snapshot-000002.safetensors', 'network-snapshot-000003.safetensors',
+        'training-state-000002.pt', 'training-state-000003.pt']
+
+
+def test_later_pairs_are_set_aside(tmp_path):
+    kept, *_ = [pair(tmp_path, images) for images in (1000, 2000, 3000)]
+    assert set_aside_later(tmp_path, kept) == ['network-snapshot-000002.safetensors', 'network-snapshot-000003.safetensors']
+    assert snapshots(tmp_path) == [kept] and len(snapshots(tmp_path / 'superseded')) == 2
+    assert state_path(snapshots(tmp_path / 'superseded')[0]).is_file()
+    assert set_aside_later(tmp_path, None) == [kept.name] and snapshots(tmp_path) == []
+
+
+def test_weights_that_fit_are_copied(training, network):
+    dataset, settings = training.dataset, training.settings
+    wider = dataclasses.replace(settings, discriminator=dataclasses.replace(settings.discriminator, channel_max=4))
+    fresh = Training(wider, dataset)
+    lines = copy_matching(network, fresh.networks)
+    assert torch.equal(next(fresh.G_ema.parameters()), next(training.G_ema.parameters()))
+    sizes = [value.numel() for value in training.G.state_dict().values()]
+    assert lines[0] == f'G: {len(sizes)} of {len(sizes)} tensors ({sum(sizes):,} numbers) from {network}'
+    assert 'D: ' in lines[1] and 'as initialized: b16.fromrgb.weight' in lines[1]
+    rewrite(network, lambda header: header.update(crc32={}), lambda tensors: tensors.clear() or tensors.update(x=torch.ones(1)))
+    assert 'no tensor has a name and shape of the networks to train' in message(copy_matching, network, fresh.networks)
+
+
+def test_a_full_disk_names_the_file(training, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise checkpoint.SafetensorError('I/O error: No space left on device (os error 28)')
+
+    monkeypatch.setattr(checkpoint, 'save_file', full)
+    with pytest.raises(OSError) as caught:
+        save_networks(tmp_path / 'a.safetensors', training.networks, training.settings, 0)
+    assert caught.value.errno == 28 and caught.value.filename == str(tmp_path / 'a.safetensors')
+    assert list(tmp_path.iterdir()) == []

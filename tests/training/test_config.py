@@ -1,0 +1,152 @@
+"""From a preset's row and options to the configuration, and back from JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from dnnlib.util import UserError
+from tests.training.tiny import ROW
+from training import config
+from training.config import DataConfig, OptimizerConfig, at_resolution, build, from_json, override, to_json
+from training.summary import describe
+
+
+def data(resolution=64, **changed):
+    return DataConfig(**{'path': 'a.zip', 'digest': 'd', 'resolution': resolution, 'channels': 3, 'images': 10, 'label_dim': 0,
+                         'classes': None, 'mirror': False, 'subset': None, **changed})
+
+
+def test_resolution_rule():
+    rule = {16: 'a', 256: 'b', 1024: 'c'}
+    assert [at_resolution(rule, res) for res in (16, 128, 256, 512, 1024)] == ['a', 'a', 'b', 'b', 'c']
+    assert at_resolution({'trunk': 1}, 64) == {'trunk': 1} and at_resolution({}, 64) == {} and at_resolution(5, 64) == 5
+    with pytest.raises(UserError, match='resolution 16 is below the lowest that this preset has a rule for, 32'):
+        at_resolution({32: 1}, 16)
+
+
+def test_rules_and_automatic_values():
+    row = {**ROW, 'batch': {16: 64, 256: 32}, 'gamma': 'auto', 'ema_kimg': 'auto', 'g_lr': {16: {'a': 1e-3, 'b': 1e-5}}}
+    settings = build('x', row, data(256))
+    assert settings.run.batch == 32 and settings.run.batch_gpu == 32
+    assert settings.loss.gamma == pytest.approx(0.0002 * 256 ** 2 / 32)
+    assert settings.ema.kimg == 10
+    assert settings.optimizers.G.lr == {'a': 1e-3, 'b': 1e-5}
+    smaller = build('x', row, data(256), batch=8)
+    assert smaller.loss.gamma == pytest.approx(0.0002 * 256 ** 2 / 8) and smaller.ema.kimg == 2.5 and smaller.run.batch_gpu == 8
+
+
+def test_options_replace_the_preset_and_none_does_not():
+    settings = build('x', ROW, data(), gamma=7.5, kimg=None, seed=3, batch_gpu=2, keep_last=0)
+    assert (settings.loss.gamma, settings.run.kimg, settings.run.seed, settings.run.batch_gpu, settings.run.keep_last) == (7.5, 1, 3, 2, 0)
+    assert build('x', ROW, data(), gamma=0).loss.gamma == 0
+
+
+def test_one_rate_for_all_keeps_the_ratio_of_groups():
+    settings = build('x', {**ROW, 'g_lr': {'trunk': 1e-5, 'rest': 5e-4}}, data(), lr=1e-3)
+    assert settings.optimizers.G.lr == pytest.approx({'trunk': 2e-5, 'rest': 1e-3}) and settings.optimizers.D.lr == 1e-3
+
+
+def test_lazy_regularization_scales_rates_and_betas():
+    scaled = OptimizerConfig(0.0025, (0.0, 0.99), 1e-8).scaled(4)
+    assert scaled.lr == pytest.approx(0.002) and scaled.betas == pytest.approx((0, 0.99 ** 0.8))
+    grouped, share = OptimizerConfig({'a': 1.0}, (0.5, 0.9), 1e-8).scaled(16), 16 / 17
+    assert grouped == OptimizerConfig({'a': share}, (0.5 ** share, 0.9 ** share), 1e-8)
+    assert OptimizerConfig(0.0025, (0.0, 0.99), 1e-8).scaled(1) == OptimizerConfig(0.0025, (0.0, 0.99), 1e-8)
+
+
+def test_effective_recipe_is_what_is_printed():
+    text = describe(build('x', {**ROW, 'pl_weight': 0, 'g_reg_interval': 4}, data(), lr=0.0025))
+    assert 'G optimizer: Adam, lr 0.002, betas 0 0.99199' in text and 'scaled for a penalty interval of 4' in text
+    assert 'R1 gamma 0.5 every 3 steps, weighted by 3; path length off' in text
+    assert 'batch:       4: 1 process(es), 1 pass(es) of 4' in text
+
+
+@pytest.mark.parametrize('batch, batch_gpu, world, at_once, group', [
+    (16, 16, 1, 16, 4), (16, 5, 1, 4, 4), (16, 16, 2, 8, 4), (16, 2, 1, 2, 2), (6, 6, 1, 6, 3), (3, 3, 1, 3, 3), (7, 7, 1, 7, 1),
+])
+def test_passes_and_groups_divide_the_batch(batch, batch_gpu, world, at_once, group):
+    settings = build('x', {**ROW, 'mbstd_group': 4}, data(), batch=batch, batch_gpu=batch_gpu)
+    assert settings.images_at_once(world) == at_once and settings.mbstd_group(world) == group
+    assert settings.discriminator_kwargs(world)['epilogue_kwargs'] == {'mbstd_group_size': group}
+
+
+def test_constructor_arguments():
+    row = {**ROW, 'g_fp16_res': 2, 'd_fp16_res': 3, 'conv_clamp': 256, 'synthesis': {'fmm_rank': 10, 'extra_layers': {128: 1}}}
+    settings = build('x', row, data(label_dim=5), device='cuda')
+    assert settings.run.precision == 'fp16'
+    assert settings.generator_kwargs() == dict(
+        z_dim=8, c_dim=5, w_dim=8, img_resolution=64, img_channels=3, mapping_kwargs={'num_layers': 2}, synthesis_kwargs={
+            'channel_base': 128, 'channel_max': 8, 'num_fp16_res': 2, 'conv_clamp': 256, 'fmm_rank': 10, 'extra_layers': {'128': 1}})
+    assert settings.discriminator_kwargs(1)['num_fp16_res'] == 3 and settings.discriminator_kwargs(1)['conv_clamp'] == 256
+    plain = build('x', row, data(), device='cpu')
+    assert plain.run.precision == 'fp32' and plain.generator_kwargs()['synthesis_kwargs']['num_fp16_res'] == 0
+    assert plain.discriminator_kwargs(1)['conv_clamp'] is None
+    wide = build('x', row, data(), device='cuda', precision='bf16')
+    assert wide.discriminator_kwargs(1)['block_kwargs'] == {'half_dtype': 'bfloat16'}
+    assert wide.generator_kwargs()['synthesis_kwargs']['half_dtype'] == 'bfloat16'
+
+
+def test_json_returns_the_same():
+    settings = build('x', {**ROW, 'g_lr': {'a': 1e-3}, 'synthesis': {'squash': 'demod', 'features': {64: {'log': 3}}}},
+                     data(classes=['cat', 'dog'], label_dim=2), subset=None)
+    assert from_json(to_json(settings)) == settings
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda tree: tree['run'].update(batchh=3), "run: 'batchh' is not known. Did you mean 'batch'?"),
+    (lambda tree: tree['run'].pop('seed'), "run: 'seed' is missing"),
+    (lambda tree: tree['run'].update(batch='many'), "batch is 'many'; int is needed"),
+    (lambda tree: tree.update(loss=3), 'an object with gamma, r1_interval'),
+    (lambda tree: tree['loss'].update(gamma=-1), '--gamma=-1'),
+])
+def test_a_changed_file_is_told(change, message):
+    tree = json.loads(to_json(build('x', ROW, data())))
+    change(tree)
+    with pytest.raises(UserError) as caught:
+        from_json(json.dumps(tree))
+    assert message in str(caught.value)
+
+
+def test_misspelt_and_missing_keys_of_a_row():
+    row = dict(ROW)
+    row['gama'] = row.pop('gamma')
+    with pytest.raises(UserError, match="preset 'x': 'gama' is not known. Did you mean 'gamma'?"):
+        build('x', row, data())
+    row.pop('gama')
+    with pytest.raises(UserError, match="preset 'x': 'gamma' is missing"):
+        build('x', row, data())
+    with pytest.raises(UserError, match="'workerz' is not known. Did you mean 'workers'?"):
+        build('x', ROW, data(), workerz=2)
+    with pytest.raises(UserError, match='is not JSON'):
+        from_json('{')
+
+
+@pytest.mark.parametrize('changed, message', [
+    ({'kimg': 0}, '--kimg=0'), ({'batch': 0}, '--batch=0'), ({'batch_gpu': 0}, '--batch-gpu=0'), ({'seed': -1}, '--seed=-1'),
+    ({'tick': 0}, '--tick=0'), ({'snap': 0}, '--snap=0'), ({'workers': -1}, '--workers=-1'), ({'lr': 0.0}, 'learning rates'),
+    ({'gamma': -1.0}, '--gamma=-1.0'), ({'precision': 'fp8'}, "precision 'fp8': choose one of auto, fp32"),
+])
+def test_values_out_of_range(changed, message):
+    with pytest.raises(UserError) as caught:
+        build('x', ROW, data(), **changed)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize('resolution', [8, 48, 2048])
+def test_resolutions_that_cannot_be_trained(resolution):
+    with pytest.raises(UserError, match=rf'holds {resolution}x{resolution} images; training takes 16, 32, .*1024: python dataset_tool.py'):
+        build('x', ROW, data(resolution))
+
+
+def test_only_some_options_may_change_later():
+    settings = build('x', ROW, data())
+    assert override(settings, kimg=9.5, gamma=None) == dataclasses.replace(settings, run=dataclasses.replace(settings.run, kimg=9.5))
+    with pytest.raises(UserError, match="'batch' is not known"):
+        override(settings, batch=8)
+
+
+def test_batch_is_dealt_out_evenly():
+    with pytest.raises(UserError, match='--batch=4 cannot be split over 3 processes: give a multiple of 3'):
+        config.check_processes(build('x', ROW, data()), 3)
+    config.check_processes(build('x', ROW, data()), 2)

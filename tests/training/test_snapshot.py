@@ -1,0 +1,105 @@
+"""Grids, the log and run folders."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dnnlib.util import UserError
+from tests.training.tiny import make_images
+from training.dataset import ImageDataset
+from training.snapshot import RunLog, cut_stats, grid_image, grid_items, grid_size, new_run_folder, save_grid, to_uint8
+
+
+def test_grid_fits_a_screen():
+    assert grid_size(64) == (16, 9) and grid_size(256) == (7, 4) and grid_size(1024) == (6, 4) and grid_size(128) == (15, 8)
+
+
+def test_pixels_from_minus_one_to_one():
+    images = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).view(1, 1, 1, 5)
+    assert to_uint8(images)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def test_grid_goes_row_by_row(tmp_path):
+    images = np.zeros([6, 2, 2, 3], np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None, None] * 10
+    images[:, :, 1] += 1                                                     # the right half of each
+    grid = np.asarray(grid_image(images, columns=3))
+    assert grid.shape == (4, 6, 3)
+    assert grid[::2, :, 0].tolist() == [[0, 1, 10, 11, 20, 21], [30, 31, 40, 41, 50, 51]]
+    save_grid(tmp_path / 'a.png', images[..., :1], 2)
+    saved = Image.open(tmp_path / 'a.png')
+    assert saved.mode == 'L' and np.asarray(saved)[0].tolist() == [0, 1, 10, 11]
+    assert [path.name for path in tmp_path.iterdir()] == ['a.png']
+
+
+def test_rows_hold_one_class_each(tmp_path):
+    with ImageDataset(make_images(tmp_path / 'a', count=9, classes=3), use_labels=True) as dataset:
+        items = grid_items(dataset, 16, 4, seed=0)
+        assert [[i % 3 for i in items[row * 4:row * 4 + 4]] for row in range(4)] == [[0] * 4, [1] * 4, [2] * 4, [0] * 4]
+        assert len(set(items[:4])) == 3                                      # all three of the class, then the first again
+    with ImageDataset(tmp_path / 'a') as dataset:
+        assert sorted(grid_items(dataset, 9, 3, seed=0)) == list(range(9))
+        assert grid_items(dataset, 9, 3, seed=0) == grid_items(dataset, 9, 3, seed=0) != grid_items(dataset, 9, 3, seed=1)
+
+
+def test_log_and_stats(tmp_path, capsys):
+    log = RunLog(tmp_path)
+    log.say('first')
+    log.stats(32, {'Loss/G': 0.5})
+    log.stats(64, {'Loss/G': 0.25})
+    log.progress(32, 64, 0)                                                  # stdout is no terminal: no bar
+    log.close()
+    assert (tmp_path / 'log.txt').read_text() == capsys.readouterr().out == 'first\n'
+    again = RunLog(tmp_path, images=32, quiet=True)
+    again.say('second')
+    again.stats(64, {'Loss/G': 0.125})
+    again.close()
+    assert capsys.readouterr().out == '' and (tmp_path / 'log.txt').read_text() == 'first\nsecond\n'
+    lines = [json.loads(line) for line in (tmp_path / 'stats.jsonl').read_text().splitlines()]
+    assert [(line['images'], line['Loss/G']) for line in lines] == [(32, 0.5), (64, 0.125)]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars('Loss/G')] == [(32, 0.5), (64, 0.125)]
+
+
+def test_unfinished_line_is_cut(tmp_path):
+    path = tmp_path / 'stats.jsonl'
+    path.write_text('{"images": 8}\n{"images": 16}\n{"imag')
+    cut_stats(path, 8)
+    assert path.read_text() == '{"images": 8}\n'
+    cut_stats(tmp_path / 'none.jsonl', 8)
+    assert not (tmp_path / 'none.jsonl').exists()
+
+
+def test_log_without_a_folder_writes_nothing(capsys):
+    log = RunLog(None, quiet=True)
+    log.say('nothing')
+    log.stats(1, {'a': 1})
+    log.close()
+    assert capsys.readouterr().out == ''
+
+
+def test_bar_moves_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr('sys.stdout.isatty', lambda: True, raising=False)
+    log = RunLog(None)
+    log.progress(64, 128, start=32)
+    log.progress(96, 128, start=32)
+    assert log._bar.n == 96 and log._bar.total == 128
+    log.close()
+
+
+def test_run_folders_are_numbered(tmp_path):
+    runs = tmp_path / 'a' / 'runs'
+    assert new_run_folder(runs, 'demo-inr').name == '00000-demo-inr'
+    assert new_run_folder(runs, 'demo-inr').name == '00001-demo-inr'
+    (runs / '00041').mkdir()
+    (runs / 'other').mkdir()
+    assert new_run_folder(runs, 'x').name == '00042-x'
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='file is not a folder: choose another --outdir'):
+        new_run_folder(tmp_path / 'file', 'x')
+    with pytest.raises(UserError, match='is not a folder: choose another --outdir'):
+        new_run_folder(tmp_path / 'file' / 'below', 'x')
