@@ -36,7 +36,7 @@ def bytes_per_point(synthesis, refine=DEFAULT_REFINEMENT):
 
 @torch.no_grad()
 def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, force_fp32=False):
-    """Draw a picture from top to bottom in bands of rows, each within `max_bytes` of working memory (at least one row).
+    """Draw a picture from top to bottom in bands of rows, each within `max_bytes` of working memory; a row that is too long goes in parts.
 
     G: generator of this package; ws: [N, num_ws, w_dim]
     height, width, window: the whole picture, see grid.py
@@ -51,25 +51,24 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
     if tile is not None:
         points = _tile_of(points, tile, height, width)
     rows, columns = len(points.v), len(points.u)
-    row_bytes = bytes_per_point(synthesis, refine) * columns * len(ws)
-    step = max(1, min(rows, int(max_bytes // row_bytes)))
-    if not synthesis.pointwise:
-        if tile is not None:
-            raise CannotTile('this model draws no tiles: its pixels depend on each other; ask for the whole picture')
-        if rows * row_bytes > WHOLE_BYTES:
-            raise CannotTile(
-                f'{width}x{height} of this model needs about {rows * row_bytes / 2**30:.0f} GiB at once, since its pixels depend on each '
-                f'other; ask for at most {WHOLE_BYTES // (row_bytes // columns) / 1e6:.0f} megapixels'
-            )
-        step = rows
+    point_bytes = bytes_per_point(synthesis, refine) * len(ws)
+    if synthesis.pointwise:
+        step = max(1, min(rows, int(max_bytes // (point_bytes * columns))))
+        width_step = max(1, min(columns, int(max_bytes // point_bytes)))
+    else:
+        _check_whole(tile, rows * columns, point_bytes)
+        step, width_step = rows, columns
     trained = (height, width) == (synthesis.img_resolution,) * 2 and tuple(window) == grid.WHOLE and tile is None
+    if trained and step == rows:
+        yield 0, synthesis.draw(ws, grid.training_points(synthesis.grids, synthesis.convention, ws.device), force_fp32)
+        return
     for top in range(0, rows, step):
-        if trained and step == rows:
-            levels = grid.training_points(synthesis.grids, synthesis.convention, ws.device)
-        else:
-            band = points.tile(top, 0, min(step, rows - top), columns)
-            levels = grid.plan(band, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.bilinear)
-        yield top, synthesis.draw(ws, levels, force_fp32)
+        parts = []
+        for left in range(0, columns, width_step):
+            part = points.tile(top, left, min(step, rows - top), min(width_step, columns - left))
+            levels = grid.plan(part, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.bilinear)
+            parts.append(synthesis.draw(ws, levels, force_fp32))
+        yield top, parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
 
 
 def render(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, force_fp32=False):
@@ -84,3 +83,14 @@ def _tile_of(points, tile, height, width):
     if rows < 1 or columns < 1 or not inside:
         raise ValueError(f'tile {tuple(tile)} (top, left, height, width) is empty or reaches outside the {width}x{height} picture')
     return points.tile(top, left, rows, columns)
+
+
+def _check_whole(tile, points, point_bytes):
+    """Raises CannotTile if a model that must be drawn whole is asked for a tile or for more than it may take."""
+    if tile is not None:
+        raise CannotTile('this model draws no tiles: its pixels depend on each other; ask for the whole picture')
+    if points * point_bytes > WHOLE_BYTES:
+        raise CannotTile(
+            f'this model needs about {points * point_bytes / 2**30:.0f} GiB at once, since its pixels depend on each other; '
+            f'ask for at most {WHOLE_BYTES / point_bytes / 1e6:.1f} megapixels'
+        )
