@@ -1,4 +1,4 @@
-"""Which refinement draws larger pictures best? Two measures of a trained checkpoint, for each way of inr.grid.REFINEMENTS:
+"""Which refinement draws larger pictures best? Two measures of a trained checkpoint, for each way of inr.refinement.REFINEMENTS:
 
 return     PSNR in dB of a picture 4x as large, averaged down, against the picture of the trained size (how well it stays the same picture)
 steepness  mean step between neighbouring pixels of the 4x picture across the borders of cells of the next coarser grid, over the mean step
@@ -48,7 +48,7 @@ def main(network, num, json_file):
     import numpy as np
     import torch
 
-    from inr.grid import REFINEMENTS
+    from inr.refinement import REFINEMENTS
     from training.checkpoint import load_networks
 
     G = load_networks(network, only=('G_ema',))['G_ema']

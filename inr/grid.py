@@ -15,8 +15,6 @@ import numpy as np
 import torch
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-REFINEMENTS = ('last', 'all', 'smooth')
-_SNAP = 1e-9  # a position this close to a cell border lies on it: rounding must not decide the cell
 
 
 @dataclass(frozen=True)
@@ -117,100 +115,3 @@ def training_points(grids, convention=GENERATOR_B, device=None):
         x, y = convention.coordinates(index / resolution, (index + shift) / resolution)
         levels.append(Points(x, y, doubled=bool(levels)))
     return levels
-
-
-def plan(points, grids, refine='last', convention=GENERATOR_B, device=None, aligned=False):
-    """Points of every grid that drawing the lattice `points` needs, coarse to fine.
-
-    points: Lattice to draw
-    grids: resolutions of the trained grids, coarse to fine, each a multiple of the one before
-    refine: 'last': the finest grid is sampled at `points`, coarser ones at those trained points whose cells are hit (paper, Fig. 14);
-        'smooth': the same, but the finest grid reads the features below as a continuous function, linear between trained points;
-        'all': every grid is refined by the factor by which the finest one is
-    aligned: every grid reads the one below bilinearly, the corners of both aligned (models with bilinear upsampling); refine is ignored
-    Whatever the refinement, the trained size and window give the trained points and what they read in training.
-    Returns a list of Points, one a grid.
-    """
-    if refine not in REFINEMENTS:
-        raise ValueError(f"unknown refinement '{refine}'; choose one of {', '.join(REFINEMENTS)}")
-    refine = 'aligned' if aligned else refine
-    axes_u = _plan_axis(points.u, points.density[0], grids, refine, False)
-    axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner)
-    levels = []
-    for resolution, (u, u_below, u_cells), (v, v_below, v_cells) in zip(grids, axes_u, axes_v, strict=True):
-        x, y = (torch.as_tensor(t, dtype=torch.float32, device=device) for t in convention.coordinates(u, v))
-        doubled = _is_doubling(u_below) and _is_doubling(v_below)
-        whole = _is_identity(u_cells, resolution) and _is_identity(v_cells, resolution)
-        below = None if u_below is None or doubled else (_to_torch(v_below, device), _to_torch(u_below, device))
-        cells = None if whole else (_to_torch(v_cells, device), _to_torch(u_cells, device))
-        levels.append(Points(x, y, below, doubled, cells))
-    return levels
-
-
-def _plan_axis(position, density, grids, refine, lower_corner):
-    """One axis of `plan`: for each grid, coarse to fine, (positions, read of the grid below or None, read of its own cells)."""
-    shift = 1 if lower_corner else 0
-    axis = []
-    for level in reversed(range(len(grids))):
-        resolution = grids[level]
-        index, frac = _trained_index(position, resolution, shift)
-        lo, hi = (np.clip(i, 0, resolution - 1) for i in (index, index + 1))
-        cells = (lo, hi, frac)
-        if level == 0:
-            axis.append((position, None, cells))
-            break
-        coarser = grids[level - 1]
-        if refine == 'aligned':
-            read, frac = _trained_index((index + frac.astype(np.float64)) * (coarser - 1) / (resolution - 1) / coarser, coarser, 0)
-            needed, lo, hi = _needed(read, read + (frac > 0))
-        elif refine == 'smooth' and level == len(grids) - 1 and frac.any():
-            ratio = resolution // coarser
-            needed, lo, hi = _needed(index // ratio, (index + (frac > 0)) // ratio)
-        else:
-            coarser = coarser * density / grids[-1] if refine == 'all' else coarser
-            needed, lo, hi = _needed(_cell(position, coarser, lower_corner))
-            frac = None
-        axis.append((position, (lo, hi, frac), cells))
-        position = (needed + shift) / coarser
-    return axis[::-1]
-
-
-def _needed(*indices):
-    """Sorted distinct indices and, for each array given (the second may be missing), where its entries stand among them."""
-    needed, inverse = np.unique(np.stack(indices), return_inverse=True)
-    lo, *hi = inverse.reshape(len(indices), -1)
-    return needed, lo, hi[0] if hi else None
-
-
-def _snapped(t):
-    nearest = np.rint(t)
-    return np.where(np.abs(t - nearest) <= _SNAP * np.maximum(1, np.abs(t)), nearest, t)
-
-
-def _trained_index(position, resolution, shift):
-    """Index of the last trained point at or before each position, unbounded, and the fraction of the way to the next one."""
-    t = _snapped(position * resolution) - shift
-    index = np.floor(t)
-    return index.astype(np.int64), (t - index).astype(np.float32)
-
-
-def _cell(position, resolution, lower_corner):
-    """Cell of each position: the one whose sampled corner a position on a border belongs to."""
-    t = _snapped(position * resolution)
-    return (np.ceil(t) - 1 if lower_corner else np.floor(t)).astype(np.int64)
-
-
-def _is_doubling(read):
-    return read is not None and read[1] is None and len(read[0]) % 2 == 0 and np.array_equal(read[0], np.arange(len(read[0])) // 2)
-
-
-def _is_identity(read, resolution):
-    lo, _, frac = read
-    return not frac.any() and np.array_equal(lo, np.arange(resolution))
-
-
-def _to_torch(read, device):
-    lo, hi, frac = read
-    if frac is None or not frac.any():
-        return AxisRead(torch.as_tensor(lo, device=device))
-    return AxisRead(*(torch.as_tensor(a, device=device) for a in (lo, hi, frac)))

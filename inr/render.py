@@ -8,7 +8,7 @@ Legend: N images, H and W rows and columns of the whole picture.
 
 import torch
 
-from inr import grid
+from inr import grid, refinement
 
 DEFAULT_REFINEMENT = 'last'
 BAND_BYTES = 256 * 2**20  # working memory of one band
@@ -40,7 +40,7 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
 
     G: generator of this package; ws: [N, num_ws, w_dim]
     height, width, window: the whole picture, see grid.py
-    refine: see grid.plan; None for DEFAULT_REFINEMENT
+    refine: see refinement.plan; None for DEFAULT_REFINEMENT
     tile: (top, left, height, width) in pixels of the whole picture, to draw that part alone; None for all of it
     Yields (row, image [N, img_channels, h, w]); row counts from the top of what is drawn.
     Raises ValueError for a size, window or tile without area or outside the picture, CannotTile for a tile of a model that cannot.
@@ -66,7 +66,7 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
         parts = []
         for left in range(0, columns, width_step):
             part = points.tile(top, left, min(step, rows - top), min(width_step, columns - left))
-            levels = grid.plan(part, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.bilinear)
+            levels = refinement.plan(part, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.bilinear)
             parts.append(synthesis.draw(ws, levels, force_fp32))
         yield top, parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
 

@@ -132,7 +132,7 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """w -> image. `forward` draws the trained grid; `draw` draws any points (grid.plan says which; render.py is the way for users).
+    """w -> image. `forward` draws the trained grid; `draw` draws any points (refinement.plan says which; render.py is the way for users).
 
     blocks: list of BlockSpec, coarse to fine
     """

@@ -89,9 +89,9 @@ def test_inr_is_drawn_at_the_size_and_window_asked_for(tmp_path, monkeypatch):
 
 def test_refinements_are_the_renderers(tmp_path):
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr(resolution=64))
-    from inr import grid
+    from inr import refinement
 
-    assert generate.REFINEMENTS == grid.REFINEMENTS
+    assert generate.REFINEMENTS == refinement.REFINEMENTS
     for refine in generate.REFINEMENTS:
         args = [f'--network={network}', '--seeds=0', '--res=150', f'--refine={refine}', f'--outdir={tmp_path}/{refine}']
         assert call(generate.main, *args)[0] == 0

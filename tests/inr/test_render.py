@@ -5,7 +5,7 @@ import torch
 
 from inr import render
 from inr.generator import Generator, from_inr_gan
-from inr.grid import REFINEMENTS
+from inr.refinement import REFINEMENTS
 from tests.inr.test_generator import load_public
 
 WINDOW = (-0.3, -0.2, 1.4, 1.1)
@@ -109,12 +109,12 @@ def test_models_whose_pixels_depend_on_each_other_refuse_tiles():
 
 def test_aligned_bilinear_reads_agree_with_the_layer_they_replace():
     """A window of the trained size that is the whole but for its name goes through reads instead of interpolate."""
-    from inr import grid
+    from inr import grid, refinement
 
     stored, state, config = load_public('inr_gan_bil_64')
     G = from_inr_gan(config, state).eval()
     ws = torch.from_numpy(stored['ws'])
-    levels = grid.plan(grid.lattice(64, 64), G.synthesis.grids, aligned=True)
+    levels = refinement.plan(grid.lattice(64, 64), G.synthesis.grids, aligned=True)
     assert levels[1].below[0].frac is not None
     assert (G.synthesis.draw(ws, levels) - G.synthesis(ws)).abs().max() < 1e-4
 
