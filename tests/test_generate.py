@@ -106,7 +106,7 @@ def test_a_model_that_cannot_be_tiled_is_drawn_whole_while_it_fits(tmp_path, mon
     assert call(generate.main, f'--network={network}', '--seeds=0', '--res=40', f'--outdir={tmp_path}')[0] == 0
     assert pixels(tmp_path / 'seed0000.png').shape == (40, 40, 3)
     monkeypatch.setattr(render, 'WHOLE_BYTES', 1000)
-    assert '--res=40x40: 40x40 of this model needs about' in mistake(generate.main, f'--network={network}', '--seeds=0', '--res=40')
+    assert '--res=40x40: this model needs about' in mistake(generate.main, f'--network={network}', '--seeds=0', '--res=40')
 
 
 def test_stylegan2_is_resized_and_says_so(tmp_path):
