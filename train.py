@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
-from dnnlib.util import UserError
+from dnnlib.util import UserError, fetch
 from training.config import PRECISIONS, Config, DataConfig, build, check_processes, override
 from training.presets import PRESETS
 
@@ -64,7 +64,7 @@ def main(**options) -> int:
     python train.py --cfg=inr --data=ffhq.zip
     """
     from torch_utils import distributed
-    from training import snapshot, summary, training_loop
+    from training import checkpoint, snapshot, summary, training_loop
     from training.dataset import quick_check
 
     if options['resume'] and options['init_from']:
@@ -76,6 +76,8 @@ def main(**options) -> int:
             if options[name] is None:
                 raise UserError(f'--{name} is missing: --cfg=NAME --data=PATH starts a run, --resume=latest goes on with one')
         quick_check(options['data'], use_labels=bool(options['cond']))
+        if options['init_from']:
+            checkpoint.read_header(fetch(options['init_from']))
         dataset, settings = new_run(options, kind)
     else:
         dataset, settings = same_data(options, settings)
@@ -83,8 +85,8 @@ def main(**options) -> int:
     if options['dry_run']:
         distributed.print0(summary.describe(settings, distributed.world_size()) + '\n' + summary.costs(settings, distributed.world_size()))
         return 0
-    if network is not None and reached(network) >= settings.run.kimg * 1000:
-        distributed.print0(f'{folder} is at {reached(network) / 1000:g} of {settings.run.kimg:g} kimg already: --kimg=N makes it longer')
+    if network is not None and (kimg := checkpoint.read_header(network)['kimg']) >= settings.run.kimg:
+        distributed.print0(f'{folder} is at {kimg:g} of {settings.run.kimg:g} kimg already: --kimg=N makes it longer')
         return 0
 
     device = distributed.init(kind)
@@ -174,13 +176,6 @@ def same_data(options: dict, settings: Config):
         raise UserError(f'{path} is not what this run was trained on (digest {dataset.digest[:12]}, it was {data.digest[:12]}): '
                         'give that data with --data, or start a new run with --init-from')
     return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=str(path)))
-
-
-def reached(network: Path) -> int:
-    """Images that the network of a snapshot has seen."""
-    from training.checkpoint import read_header
-
-    return read_header(network)['images']
 
 
 if __name__ == '__main__':

@@ -180,18 +180,23 @@ def batches(dataset: ImageDataset, settings: Config, images: int, pin: bool) -> 
     rank, world = distributed.rank(), distributed.world_size()
     sampler = InfiniteSampler(len(dataset), settings.run.seed, rank, world, start=images)
     loader = torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,
-                                         num_workers=settings.run.workers, worker_init_fn=_ignore_interrupt)
+                                         num_workers=settings.run.workers, worker_init_fn=_ignore_signals)
+    iterator = iter(loader)
     try:
-        yield from loader
-    except RuntimeError as err:
-        if 'DataLoader worker' not in str(err):
-            raise
-        raise UserError(f'a process that loads data ended ({" ".join(str(err).split())}): lower --workers') from err
+        while True:
+            yield next(iterator)
+    except Exception as err:
+        problem = err.with_traceback(None)
+    del iterator  # ends the processes; frames of a traceback that hold it would keep them, deaf as they are, past the end of this one
+    if 'DataLoader worker' in str(problem):
+        problem = UserError(f'a process that loads data ended ({" ".join(str(problem).split())}): lower --workers')
+    raise problem
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Leaves it to the main process to answer Ctrl-C, which a terminal sends to all."""
+def _ignore_signals(worker: int) -> None:
+    """Leaves it to the main process to answer Ctrl-C and SIGTERM, which may go to all processes; it still wants a batch or none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class TickClock:
@@ -303,13 +308,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
             out_of_time = minutes is not None and time.monotonic() - begin > 60 * minutes
             if ending := _agree(stop.number, out_of_time, training.device):
                 break
-            try:
-                batch = clock.next(data)
-            except UserError:
-                if stop.number:  # the signal went to the processes that load data as well
-                    continue
-                raise
-            training.step(*batch)
+            training.step(*clock.next(data))
             log.progress(training.images, int(total), start)
             if not tick_ends():
                 continue

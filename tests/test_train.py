@@ -1,0 +1,193 @@
+"""train.py as a user meets it: new runs, resumed runs, mistakes, signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import train
+from tests.helpers import ROOT, run_command
+from tests.tiny_snapshots import call, mistake
+from tests.training.tiny import ROW, make_images
+from training import checkpoint
+from training.presets import PRESETS
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(PRESETS, 'tiny', ROW)
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    return make_images(tmp_path_factory.mktemp('data') / 'shapes', classes=2)
+
+
+@pytest.fixture
+def images(source, tmp_path, monkeypatch):
+    """A data set of its own, and a working folder."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(source, tmp_path / 'shapes')
+
+
+@pytest.fixture
+def started(images):
+    """The folder of a run of two steps."""
+    code, out, err = call(train.main, '--cfg=tiny', f'--data={images}', '--kimg=0.008', '--device=cpu')
+    assert code == 0, err
+    return images.parent / 'training-runs' / '00000-shapes-tiny'
+
+
+def test_help_needs_no_torch():
+    done = run_command('train.py', '--help')
+    assert done.returncode == 0 and '--batch-gpu' in done.stdout and 'stylegan2-tiny: StyleGAN2 small enough' in done.stdout
+    code = "import sys, train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
+def test_new_run_and_resume(started, capsys):
+    assert checkpoint.snapshots(started) == [checkpoint.network_path(started, 8)]
+    assert json.loads((started / 'training_options.json').read_text())['run']['kimg'] == 0.008
+    code, out, _ = call(train.main, '--resume=latest')
+    assert code == 0 and 'is at 0.008 of 0.008 kimg already: --kimg=N makes it longer' in out
+    code, out, _ = call(train.main, '--resume=latest', '--kimg=0.012', '--cfg=tiny', '--gamma=2', '--workers=0')
+    assert code == 0 and 'from network-snapshot-000000_008.safetensors' in out and 'with --kimg=0.012 --gamma=2.0 --workers=0' in out
+    assert [path.name for path in started.parent.iterdir()] == [started.name]
+    assert checkpoint.find_resumable(started) == checkpoint.network_path(started, 12)
+    assert json.loads((started / 'training_options.json').read_text())['loss']['gamma'] == 2
+    code, out, _ = call(train.main, f'--resume={checkpoint.network_path(started, 8)}', '--kimg=0.012')
+    assert code == 0 and (started / 'superseded' / 'network-snapshot-000000_012.safetensors').is_file()
+
+
+def test_resume_before_the_first_snapshot_starts_over(started):
+    for path in (*started.glob('network-*'), *started.glob('training-state-*')):
+        path.unlink()
+    code, out, _ = call(train.main, f'--resume={started}', '--kimg=0.004')
+    assert code == 0 and 'from the start, it has no snapshot yet' in out
+    assert checkpoint.snapshots(started) == [checkpoint.network_path(started, 4)]
+
+
+def test_data_may_move_but_not_change(started, images):
+    moved = images.rename(images.with_name('moved'))
+    assert f'{images}, the data of this run, is not there any more: say where it is with --data' in mistake(train.main, '--resume=latest')
+    code, out, err = call(train.main, '--resume=latest', f'--data={moved}', '--kimg=0.012')
+    assert code == 0, err
+    assert json.loads((started / 'training_options.json').read_text())['data']['path'] == str(moved)
+    shutil.copy(moved / '00.png', moved / '01.png')
+    assert 'is not what this run was trained on' in mistake(train.main, '--resume=latest', '--kimg=1')
+
+
+@pytest.mark.parametrize('option, stored', [('--cfg=stylegan2', 'tiny'), ('--batch=8', '4'), ('--seed=7', '0'), ('--cond', 'False'),
+                                            ('--mirror', 'False'), ('--subset=3', 'None'), ('--precision=fp16', 'fp32')])
+def test_what_a_run_is_cannot_change(started, option, stored):
+    line = mistake(train.main, '--resume=latest', option)
+    assert 'cannot change when a run is resumed' in line and f'00000-shapes-tiny has {stored}' in line
+
+
+def test_init_from_starts_a_new_run(started, images):
+    weights = checkpoint.network_path(started, 8)
+    code, out, err = call(train.main, '--cfg=tiny', f'--data={images}', '--kimg=0.004', f'--init-from={weights}', '--cond')
+    assert code == 0, err
+    new = started.parent / '00001-shapes-tiny'
+    assert checkpoint.snapshots(new) == [checkpoint.network_path(new, 4)]
+    assert 'tensors (' in out and f'from {weights}; as initialized: ' in out and 'mapping.embed.weight' in out
+
+
+def test_dry_run_writes_nothing(images):
+    code, out, err = call(train.main, '--cfg=stylegan2-tiny', f'--data={images}', '--dry-run', '--cond', '--lr=0.001', '--batch-gpu=4')
+    assert code == 0, err
+    for expected in ('10 images, and their mirror images, 16x16, 3 channels', '2 classes', 'G optimizer: Adam, lr 0.001,', 'lr 0.000941176',
+                     '4 pass(es) of 4', 'parameters:  G ', 'memory:      about', 'a snapshot; the last 3 are kept'):
+        assert expected in out
+    assert [path.name for path in images.parent.iterdir()] == ['shapes']
+    G = train.new_run({**dict.fromkeys(p.name for p in train.main.params), 'cfg': 'tiny', 'data': str(images)}, 'cpu')[1]
+    assert G.run.batch == 4
+
+
+@pytest.mark.parametrize('args, expected', [
+    (['--cfg=stylgan2', '--data=shapes'], "'stylgan2' is not known. Did you mean 'stylegan2'?"),
+    (['--data=shapes'], '--cfg is missing: --cfg=NAME --data=PATH starts a run'),
+    (['--cfg=tiny'], '--data is missing'),
+    (['--cfg=tiny', '--data=none.zip'], 'none.zip'),
+    (['--cfg=tiny', '--data=shapes', '--batch=0'], "'--batch': 0 is not in the range"),
+    (['--cfg=tiny', '--data=shapes', '--kimg=0'], "'--kimg': 0.0 is not in the range"),
+    (['--cfg=tiny', '--data=shapes', '--subset=11'], 'subset 11: '),
+    (['--cfg=tiny', '--data=shapes', '--device=cuda:99'], '--device=cuda:99: this machine has cpu'),
+    (['--cfg=tiny', '--data=shapes', '--init-from=none.safetensors'], 'no such file: none.safetensors'),
+    (['--resume=latest'], '--resume=latest: no run in training-runs: start one without --resume'),
+    (['--resume=nowhere'], '--resume=nowhere: no such run folder or snapshot'),
+    (['--resume=shapes'], 'shapes is not a run folder: it has no training_options.json'),
+    (['--resume=shapes/00.png'], '--resume=shapes/00.png: give a run folder or its network-snapshot-*.safetensors'),
+    (['--resume=latest', '--init-from=a'], '--resume goes on with a run and --init-from starts one: give one of them'),
+    (['--gama=3'], 'No such option'),
+])
+def test_mistakes_get_one_line(images, args, expected):
+    assert expected in mistake(train.main, *args)
+    assert not (images.parent / 'training-runs').exists()
+
+
+def test_labels_that_are_not_there(images):
+    (images / 'dataset.json').unlink()
+    assert 'has no labels: train without --cond' in mistake(train.main, '--cfg=tiny', f'--data={images}', '--cond')
+
+
+def test_broken_image_is_named_before_the_run(images):
+    (images / '04.png').write_bytes(b'not a picture')
+    assert '04.png' in mistake(train.main, '--cfg=tiny', f'--data={images}')
+    assert not (images.parent / 'training-runs').exists()
+
+
+def test_outdir_that_cannot_be_written(images):
+    (images.parent / 'file').write_text('')
+    assert 'file is not a folder: choose another --outdir' in mistake(train.main, '--cfg=tiny', f'--data={images}', '--outdir=file')
+
+
+def test_out_of_memory_says_what_to_lower(images, monkeypatch):
+    def exhausted(*args, **kwargs):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+
+    monkeypatch.setattr('training.training_loop.Training.step', exhausted)
+    assert 'out of memory: lower --batch-gpu' in mistake(train.main, '--cfg=tiny', f'--data={images}')
+
+
+def test_without_inr_its_rows_are_missing(monkeypatch):
+    assert {'inr', 'inr-tiny', 'stylegan2'} <= train.presets().keys() or not (ROOT / 'inr').exists()
+    monkeypatch.delitem(sys.modules, 'inr.presets', raising=False)
+    monkeypatch.setitem(sys.modules, 'inr', None)
+    assert train.presets().keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize('number, workers', [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_signals_save_first(images, number, workers):
+    command = ['--cfg=stylegan2-tiny', f'--data={images}', '--kimg=1000', '--tick=0.004', '--batch=4', '--device=cpu',
+               f'--workers={workers}']
+    child = subprocess.Popen([sys.executable, str(ROOT / 'train.py'), *command], cwd=images.parent, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = images.parent / 'training-runs' / '00000-shapes-stylegan2-tiny'
+    deadline = time.monotonic() + 60
+    while not (run / 'stats.jsonl').is_file() or not (run / 'stats.jsonl').read_text():
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(child.pid, number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 128 + number and err == ''
+    last = checkpoint.find_resumable(run)
+    assert f'Stopped by {number.name} at' in out and str(last.name) in out
+    assert out.rstrip().endswith('Go on with: python train.py --resume=training-runs/00000-shapes-stylegan2-tiny')
+    total = checkpoint.read_header(last)['images'] + 4
+    code, out, err = call(train.main, '--resume=latest', f'--kimg={total / 1000}', '--workers=0')
+    assert code == 0 and checkpoint.find_resumable(run) == checkpoint.network_path(run, total), err
+
+
+def test_second_signal_ends_at_once():
+    code = ('import os, signal\nfrom training.training_loop import StopSignal\n'
+            'with StopSignal():\n    os.kill(os.getpid(), signal.SIGINT)\n    print("first", flush=True)\n'
+            '    os.kill(os.getpid(), signal.SIGINT)\n    print("second", flush=True)')
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, 'first\n')
