@@ -72,7 +72,8 @@ def build_synthesis(
     upsampling: 'nearest', or 'bilinear' (corners aligned; pixels then depend on their neighbours); instance_norm: see synthesis
     input_resolution: grid of the input, default min(32, img_resolution)
     extra_layers: {resolution: number}, default one at 128 and one at 256 (keys may be strings, as JSON has them)
-    input_features, features: dict of FeatureSpec fields in place of the rule's, for the input and for {resolution: dict}
+    features: FeatureSpec fields in place of the rule's, for every grid, or {resolution: fields} for some upsampling blocks
+    input_features: the same for the input alone
     Raises ValueError for a resolution or an option outside its range.
     """
     if not (MIN_RESOLUTION <= img_resolution <= MAX_RESOLUTION and img_resolution & (img_resolution - 1) == 0):
@@ -83,7 +84,12 @@ def build_synthesis(
         raise ValueError(f"unknown half_dtype '{half_dtype}'; choose float16 or bfloat16")
     input_resolution = min(INPUT_RESOLUTION, img_resolution) if input_resolution is None else input_resolution
     extra_layers = {128: 1, 256: 1} if extra_layers is None else {int(res): n for res, n in extra_layers.items()}
-    given = {int(res): spec for res, spec in (features or {}).items()}
+    features = features or {}
+    if all(str(key).isdigit() for key in features):
+        given = {int(res): spec for res, spec in features.items()}
+    else:
+        given = dict.fromkeys((2**k for k in range(2, 11)), features)
+        input_features = features if input_features is None else input_features
     blocks = block_specs(
         img_resolution, input_resolution, lambda res: max(min(channel_base // res, channel_max), 1), extra_layers,
         _feature_spec(input_features, feature_rule(input_resolution)), lambda res: _feature_spec(given.get(res), feature_rule(res)),

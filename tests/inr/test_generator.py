@@ -83,6 +83,15 @@ def test_any_size_channels_and_labels(res, channels, c_dim):
     assert image.flatten(1).std(dim=1).min() > 1e-3
 
 
+def test_features_for_every_grid_or_for_one():
+    fields = dict(random=5, raw=True, scale=3.0)
+    spec = FeatureSpec(**fields)
+    everywhere, one = small(128, features=fields).synthesis, small(128, features={'64': fields}).synthesis
+    assert [b.coords.spec for b in (everywhere.b4, everywhere.b64, everywhere.b128)] == [spec] * 3
+    assert [b.coords.spec for b in (one.b4, one.b64, one.b128)] == [feature_rule(32), spec, feature_rule(128)]
+    assert small(64, features=fields, input_features=dict(log=3)).synthesis.b4.coords.spec == FeatureSpec(log=3)
+
+
 @pytest.mark.parametrize('squash', ['demod', 'tanh', 'sigmoid'])
 def test_activations_keep_their_size_through_a_deep_decoder(squash):
     G = Generator(16, 0, 16, 64, 3, dict(num_layers=1), dict(channel_base=4096, channel_max=64, squash=squash)).eval()
