@@ -97,7 +97,10 @@ def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: Conf
         'crc32': {key: checksum(value) for key, value in tensors.items()},
     }
     with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the umask allows; safetensors would let nobody else read it
         save_file(tensors, temporary, metadata={'format': 'pt', 'header': json.dumps(header)})
+        temporary.chmod(mode)
 
 
 def save_state(path: Path, state: dict) -> None:

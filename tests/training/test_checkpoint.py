@@ -82,6 +82,7 @@ def test_names_sort_and_parse(tmp_path):
 def test_networks_come_back(training, network):
     loaded = load_networks(network)
     assert list(loaded) == ['meta', 'G', 'D', 'G_ema']
+    assert network.stat().st_mode == state_path(network).stat().st_mode
     for name, original in training.networks.items():
         found = loaded[name].state_dict()
         assert found.keys() == original.state_dict().keys()
