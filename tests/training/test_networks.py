@@ -262,25 +262,6 @@ def test_init_kwargs_rebuild_the_network():
     assert G.init_kwargs['synthesis_kwargs'] == dict(channel_base=64, channel_max=6)
 
 
-def test_minibatch_deviation():
-    x = torch.randn(6, 4, 2, 3)
-    y = networks.MinibatchStdLayer(group_size=2, num_channels=2)(x)
-    assert torch.equal(y[:, :4], x) and y.shape == (6, 6, 2, 3)
-    for image in range(6):  # a group is the images n, n + 3
-        group = x[[image % 3, image % 3 + 3]]
-        deviation = (group.var(dim=0, unbiased=False) + 1e-8).sqrt()
-        for part in range(2):
-            assert y[image, 4 + part].unique().item() == pytest.approx(deviation[2 * part : 2 * part + 2].mean().item(), rel=1e-5)
-
-
-@pytest.mark.parametrize('batch,group', [(1, 1), (2, 2), (3, 3), (6, 3), (7, 1), (8, 4)])
-def test_minibatch_deviation_takes_the_largest_group_that_divides(batch, group):
-    x = torch.randn(batch, 2, 2, 2)
-    y = networks.MinibatchStdLayer(group_size=4)(x)
-    assert torch.equal(y, networks.MinibatchStdLayer(group_size=group)(x))
-    assert group == 1 or len(y[:, 2, 0, 0].unique()) == batch // group
-
-
 @pytest.mark.parametrize('frozen,names', [(0, set()), (2, {'b16.fromrgb', 'b16.conv0'}),
                                           (5, {'b16.fromrgb', 'b16.conv0', 'b16.conv1', 'b16.skip', 'b8.conv0'})])
 def test_frozen_layers_are_buffers(frozen, names):
@@ -347,13 +328,3 @@ def test_other_mistakes():
         small_discriminator()(torch.zeros(1, 3, 32, 32), None)
     with pytest.raises(ValueError, match=r'ws of shape \[N, 6, 12\], it was given \[1, 12\]'):
         small_generator().synthesis(torch.zeros(1, 12))
-
-
-def test_layers_start_with_equalized_learning_rate():
-    layer = networks.FullyConnectedLayer(400, 300, lr_multiplier=0.01, bias_init=1)
-    assert layer.weight.std().item() == pytest.approx(100, rel=0.02)
-    x = torch.randn(50, 400)
-    assert layer(x).std().item() == pytest.approx(1, rel=0.05)
-    assert layer(torch.zeros(1, 400)).mean().item() == pytest.approx(0.01)
-    assert layer(x.bfloat16()).dtype == torch.bfloat16
-    assert networks.FullyConnectedLayer(3, 2, bias=False, activation='tanh')(torch.full([1, 3], 1e6)).abs().max() == 1
