@@ -211,8 +211,18 @@ def write_each(outdir, painter, latents, batch, image_format):
 
 
 def sheet_shape(count, width, height):
-    """(columns, rows) of a contact sheet of `count` pictures that is as near to square as it gets without empty rows."""
-    columns = min(range(1, count + 1), key=lambda n: (abs(n * width - -(-count // n) * height), n))
+    """(columns, rows) of a contact sheet of `count` pictures: 32 square ones are 8 x 4.
+
+    Of the sheets that are 1 to 3 times as wide as high, the one with the fewest empty places, then the one nearest to square; where there
+    is none (few, long pictures), the one nearest to square.
+    """
+    def cost(columns):
+        rows = -(-count // columns)
+        across, down = columns * width, rows * height
+        fits = down <= across <= 3 * down
+        return not fits, columns * rows - count if fits else 0, max(across / down, down / across)
+
+    columns = min(range(1, count + 1), key=cost)
     return columns, -(-count // columns)
 
 

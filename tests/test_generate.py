@@ -126,17 +126,18 @@ def test_grid_is_one_sheet(tmp_path):
     args = [f'--network={network}', '--seeds=0-6', '--grid', '--batch=2', f'--outdir={tmp_path}/out']
     assert call(generate.main, *args)[0] == 0
     sheet = pixels(tmp_path / 'out' / 'grid.png')
-    assert sheet.shape == (48, 48, 3) and [p.name for p in (tmp_path / 'out').iterdir()] == ['grid.png']
+    assert sheet.shape == (32, 64, 3) and [p.name for p in (tmp_path / 'out').iterdir()] == ['grid.png']
     for seed, expected in enumerate(own_images(G, range(7))):
-        row, column = divmod(seed, 3)
+        row, column = divmod(seed, 4)
         assert np.abs(sheet[16 * row:16 * row + 16, 16 * column:16 * column + 16].astype(int) - expected).max() <= 1
-    assert (sheet[32:, 16:] == 255).all()
+    assert (sheet[16:, 48:] == 255).all()
 
 
 @pytest.mark.parametrize('count, size, shape', [
-    (1, (8, 8), (1, 1)), (8, (8, 8), (3, 3)), (12, (8, 8), (3, 4)), (9, (16, 9), (2, 5)), (4, (30, 10), (1, 4)),
+    (1, (8, 8), (1, 1)), (3, (8, 8), (3, 1)), (4, (8, 8), (2, 2)), (7, (8, 8), (4, 2)), (8, (8, 8), (4, 2)), (9, (8, 8), (3, 3)),
+    (12, (8, 8), (4, 3)), (32, (8, 8), (8, 4)), (9, (16, 9), (3, 3)), (4, (30, 10), (2, 2)), (2, (10, 30), (2, 1)), (2, (90, 10), (1, 2)),
 ])
-def test_sheet_shape_is_near_square(count, size, shape):
+def test_sheet_is_full_and_near_square(count, size, shape):
     assert generate.sheet_shape(count, *size) == shape
 
 
