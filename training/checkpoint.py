@@ -140,7 +140,7 @@ def load_networks(path_or_url: str | Path, device: torch.device | str = 'cpu', o
     """The networks of a snapshot, and what its header says.
 
     only: names out of 'G', 'D', 'G_ema' to build; None builds those that the file holds
-    Returns {'G', 'D', 'G_ema': modules in eval mode without gradients, 'meta': header}.
+    Returns {'G', 'D', 'G_ema': modules in eval mode without gradients, 'meta': header}; weights stored in half precision become float32.
     Raises UserError, in one line, for anything that is not a complete snapshot of this project's networks.
     """
     path = fetch(path_or_url)

@@ -1,5 +1,6 @@
 """Snapshots: what is written is read back, and every kind of damage gets one line."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -99,6 +100,18 @@ def test_only_some_networks(network):
     assert list(load_networks(network, only=('G_ema',))) == ['meta', 'G_ema']
     rewrite(network, lambda header: header['networks'].pop('D'))
     assert message(load_networks, network, only=('D',)).endswith('holds G, G_ema, not D')
+
+
+def test_the_average_alone_in_half_precision(training, tmp_path):
+    half = copy.deepcopy(training.networks['G_ema']).half()
+    path = tmp_path / 'small.safetensors'
+    save_networks(path, {'G_ema': half}, training.settings, 1000)
+    assert {value.dtype for value in load_file(path).values()} == {torch.float16}
+    for only in (('G_ema',), None):
+        loaded = load_networks(path, only=only)
+        assert set(loaded) == {'G_ema', 'meta'}
+        for key, value in loaded['G_ema'].state_dict().items():
+            assert value.dtype == torch.float32 and torch.equal(value, half.state_dict()[key].float()), key
 
 
 @pytest.mark.parametrize('class_name', ['os.system', 'training.config.Config', 'training.networks.torch.nn.Linear', 'torch.nn.Linear',
