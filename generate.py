@@ -14,7 +14,8 @@ STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band 
 
 
 @click.command(context_settings={'show_default': True})
-@click.option('--network', metavar='FILE|URL|DIR', help='Snapshot to draw from.  [default: the newest under training-runs/]')
+@click.option('--network', metavar='FILE|URL|DIR',
+              help='Snapshot to draw from.  [default: the newest under training-runs/, else a bundled one]')
 @click.option('--seeds', type=cli.IntRangeList(), help='Images to draw, such as 0-7,12.  [default: 0-7]')
 @click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels.  [default: as trained]')
 @click.option('--window', type=cli.Window(), default='0,0,1,1',

@@ -10,7 +10,8 @@ CLASS_SAMPLES = 1000
 
 
 @click.command(context_settings={'show_default': True})
-@click.option('--network', metavar='FILE|URL|DIR', help='Snapshot to project into.  [default: the newest under training-runs/]')
+@click.option('--network', metavar='FILE|URL|DIR',
+              help='Snapshot to project into.  [default: the newest under training-runs/, else a bundled one]')
 @click.option('--target', metavar='FILE', help="Image to find.  [default: the first of the network's own data set]")
 @click.option('--mask', metavar='FILE', help='Fit only where this image is white; as large as the target.')
 @click.option('--num-steps', type=click.IntRange(1), default=1000)
@@ -67,9 +68,14 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
 
 def first_of_data_set(dataset, G):
     """The first image of the data set that a snapshot was trained on: (uint8 [H, W, C], its class or None)."""
+    from pathlib import Path
+
     from training.dataset import ImageDataset
+    from training.image_files import DEMO
 
     path = dataset['path']
+    if Path(path).name == DEMO.name and not Path(path).exists():  # trained on the demo set in another place
+        path = DEMO
     try:
         with ImageDataset(path, use_labels=G.c_dim > 0) as images:
             pixels, label = images[0]

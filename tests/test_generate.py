@@ -55,7 +55,11 @@ def test_batch_and_company_do_not_matter(tmp_path):
 
 def test_newest_snapshot_is_found_and_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(drawing, 'BUNDLED', tmp_path / 'assets' / 'tiny.safetensors')
     assert 'there is no snapshot under training-runs/: train one (python train.py' in mistake(generate.main)
+    tiny_snapshots.save(drawing.BUNDLED, tiny_snapshots.stylegan2())
+    code, out, _err = call(generate.main, '--seeds=0')
+    assert code == 0 and 'Network assets/tiny.safetensors, the bundled model' in out and 'train your own: python train.py' in out
     for number, seed in ((2, 0), (1, 1)):
         torch.manual_seed(seed)
         network = tiny_snapshots.save(tmp_path / 'training-runs' / f'0000{number}-x' / 'network-snapshot-000001.safetensors',
@@ -63,8 +67,9 @@ def test_newest_snapshot_is_found_and_named(tmp_path, monkeypatch):
         time.sleep(0.01)
     code, out, _err = call(generate.main, '--seeds=0')
     assert code == 0 and 'training-runs/00001-x/network-snapshot-000001.safetensors, the newest under' in out
-    by_folder = call(generate.main, f'--network={network.parent}', '--seeds=0', '--outdir=b')[1]
-    assert network.name in by_folder and np.array_equal(pixels('out/seed0000.png'), pixels('b/seed0000.png'))
+    for folder in (network.parent, 'training-runs'):
+        by_folder = call(generate.main, f'--network={folder}', '--seeds=0', '--outdir=b')[1]
+        assert f'{network.parent.name}/{network.name}' in by_folder and np.array_equal(pixels('out/seed0000.png'), pixels('b/seed0000.png'))
 
 
 def test_inr_is_drawn_at_the_size_and_window_asked_for(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from dnnlib import image_io
 from tests import tiny_snapshots
 from tests.tiny_snapshots import call, mistake
 from training import drawing
+from training.image_files import ImageFiles
 from training.projection import w_statistics
 from training.snapshot import to_uint8
 
@@ -85,6 +86,12 @@ def test_target_is_the_first_image_of_the_data_set(tmp_path):
     assert 'Class 0, x' in call(projector.main, *args, '--class=x')[1]
     (tmp_path / 'data.zip').unlink()
     assert 'choose an image with --target=FILE' in mistake(projector.main, *args)
+
+
+def test_the_demo_set_is_found_wherever_the_network_was_trained(tmp_path):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2(resolution=64), data='/elsewhere/assets/demo.zip')
+    code, out, _err = call(projector.main, f'--network={network}', '--num-steps=1', '--distance=pixels', f'--outdir={tmp_path}/out')
+    assert code == 0 and f'Target {ImageFiles("demo").names[0]} of' in out
 
 
 def test_class_whose_mean_is_nearest(tmp_path):

@@ -11,6 +11,8 @@ from dnnlib.util import UserError, suggest
 from training.checkpoint import find_latest_snapshot, load_networks, snapshots
 
 RUNS = 'training-runs'
+BUNDLED = Path(__file__).resolve().parents[1] / 'assets' / 'inr-tiny.safetensors'
+HOW_TO_TRAIN = 'python train.py --cfg=inr-tiny --data=demo'
 HALF = {'fp16': 'float16', 'bf16': 'bfloat16'}
 HALF_BLOCKS = 4  # of the highest resolutions, as StyleGAN2 does
 
@@ -33,18 +35,22 @@ def pick_device(name='auto'):
 def open_network(given, device):
     """The averaged generator of a snapshot.
 
-    given: path, URL, or a run folder, whose newest snapshot is taken; None: the newest snapshot under training-runs/
+    given: path, URL, or a folder of a run or of runs, whose newest snapshot is taken; None: the newest snapshot under training-runs/,
+           or the bundled model where there is none
     Returns (G, header of the snapshot). Prints which one it is. Raises UserError when there is none.
     """
+    path, which = given, ''
     if given is None:
-        path = find_latest_snapshot(RUNS)
-    else:
-        path = next(reversed(snapshots(Path(given))), None) if Path(given).is_dir() else given
+        path, which = find_latest_snapshot(RUNS), f', the newest under {RUNS}/'
+        if path is None and BUNDLED.is_file():
+            path, which = BUNDLED, f', the bundled model, as there is no snapshot under {RUNS}/; to train your own: {HOW_TO_TRAIN}'
+    elif Path(given).is_dir():
+        path = next(reversed(snapshots(Path(given))), None) or find_latest_snapshot(given)
     if path is None:
         where = f'under {RUNS}/' if given is None else f'in {given}'
-        raise UserError(f'there is no snapshot {where}: train one (python train.py --cfg=inr-tiny --data=demo) or give --network=FILE')
+        raise UserError(f'there is no snapshot {where}: train one ({HOW_TO_TRAIN}) or give --network=FILE')
     networks = load_networks(path, device=device, only=['G_ema'])
-    print(f'Network {path}' + (f', the newest under {RUNS}/' if given is None else ''))
+    print(f'Network {str(path).removeprefix(f"{Path.cwd()}/")}{which}')
     return networks['G_ema'], networks['meta']
 
 
