@@ -38,7 +38,8 @@ def preset_list() -> str:
 @click.option('--minutes', type=click.FloatRange(min=0, min_open=True), help='Stop, with a snapshot, after so long.',
               show_default='no limit')
 @click.option('--batch', type=click.IntRange(min=1), help='Images of a step, over all GPUs.', show_default='preset')
-@click.option('--batch-gpu', type=click.IntRange(min=1), help='Most images at once on a GPU; more are accumulated.', show_default='batch')
+@click.option('--batch-gpu', type=click.IntRange(min=1), show_default='what fits into memory',
+              help='Most images at once on a device; the rest of a batch is accumulated.')
 @click.option('--gamma', type=click.FloatRange(min=0), help='R1 weight.', show_default='preset')
 @click.option('--lr', type=click.FloatRange(min=0, min_open=True), help='Learning rate of both networks.', show_default='preset')
 @click.option('--seed', type=click.IntRange(0, 2 ** 32 - 1), help='Seed of all that is random.', show_default='0')
@@ -64,7 +65,7 @@ def main(**options) -> int:
     python train.py --cfg=inr --data=ffhq.zip
     """
     from torch_utils import distributed
-    from training import checkpoint, snapshot, summary, training_loop
+    from training import checkpoint, memory, snapshot, summary, training_loop
     from training.dataset import quick_check
 
     if options['resume'] and options['init_from']:
@@ -81,15 +82,19 @@ def main(**options) -> int:
         dataset, settings = new_run(options, kind)
     else:
         dataset, settings = same_data(options, settings)
-    check_processes(settings, distributed.world_size())
+    world_size, chosen = distributed.world_size(), bool(options['batch_gpu'] or options['resume'])
+    check_processes(settings, world_size)
     if options['dry_run']:
-        distributed.print0(summary.describe(settings, distributed.world_size()) + '\n' + summary.costs(settings, distributed.world_size()))
+        needed = memory.needs(settings)
+        settings, line = memory.fit(settings, needed, kind, world_size, chosen)
+        distributed.print0(summary.describe(settings, world_size) + '\n' + summary.costs(settings, needed, line))
         return 0
     if network is not None and (kimg := checkpoint.read_header(network)['kimg']) >= settings.run.kimg:
         distributed.print0(f'{folder} is at {kimg:g} of {settings.run.kimg:g} kimg already: --kimg=N makes it longer')
         return 0
 
     device = distributed.init(kind)
+    settings, line = memory.fit(settings, memory.needs(settings), device, world_size, chosen)
     note = f'Resuming {folder} from {network.name if network else "the start, it has no snapshot yet"}'
     if folder is None:
         folder = options['outdir']
@@ -99,7 +104,7 @@ def main(**options) -> int:
     given = ' '.join(f'--{name.replace("_", "-")}={value}' for name, value in settings_given(options).items() if value is not None)
     try:
         number = training_loop.train(settings, dataset, folder, device, network, options['init_from'], options['minutes'],
-                                     note=f'{note} on {device}' + (f', with {given}' if given else ''))
+                                     note=f'{note} on {device}' + (f', with {given}' if given else '') + f'\n{line}')
     finally:
         distributed.shutdown()
     return 128 + number if number else 0

@@ -156,6 +156,21 @@ def test_out_of_memory_says_what_to_lower(images, monkeypatch):
     assert 'out of memory: lower --batch-gpu' in mistake(train.main, '--cfg=tiny', f'--data={images}')
 
 
+def test_images_at_once_follow_from_memory_and_stay(images, monkeypatch):
+    monkeypatch.setattr('training.memory.free_bytes', lambda device: 300 << 20)
+    monkeypatch.setattr('training.memory.BASE', 209 << 20)  # leaves less than 1 MiB within the share that is used
+    code, out, err = call(train.main, '--cfg=tiny', f'--data={images}', '--kimg=0.008', '--device=cpu', '--batch=16')
+    assert code == 0, err
+    chosen = json.loads((images.parent / 'training-runs/00000-shapes-tiny/training_options.json').read_text())['run']['batch_gpu']
+    assert 1 <= chosen < 16 and f'in passes of {chosen}, 300.0 MiB free; more do not fit' in out
+    monkeypatch.setattr('training.memory.free_bytes', lambda device: 300 << 30)
+    code, out, err = call(train.main, '--resume=latest', '--kimg=0.032')
+    assert code == 0 and f'{16 // chosen} pass(es) of {chosen}' in out, err
+    monkeypatch.setattr('training.memory.free_bytes', lambda device: 1 << 20)
+    assert 'one image at a time needs about ' in mistake(train.main, '--cfg=tiny', f'--data={images}')
+    assert len(list((images.parent / 'training-runs').iterdir())) == 1
+
+
 def test_without_inr_its_rows_are_missing(monkeypatch):
     assert {'inr', 'inr-tiny', 'stylegan2'} <= train.presets().keys() or not (ROOT / 'inr').exists()
     monkeypatch.delitem(sys.modules, 'inr.presets', raising=False)

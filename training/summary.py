@@ -1,9 +1,8 @@
-"""What a run is and what it takes, in words: the effective recipe, parameters, memory and disk."""
+"""What a run is and what it takes, in words: the effective recipe, parameters and disk."""
 
-import torch
-
-from dnnlib.util import construct_class_by_name, format_bytes
+from dnnlib.util import format_bytes
 from training.config import Config
+from training.memory import Needs
 
 
 def describe(config: Config, world_size: int = 1) -> str:
@@ -48,46 +47,13 @@ def describe(config: Config, world_size: int = 1) -> str:
     return '\n'.join(f'{name + ":":13}{text}' for name, text in lines.items())
 
 
-def parameter_counts(networks: dict[str, torch.nn.Module]) -> str:
+def parameter_counts(counts: dict[str, int]) -> str:
     """The line of parameter counts of G and D."""
-    counts = {name: sum(p.numel() for p in networks[name].parameters()) for name in ('G', 'D')}
     return f'{"parameters:":13}' + ', '.join(f'{name} {count:,}' for name, count in counts.items())
 
 
-def saved_bytes(G: torch.nn.Module, D: torch.nn.Module) -> tuple[int, int]:
-    """Bytes of activations that G's and D's backward pass keep for one image, by running both on one image on the CPU in float32."""
-    found = []
-    z, c = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim])
-    for network in (lambda: G(z, c), lambda: D(torch.zeros([1, G.img_channels, G.img_resolution, G.img_resolution]), c)):
-        kept: dict[int, int] = {}
-
-        def keep(tensor, kept=kept):
-            if not isinstance(tensor, torch.nn.Parameter):
-                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            network()
-        found.append(sum(kept.values()))
-    return found[0], found[1]
-
-
-def costs(settings: Config, world_size: int = 1) -> str:
-    """Parameter counts, and estimates of memory and disk: the lines that --dry-run adds to the recipe.
-
-    Memory is weights, gradients, moments and average, plus the activations of the largest pass: G's main loss (G and D), or R1, whose
-    second derivative keeps about three times what a plain pass of D does. Half precision is counted as float32.
-    """
-    G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs())
-    D = construct_class_by_name(class_name='training.networks.Discriminator', **settings.discriminator_kwargs(world_size))
-    sizes = [sum(value.numel() for value in network.state_dict().values()) * 4 for network in (G, D)]
-    of_G, of_D = saved_bytes(G, D)
-    at_once = settings.images_at_once(world_size)
-    memory = 5 * sizes[0] + 4 * sizes[1] + at_once * max(of_G + of_D, 3 * of_D)
-    pair = 2 * sizes[0] + sizes[1] + 2 * sum(sizes)
+def costs(settings: Config, needed: Needs, memory: str) -> str:
+    """What --dry-run adds to the recipe: parameter counts, the line of `memory.fit`, and the disk that snapshots take."""
+    pair = 2 * needed.weights['G'] + needed.weights['D'] + 2 * sum(needed.weights.values())
     kept = f'the last {settings.run.keep_last} are kept' if settings.run.keep_last else 'all are kept'
-    return '\n'.join((
-        parameter_counts({'G': G, 'D': D}),
-        f'{"memory:":13}about {format_bytes(memory)} on each device, besides PyTorch itself (estimated for passes of {at_once})',
-        f'{"disk:":13}{format_bytes(pair)} a snapshot; {kept}',
-    ))
+    return f'{parameter_counts(needed.parameters)}\n{memory}\n{"disk:":13}{format_bytes(pair)} a snapshot; {kept}'

@@ -21,6 +21,7 @@ import torch
 
 from dnnlib.util import UserError, atomic_path, construct_class_by_name, format_bytes, format_time
 from torch_utils import distributed
+from torch_utils.misc import count_parameters
 from torch_utils.training_stats import Averages
 from training import checkpoint, config, snapshot
 from training.config import Config, LossConfig, OptimizerConfig
@@ -294,7 +295,8 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
             with atomic_path(folder / 'training_options.json') as temporary:
                 temporary.write_text(config.to_json(settings), encoding='utf-8')
             pictures = snapshot.Pictures(folder, dataset, settings)
-            for text in (note, describe(settings, distributed.world_size()), parameter_counts(training.networks), *loaded):
+            counts = parameter_counts({name: count_parameters(getattr(training, name)) for name in ('G', 'D')})
+            for text in (note, describe(settings, distributed.world_size()), counts, *loaded):
                 log.say(text)
             if start == 0:
                 pictures.save_reals()
