@@ -64,7 +64,7 @@ def test_every_preset_can_be_estimated(name):
     assert found.per_image > 0 and found.parameters['G'] > 0
 
 
-@pytest.mark.parametrize('free, world, expected', [(1e9, 1, 12), (1e9, 2, 6), (100, 1, 6), (59, 1, 2), (25, 1, 1), (19, 1, 1), (17, 1, 0)])
+@pytest.mark.parametrize('free, world, expected', [(1e9, 1, 12), (1e9, 2, 6), (100, 1, 6), (59, 1, 3), (25, 1, 1), (19, 1, 1), (17, 1, 0)])
 def test_the_largest_divisor_that_fits_is_taken(settings, free, world, expected):
     assert needed(10, 8).fitting(settings, free, world) == expected
 
