@@ -33,23 +33,25 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
     """
     from pathlib import Path
 
+    import torch
+
     from metrics import perceptual
-    from training import drawing, projection
+    from training import drawing, projection, targets
 
     G, meta = drawing.open_network(network, drawing.pick_device(device))
     device = next(G.parameters()).device
     if noise_maps and not any(name.endswith('noise_const') for name, _ in G.synthesis.named_buffers()):
         raise UserError('--noise-maps: this network has none; leave the option out')
     if target is None:
-        wanted, own_class = first_of_data_set(meta['dataset'], G)
+        wanted, own_class = targets.first_of_data_set(meta['dataset'], G.img_resolution, G.img_channels, G.c_dim)
     else:
-        wanted, own_class = as_training_image(image_io.open_image(target), G, target), None
-    mask_pixels = None if mask is None else read_mask(mask, G.img_resolution)
+        wanted, own_class = targets.read_target(target, G.img_resolution, G.img_channels), None
+    mask_pixels = None if mask is None else targets.read_mask(mask, G.img_resolution)
     metric, reason = perceptual.choose(distance)
     print(f'Distance {metric.name} ({reason})' + (', which does not look at alpha' if G.img_channels == 4 else ''))
     metric = metric.to(device)
     wanted = to_tensor(wanted).to(device)
-    mask_pixels = None if mask_pixels is None else mask_pixels.to(device)
+    mask_pixels = None if mask_pixels is None else torch.from_numpy(mask_pixels).float()[None, None].to(device)
 
     label = choose_class(G, class_text, own_class, meta['dataset']['classes'], wanted, metric, mask_pixels)
     start, deviation = projection.w_statistics(G.mapping, G.z_dim, label)
@@ -64,79 +66,6 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
 
 
 # ---- What to find
-
-
-def first_of_data_set(dataset, G):
-    """The first image of the data set that a snapshot was trained on: (uint8 [H, W, C], its class or None)."""
-    from pathlib import Path
-
-    from training.dataset import ImageDataset
-    from training.image_files import DEMO
-
-    path = dataset['path']
-    if Path(path).name == DEMO.name and not Path(path).exists():  # trained on the demo set in another place
-        path = DEMO
-    try:
-        with ImageDataset(path, use_labels=G.c_dim > 0) as images:
-            pixels, label = images[0]
-            names = images.files.names
-    except UserError as error:
-        raise UserError(f"the network's own data set cannot be read ({error}): choose an image with --target=FILE") from None
-    if pixels.shape != (G.img_channels, G.img_resolution, G.img_resolution) or (G.c_dim and label.shape != (G.c_dim,)):
-        raise UserError(f'{path} is not what the network was trained on, its images are {list(pixels.shape)}: give --target=FILE')
-    print(f'Target {names[0]} of {path}')
-    return pixels.transpose(1, 2, 0), int(label.argmax()) if G.c_dim else None
-
-
-def square_box(width, height):
-    """The largest square in the middle of a picture: (left, top, right, bottom)."""
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
-
-
-def as_training_image(image, G, name):
-    """Any picture as uint8 [R, R, C]: its middle square, resized (Lanczos), in the generator's channels. Prints what was done."""
-    import numpy as np
-    from PIL import Image
-
-    done = ['turned upright (EXIF)'] if image.info.get('turned') else []
-    size = image.size
-    had_alpha = image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info
-    if G.img_channels == 4:
-        if image.mode != 'RGBA':
-            image = image.convert('RGBA') if had_alpha else image_io.to_rgb(image).convert('RGBA')
-    else:
-        if had_alpha:
-            done.append('laid over white')
-        image = image_io.to_rgb(image)
-        if G.img_channels == 1:
-            if np.ptp(np.asarray(image), axis=2).any():
-                done.append('made grey')
-            image = image.convert('L')
-    if size[0] != size[1]:
-        image = image.crop(square_box(*size))
-        done.append(f'cut to its middle {image.width}x{image.height}')
-    if image.width != G.img_resolution:
-        image = image.resize((G.img_resolution, G.img_resolution), Image.Resampling.LANCZOS)
-        done.append(f'resized to {G.img_resolution}x{G.img_resolution} (Lanczos)')
-    print(f'Target {name}: {size[0]}x{size[1]}' + ''.join(f', {what}' for what in done))
-    return np.asarray(image).reshape(G.img_resolution, G.img_resolution, G.img_channels)
-
-
-def read_mask(path, resolution):
-    """The mask file as [1, 1, R, R] of 0 and 1: white counts, black and transparent do not; cut and resized as targets are."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    image = image_io.to_rgb(image_io.open_image(path), ground=(0, 0, 0)).convert('L')
-    image = image.crop(square_box(*image.size)).resize((resolution, resolution), Image.Resampling.BOX)
-    mask = torch.from_numpy(np.asarray(image) > 127).float()[None, None]
-    if not mask.any():
-        raise UserError(f'--mask={path}: it is black all over, so there is nothing to fit; white marks what counts')
-    print(f'Mask {path}: fits {mask.mean():.0%} of the target')
-    return mask
 
 
 def to_tensor(pixels):

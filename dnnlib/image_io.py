@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from dnnlib.util import UserError, atomic_path
 
@@ -37,40 +37,9 @@ def check_size(image_format, width, height):
         raise UserError(f'{image_format} holds at most {largest} pixels a side, not {width}x{height}: use --format=png or --format=tiff')
 
 
-def to_rgb(image, ground=(255, 255, 255)):
-    """A Pillow image of any mode as RGB, transparency laid over `ground`."""
-    if image.mode.startswith(('I', 'F')):
-        image = _wide_to_grey(image)
-    if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        below = Image.new('RGBA', image.size, (*ground, 255))
-        image = Image.alpha_composite(below, image)
-    return image.convert('RGB')
-
-
-def _wide_to_grey(image):
-    """16- and 32-bit grey as 8-bit: 16-bit integers by their range, floats taken as 0..1."""
-    pixels = np.asarray(image, dtype=np.float64)
-    if image.mode.startswith('I'):
-        pixels = pixels / 65535
-    return Image.fromarray(np.rint(pixels.clip(0, 1) * 255).astype(np.uint8))
-
-
-def open_image(path):
-    """The picture in a file, any mode, upright as EXIF says (`info['turned']` tells). Raises UserError when there is none to read."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f'{path}: no such image file')
-    try:
-        with Image.open(path) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            upright.info['turned'] = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            return upright
-    except Image.DecompressionBombError as error:
-        raise UserError(f'{path}: {error}; make it smaller first') from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f'{path}: not a readable image ({error}); give a PNG, JPEG, WebP, TIFF or BMP file') from None
+def laid_over(image, ground=(255, 255, 255)):
+    """A Pillow image of mode RGBA as RGB, laid over the colour `ground`."""
+    return Image.alpha_composite(Image.new('RGBA', image.size, (*ground, 255)), image).convert('RGB')
 
 
 def from_array(pixels):
@@ -209,6 +178,6 @@ def _write_whole(path, bands, width, height, channels, image_format):
         row += len(band)
     image = from_array(pixels)
     if image_format == 'jpg':
-        (image if image.mode == 'L' else to_rgb(image)).save(path, 'JPEG', quality=95, subsampling=0)
+        (laid_over(image) if image.mode == 'RGBA' else image).save(path, 'JPEG', quality=95, subsampling=0)
     else:
         (image.convert('RGB') if image.mode == 'L' else image).save(path, 'WEBP', quality=95)

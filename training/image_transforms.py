@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from dnnlib.image_io import laid_over
 from training.image_files import BadImage, decode_8bit
 
 TRANSFORMS = ('center-crop', 'center-crop-wide', 'letterbox', 'stretch', 'pad')
@@ -78,7 +79,7 @@ def fit(image: Image.Image, target: Target) -> Image.Image:
 def with_channels(image: Image.Image, channels: int, background: tuple[int, int, int]) -> Image.Image:
     """An image of mode L, RGB or RGBA with 1, 3 or 4 channels; alpha that has to go is composited on `background`."""
     if image.mode == 'RGBA' and channels != 4:
-        image = Image.alpha_composite(Image.new('RGBA', image.size, (*background, 255)), image).convert('RGB')
+        image = laid_over(image, background)
     return image.convert(MODE[channels])
 
 

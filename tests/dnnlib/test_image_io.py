@@ -130,26 +130,7 @@ def test_sizes_and_suffixes_a_format_cannot_hold(tmp_path):
     assert [image_io.format_of(name) for name in ('a.JPEG', 'b.tif', 'c.png')] == ['jpg', 'tiff', 'png']
 
 
-def test_open_image_turns_and_names_what_is_wrong(tmp_path):
-    pixels = picture(8, 12, 3)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show rotated by 90 degrees clockwise
-    Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
-    assert np.array_equal(np.asarray(image_io.open_image(tmp_path / 'a.png')), np.rot90(pixels, -1))
-    (tmp_path / 'b.png').write_bytes((tmp_path / 'a.png').read_bytes()[:120])
-    with pytest.raises(UserError, match='b.png: not a readable image'):
-        image_io.open_image(tmp_path / 'b.png')
-    with pytest.raises(UserError, match='c.png: no such image'):
-        image_io.open_image(tmp_path / 'c.png')
-
-
-def test_to_rgb_of_every_mode():
-    grey16 = Image.fromarray(np.array([[0, 32768, 65535]], np.uint16))
-    assert np.asarray(image_io.to_rgb(grey16))[0, :, 0].tolist() == [0, 128, 255]
+def test_transparency_is_laid_over_a_colour():
     clear = Image.fromarray(np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]], np.uint8))
-    assert np.asarray(image_io.to_rgb(clear)).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
-    palette = Image.new('P', (1, 1), 1)
-    palette.putpalette([0, 0, 0, 10, 20, 30])
-    assert image_io.to_rgb(palette).getpixel((0, 0)) == (10, 20, 30)
-    assert image_io.to_rgb(Image.new('1', (1, 1), 1)).getpixel((0, 0)) == (255, 255, 255)
-    assert image_io.to_rgb(Image.new('CMYK', (1, 1), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert np.asarray(image_io.laid_over(clear)).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
+    assert np.asarray(image_io.laid_over(clear, (10, 20, 30)))[0, 1].tolist() == [10, 20, 30]

@@ -1,0 +1,82 @@
+"""What a projection is to find: pictures of any size and kind as the generator would draw them, and masks."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from dnnlib.util import UserError
+from training.dataset import ImageDataset
+from training.image_files import DEMO, BadImage, decode_8bit, opened
+from training.image_transforms import Target, cropped, fit, with_channels
+
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+def read_picture(path):
+    """The picture in a file, upright, in mode L, RGB or RGBA, and whether it had to be turned. Raises UserError for what is no picture."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f'{path} is a folder: give one image file')
+    if not path.is_file():
+        raise UserError(f'{path}: no such image file')
+    data = path.read_bytes()
+    try:
+        with opened(io.BytesIO(data)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return decode_8bit(data), turned
+    except BadImage as err:
+        raise UserError(f'{path}: {err}; give a whole PNG, JPEG, WebP, TIFF, BMP or GIF file') from None
+
+
+def read_target(path, resolution, channels):
+    """The picture in a file as uint8 [R, R, C]: its middle square, resized (Lanczos), alpha over white. Prints what was done to it."""
+    image, turned = read_picture(path)
+    size, done = image.size, ['turned upright (EXIF)'] if turned else []
+    if image.mode == 'RGBA' and channels != 4:
+        if image.getextrema()[3][0] < 255:
+            done.append('laid over white')
+        image = with_channels(image, 3, WHITE)
+    if channels == 1 and image.mode == 'RGB' and np.ptp(np.asarray(image), axis=2).any():
+        done.append('made grey')
+    image = with_channels(image, channels, WHITE)
+    if size[0] != size[1]:
+        done.append(f'cut to its middle {min(size)}x{min(size)}')
+    if min(size) != resolution:
+        done.append(f'resized to {resolution}x{resolution} (Lanczos)')
+    print(f'Target {path}: {size[0]}x{size[1]}' + ''.join(f', {what}' for what in done))
+    return np.asarray(fit(image, Target(resolution, resolution, 'center-crop', channels))).reshape(resolution, resolution, channels)
+
+
+def read_mask(path, resolution):
+    """The mask in a file as bool [R, R]: white counts, black and transparent do not; cut and resized as targets are."""
+    image, _turned = read_picture(path)
+    image = cropped(with_channels(with_channels(image, 3, BLACK), 1, BLACK), 1, 1).resize((resolution, resolution), Image.Resampling.BOX)
+    mask = np.asarray(image) > 127
+    if not mask.any():
+        raise UserError(f'--mask={path}: it is black all over, so there is nothing to fit; white marks what counts')
+    print(f'Mask {path}: fits {mask.mean():.0%} of the target')
+    return mask
+
+
+def first_of_data_set(dataset, resolution, channels, label_dim):
+    """The first image of the data set that a snapshot was trained on.
+
+    dataset: what the snapshot's header says of it
+    resolution, channels, label_dim: of the generator
+    Returns (uint8 [R, R, C], its class or None). Raises UserError for a set that cannot be read or is another one.
+    """
+    path = dataset['path']
+    if Path(path).name == DEMO.name and not Path(path).exists():  # trained on the demo set in another place
+        path = DEMO
+    try:
+        with ImageDataset(path, use_labels=label_dim > 0) as images:
+            pixels, label = images[0]
+            name = images.files.names[0]
+    except UserError as error:
+        raise UserError(f"the network's own data set cannot be read ({error}): choose an image with --target=FILE") from None
+    if pixels.shape != (channels, resolution, resolution) or (label_dim and label.shape != (label_dim,)):
+        raise UserError(f'{path} is not what the network was trained on, its images are {list(pixels.shape)}: give --target=FILE')
+    print(f'Target {name} of {path}')
+    return pixels.transpose(1, 2, 0), int(label.argmax()) if label_dim else None
