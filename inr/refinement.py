@@ -1,7 +1,7 @@
 """Which points of every trained grid a picture needs: three ways to draw more pixels than were trained (INR-GAN, Fig. 14).
 
-A multi-scale INR stays a function of the point: a pixel reads the cell of the next coarser grid it lies in, that cell is evaluated at its
-own trained point, and so on down. Only cells that are read are evaluated.
+A pixel reads the cell of the next coarser grid it lies in, that cell is evaluated at its own point, and so on down. Only cells that are
+read are evaluated, and every pixel can be computed alone.
 
 Legend: n points along one axis.
 """
@@ -15,16 +15,17 @@ REFINEMENTS = ('last', 'all', 'smooth')
 _SNAP = 1e-9  # a position this close to a cell border lies on it: rounding must not decide the cell
 
 
-def plan(points, grids, refine='last', convention=GENERATOR_B, device=None, aligned=False):
+def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, aligned=False):
     """Points of every grid that drawing the lattice `points` needs, coarse to fine.
 
     points: Lattice to draw
     grids: resolutions of the trained grids, coarse to fine, each a multiple of the one before
-    refine: 'last': the finest grid is sampled at `points`, coarser ones at those trained points whose cells are hit (paper, Fig. 14);
-        'smooth': the same, but the finest grid reads the features below as a continuous function, linear between trained points;
-        'all': every grid is refined by the factor by which the finest one is
+    refine: what becomes denser where `points` are denser than the finest grid by a factor s > 1
+        'last': the finest grid alone; coarser ones are evaluated at those trained points whose cells are hit
+        'smooth': the same, but the finest grid reads the features below bilinearly, from s = 2 on without a step
+        'all': every grid by the factor s, so that a cell stays as many pixels wide as it was in training
     aligned: every grid reads the one below bilinearly, the corners of both aligned (models with bilinear upsampling); refine is ignored
-    Whatever the refinement, the trained size and window give the trained points and what they read in training.
+    Up to the trained density all three are the same, and the trained size and window give the trained points and reads.
     Returns a list of Points, one a grid.
     """
     if refine not in REFINEMENTS:
@@ -43,30 +44,38 @@ def plan(points, grids, refine='last', convention=GENERATOR_B, device=None, alig
     return levels
 
 
-def _plan_axis(position, density, grids, refine, lower_corner):
-    """One axis of `plan`: for each grid, coarse to fine, (positions, read of the grid below or None, read of its own cells)."""
-    shift = 1 if lower_corner else 0
+def _plan_axis(position, density, grids, refine, far_corner):
+    """One axis of `plan`: for each grid, coarse to fine, (positions, read of the grid below or None, read of its own cells).
+
+    far_corner: cells are sampled at the end of the axis, not at its start (rows of generator B)
+    """
+    factor = max(_snapped(density / grids[-1]).item(), 1)
+    shift = 1 if far_corner else 0
     axis = []
     for level in reversed(range(len(grids))):
         resolution = grids[level]
-        index, frac = _trained_index(position, resolution, shift)
+        # The finest points lie `lead` behind the point of the coarse cell they read, on average; finer cells must not change that.
+        lead = (0.5 / resolution - 0.5 / grids[-1]) * (-1 if far_corner else 1)
+        sampled = position - lead * (1 - 1 / factor) if refine == 'all' else position
+        index, frac = _trained_index(sampled, resolution, shift)
         lo, hi = (np.clip(i, 0, resolution - 1) for i in (index, index + 1))
         cells = (lo, hi, frac)
         if level == 0:
-            axis.append((position, None, cells))
+            axis.append((sampled, None, cells))
             break
-        coarser = grids[level - 1]
+        coarser = grids[level - 1] * (factor if refine == 'all' else 1)
         if refine == 'aligned':
             read, frac = _trained_index((index + frac.astype(np.float64)) * (coarser - 1) / (resolution - 1) / coarser, coarser, 0)
             needed, lo, hi = _needed(read, read + (frac > 0))
-        elif refine == 'smooth' and level == len(grids) - 1 and frac.any():
-            ratio = resolution // coarser
-            needed, lo, hi = _needed(index // ratio, (index + (frac > 0)) // ratio)
+        elif refine == 'smooth' and level == len(grids) - 1 and factor > 1:
+            middle = (0.5 / coarser - 0.5 / resolution) * (-1 if far_corner else 1)  # of the finest points that read a cell, from its own
+            read, frac = _trained_index(position - middle, coarser, shift)
+            frac = np.clip((frac - 0.5) / min(factor - 1, 1) + 0.5, 0, 1).astype(np.float32)
+            needed, lo, hi = _needed(read, read + (frac > 0))
         else:
-            coarser = coarser * density / grids[-1] if refine == 'all' else coarser
-            needed, lo, hi = _needed(_cell(position, coarser, lower_corner))
+            needed, lo, hi = _needed(_cell(position, coarser, far_corner))
             frac = None
-        axis.append((position, (lo, hi, frac), cells))
+        axis.append((sampled, (lo, hi, frac), cells))
         position = (needed + shift) / coarser
     return axis[::-1]
 
@@ -90,10 +99,10 @@ def _trained_index(position, resolution, shift):
     return index.astype(np.int64), (t - index).astype(np.float32)
 
 
-def _cell(position, resolution, lower_corner):
+def _cell(position, resolution, far_corner):
     """Cell of each position: the one whose sampled corner a position on a border belongs to."""
     t = _snapped(position * resolution)
-    return (np.ceil(t) - 1 if lower_corner else np.floor(t)).astype(np.int64)
+    return (np.ceil(t) - 1 if far_corner else np.floor(t)).astype(np.int64)
 
 
 def _is_doubling(read):

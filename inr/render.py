@@ -10,7 +10,7 @@ import torch
 
 from inr import grid, refinement
 
-DEFAULT_REFINEMENT = 'last'
+DEFAULT_REFINEMENT = 'all'
 BAND_BYTES = 256 * 2**20  # working memory of one band
 WHOLE_BYTES = 8 * 2**30  # the most a model that must be drawn whole may take
 

@@ -22,7 +22,7 @@ def test_the_training_size_gives_the_training_points_bit_for_bit(convention, ref
 @pytest.mark.parametrize('size', [48, 96, 33, 200])
 def test_cells_are_those_of_exact_arithmetic(size):
     """Column j of W lies in cell floor(j R / W); row i of H, sampled at its lower border, in the row whose lower border is next."""
-    level = refinement.plan(grid.lattice(size, size), [32, 64])
+    level = refinement.plan(grid.lattice(size, size), [32, 64], 'last')
     rows, cols = level[1].below
     cells = 32
     exact_cols = np.array([j * cells // size for j in range(size)])
@@ -36,15 +36,31 @@ def test_cells_are_those_of_exact_arithmetic(size):
 def test_a_small_picture_needs_only_the_cells_it_hits():
     levels = refinement.plan(grid.lattice(8, 16), [32, 64, 128])
     assert [p.shape for p in levels] == [(8, 16)] * 3
-    levels = refinement.plan(grid.lattice(1000, 1000), [32, 64, 128])
+    levels = refinement.plan(grid.lattice(1000, 1000), [32, 64, 128], 'last')
     assert [p.shape for p in levels] == [(32, 32), (64, 64), (1000, 1000)]
 
 
-def test_refining_all_grids_keeps_their_ratios():
+def test_refining_all_grids_keeps_their_ratios_and_leads():
     levels = refinement.plan(grid.lattice(384, 256), [32, 64, 128], 'all')
     assert [p.shape for p in levels] == [(96, 64), (192, 128), (384, 256)] and levels[1].doubled and levels[2].doubled
     tile = refinement.plan(grid.lattice(384, 256).tile(5, 8, 2, 3), [32, 64, 128], 'all')  # rows 5, 6 lie in rows 1, 1 of the coarsest grid
     assert tile[0].shape == (1, 1) and tile[0].y.item() == levels[0].y[1] and tile[0].x.item() == levels[0].x[2]
+    for level, cells in zip(levels, (32, 64, 128), strict=True):
+        ratio, factor_x, factor_y = 128 // cells, 2, 3
+        x = level.x.repeat_interleave(ratio)  # what a finest point reads lies as far from it, on average, as in training
+        y = level.y.repeat_interleave(ratio)
+        trained_lead = (ratio - 1) / 2 / 128
+        assert torch.allclose((levels[2].x - x).mean() / 2, torch.tensor(trained_lead), atol=1e-6)
+        assert torch.allclose((levels[2].y - y).mean() / 2, torch.tensor(trained_lead), atol=1e-6)
+        assert len(level.x) == cells * factor_x and len(level.y) == cells * factor_y
+
+
+@pytest.mark.parametrize('size', [16, 48, 100, 128])
+def test_up_to_the_trained_size_all_refinements_are_one(size):
+    plans = [refinement.plan(grid.lattice(size, size), [32, 64, 128], refine) for refine in refinement.REFINEMENTS]
+    for levels in zip(*plans, strict=True):
+        assert all(torch.equal(p.x, levels[0].x) and torch.equal(p.y, levels[0].y) for p in levels)
+        assert all(p.doubled == levels[0].doubled and p.shape == levels[0].shape for p in levels)
 
 
 def test_zooming_out_extends_the_grids_and_clamps_the_cells():
@@ -54,18 +70,19 @@ def test_zooming_out_extends_the_grids_and_clamps_the_cells():
     assert cols.lo.min() == 0 and cols.lo.max() == 31 and (cols.lo == 0).sum() == 17 and rows.lo.max() == 31
 
 
-def test_smooth_reads_pass_through_trained_points_and_are_continuous():
-    held = torch.arange(8.0)[None, None, None].expand(1, 1, 8, 8) ** 2
-    fine = refinement.plan(grid.lattice(16 * 8, 16 * 8), [8, 16], 'smooth')[1]
-    rows, cols = fine.below
-    lower = refinement.plan(grid.lattice(16 * 8, 16 * 8), [8, 16], 'smooth')[0]
-    index = ((lower.x + 1) / 2 * 8).round()
-    values = cols(index[None, None, None] ** 2, dim=3)[0, 0, 0]
-    trained = values[::8]
-    assert torch.equal(trained[:16], held[0, 0, 0].repeat_interleave(2))
-    steps = values.diff().abs()
-    jumps = refinement.plan(grid.lattice(16 * 8, 16 * 8), [8, 16], 'last')[1].below[1](held, dim=3)[0, 0, 0].diff().abs()
-    assert jumps.max() == 13 and steps.max() <= 15 / 8 + 1e-5  # 'last' jumps by 7^2 - 6^2 at once, 'smooth' spreads a step over 8 points
+@pytest.mark.parametrize('far_corner', [False, True])
+@pytest.mark.parametrize('factor', [1, 1.5, 2, 8])
+def test_smooth_reads_ramp_between_the_middles_of_cells(far_corner, factor):
+    """A cell's features stand in the middle of the finest points that read them: halfway between two of those, both count half."""
+    size = int(16 * factor)
+    axis = 0 if far_corner else 1  # rows are sampled at the far corner of a cell, columns at the near one
+    coarse, fine = refinement.plan(grid.lattice(size, size), [8, 16], 'smooth')
+    held = ((1 - coarse.y) * 4 - 1 if far_corner else (coarse.x + 1) * 4).reshape(-1, 1) if axis == 0 else ((coarse.x + 1) * 4)[None]
+    read = fine.below[axis](held, dim=axis).flatten() if not fine.doubled else held.flatten().repeat_interleave(2)
+    place = ((np.arange(size) + 1) / factor - 1 if far_corner else np.arange(size) / factor) / 2 - 0.25  # in cells, 0 their middle
+    cell, frac = np.divmod(place, 1)
+    ramp = np.round(frac) if factor == 1 else np.clip((frac - 0.5) / min(factor - 1, 1) + 0.5, 0, 1)
+    assert np.abs(read.numpy() - (cell + ramp)).max() < 1e-5
 
 
 def test_an_unknown_refinement_is_refused():
