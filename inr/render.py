@@ -24,14 +24,20 @@ def supports(G):
     return hasattr(getattr(G, 'synthesis', None), 'draw')
 
 
-def bytes_per_point(synthesis, refine=DEFAULT_REFINEMENT):
-    """Working memory of one drawn point, in bytes: its features, three copies of the widest layer evaluated there, its colours."""
-    widest = max(
-        (0 if block.coords is None else 2 * block.coords.num_features) + 3 * block.spec.channels
-        for block in map(synthesis.get_submodule, synthesis.block_names)
-        if block.spec.grid == synthesis.grids[-1] or refine == 'all'
-    )
-    return 4 * (widest + 3 * synthesis.img_channels)
+def bytes_per_point(synthesis, density, refine):
+    """Working memory of one drawn point, in bytes: the largest block's features and three copies of its channels, and the colours.
+
+    density: drawn points per unit (x, y). A coarser grid is evaluated at no more points than are drawn and than it has.
+    """
+    finest, largest = synthesis.grids[-1], 0
+    for block in map(synthesis.get_submodule, synthesis.block_names):
+        points = 1
+        for d in density:
+            held = block.spec.grid * (max(d / finest, 1) if refine == 'all' else 1)
+            points *= 1 if block.spec.grid == finest else min(held / d, 1)
+        features = 0 if block.coords is None else block.coords.num_features
+        largest = max(largest, points * (2 * features + 3 * block.spec.channels))
+    return 4 * (largest + 3 * synthesis.img_channels)
 
 
 @torch.no_grad()
@@ -51,7 +57,7 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
     if tile is not None:
         points = _tile_of(points, tile, height, width)
     rows, columns = len(points.v), len(points.u)
-    point_bytes = bytes_per_point(synthesis, refine) * len(ws)
+    point_bytes = bytes_per_point(synthesis, points.density, refine) * len(ws)
     if synthesis.pointwise:
         step = max(1, min(rows, int(max_bytes // (point_bytes * columns))))
         width_step = max(1, min(columns, int(max_bytes // point_bytes)))
