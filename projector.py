@@ -33,8 +33,6 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
     """
     from pathlib import Path
 
-    import torch
-
     from metrics import perceptual
     from training import drawing, projection, targets
 
@@ -49,15 +47,14 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
     mask_pixels = None if mask is None else targets.read_mask(mask, G.img_resolution)
     metric, reason = perceptual.choose(distance)
     print(f'Distance {metric.name} ({reason})' + (', which does not look at alpha' if G.img_channels == 4 else ''))
-    metric = metric.to(device)
-    wanted = to_tensor(wanted).to(device)
-    mask_pixels = None if mask_pixels is None else torch.from_numpy(mask_pixels).float()[None, None].to(device)
+    comparison = Comparison(G, to_tensor(wanted).to(device), mask_pixels, metric.to(device))
 
-    label = choose_class(G, class_text, own_class, meta['dataset']['classes'], wanted, metric, mask_pixels)
+    label = choose_class(G, class_text, own_class, meta['dataset']['classes'], comparison)
     start, deviation = projection.w_statistics(G.mapping, G.z_dim, label)
     options = projection.Options(steps=num_steps, space=space, noise_maps=noise_maps)
-    result = Result(Path(outdir), G, wanted, mask_pixels, metric, start.expand(-1, G.num_ws, -1))
-    search = projection.project(G.synthesis, start, deviation, wanted, metric.embed, options, mask_pixels, seed)
+    result = Result(Path(outdir), comparison, start.expand(-1, G.num_ws, -1))
+    search = projection.project(G.synthesis, start, deviation, comparison.wanted, metric.embed, options, comparison.mask, seed,
+                                comparison.draw)
     finished = follow(search, result, num_steps)
     result.write(noise_maps)
     if save_video:
@@ -75,52 +72,99 @@ def to_tensor(pixels):
     return torch.tensor(pixels.transpose(2, 0, 1), dtype=torch.float32)[None] / 127.5 - 1
 
 
-def choose_class(G, text, own, names, wanted, metric, mask):
+def choose_class(G, text, own, names, comparison):
     """The label to project with: of the class asked for, else the target's own, else the nearest mean; None without classes."""
     from training import drawing
 
     if text is not None or not G.c_dim:
         label = drawing.class_label(G, text, names)
     else:
-        label = nearest_class(G, wanted, metric, mask) if own is None else drawing.one_hot(G, own)
+        label = nearest_class(G, comparison) if own is None else drawing.one_hot(G, own)
     if label is not None:
         index = int(label.argmax())
         print(f'Class {index}' + (f', {names[index]}' if names else ''))
     return label
 
 
-def nearest_class(G, wanted, metric, mask):
+def nearest_class(G, comparison):
     """The label of the class whose mean w draws the image nearest to the target."""
-    import torch
     from tqdm import tqdm
 
     from training import drawing, projection
 
     distances = []
-    with torch.no_grad():
-        for index in tqdm(range(G.c_dim), desc='nearest class', disable=None, leave=False):
-            mean, _deviation = projection.w_statistics(G.mapping, G.z_dim, drawing.one_hot(G, index), samples=CLASS_SAMPLES)
-            distances.append(distance_to(G, mean.expand(-1, G.num_ws, -1), wanted, metric, mask))
+    for index in tqdm(range(G.c_dim), desc='nearest class', disable=None, leave=False):
+        mean, _deviation = projection.w_statistics(G.mapping, G.z_dim, drawing.one_hot(G, index), samples=CLASS_SAMPLES)
+        distances.append(comparison.distance(mean.expand(-1, G.num_ws, -1)))
     return drawing.one_hot(G, distances.index(min(distances)))
 
 
+class Comparison:
+    """What the search compares: the part of the picture that the mask counts, drawn and wanted.
+
+    A generator of `inr` draws that part alone, so that a small part costs little.
+
+    G:      generator;  metric: distance of images
+    target: [1, C, R, R] in [-1, 1]
+    mask:   bool [R, R], True where the target counts; None: everywhere
+    `wanted` [1, C, h, w] and `mask` [1, 1, h, w] (None: all of it counts) are cut to the part.
+    """
+
+    def __init__(self, G, target, mask, metric):
+        import torch
+
+        from training import targets
+
+        self.G, self.target, self.metric = G, target, metric
+        self.box = targets.box_of(mask) if mask is not None else (slice(None), slice(None))
+        self.wanted, self.mask, self.levels = target[..., *self.box], None, None
+        if mask is not None:
+            if not mask[self.box].all():
+                self.mask = torch.from_numpy(mask[self.box]).to(target)[None, None]
+            if self.wanted.shape != target.shape:
+                self.levels = _points_in(self.box, G)
+        if self.levels is not None:
+            print(f'Drawing only {self.wanted.shape[3]}x{self.wanted.shape[2]} of the {G.img_resolution}x{G.img_resolution} pixels')
+
+    def draw(self, ws):
+        """ws [1, num_ws, w_dim] -> the part [1, C, h, w], with gradients."""
+        if self.levels is not None:
+            return self.G.synthesis.draw(ws, self.levels, force_fp32=True)
+        return self.G.synthesis(ws, noise_mode='const', force_fp32=True)[..., *self.box]
+
+    def distance(self, ws):
+        """The distance of what ws draws to the target, where the mask counts it; a float."""
+        import torch
+
+        from training import projection
+
+        with torch.no_grad():
+            image = self.draw(ws)
+            pair = (image, self.wanted) if self.mask is None else projection.composite(image, self.wanted, self.mask)
+            return self.metric(*pair).item()
+
+
+def _points_in(box, G):
+    """The points of all grids that the part of the trained picture under `box` needs; None for a generator that draws no parts."""
+    try:
+        from inr import grid, refinement, render
+    except ImportError:
+        return None
+    if not (render.supports(G) and G.synthesis.pointwise):
+        return None
+    rows, columns = box
+    synthesis, resolution = G.synthesis, G.img_resolution
+    points = grid.lattice(resolution, resolution, convention=synthesis.convention)
+    part = points.tile(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
+    return refinement.plan(part, synthesis.grids, convention=synthesis.convention, device=next(G.parameters()).device)
+
+
 def draw(G, ws):
-    """ws [1, num_ws, w_dim] -> image [1, C, R, R]."""
+    """ws [1, num_ws, w_dim] -> the whole image [1, C, R, R]."""
     import torch
 
     with torch.no_grad():
         return G.synthesis(ws, noise_mode='const', force_fp32=True)
-
-
-def distance_to(G, ws, wanted, metric, mask):
-    """The distance of what ws draws to the target, where the mask counts it; a float."""
-    import torch
-
-    from training import projection
-
-    image = draw(G, ws)
-    with torch.no_grad():
-        return metric(*(projection.composite(image, wanted, mask) if mask is not None else (image, wanted))).item()
 
 
 # ---- The search and what it leaves
@@ -150,10 +194,10 @@ def follow(search, result, num_steps):
 class Result:
     """What a search has found so far, and the files it becomes."""
 
-    def __init__(self, outdir, G, wanted, mask, metric, start):
+    def __init__(self, outdir, comparison, start):
         outdir.mkdir(parents=True, exist_ok=True)
-        self.outdir, self.G, self.wanted, self.mask, self.metric = outdir, G, wanted, mask, metric
-        self.first_distance = distance_to(G, start, wanted, metric, mask)
+        self.outdir, self.comparison, self.G, self.target = outdir, comparison, comparison.G, comparison.target
+        self.first_distance = comparison.distance(start)
         self.distances, self.path = [], []
 
     def add(self, step):
@@ -163,7 +207,7 @@ class Result:
 
     @property
     def ws(self):
-        return self.path[-1].to(self.wanted.device)
+        return self.path[-1].to(self.target.device)
 
     def write(self, noise_maps):
         """All files but the video. noise_maps: whether the generator's noise maps are part of what was found"""
@@ -175,18 +219,19 @@ class Result:
         from training import drawing
         from training.snapshot import to_uint8
 
-        target, projection = (to_uint8(x)[0] for x in (self.wanted, draw(self.G, self.ws)))
+        target, projection = (to_uint8(x)[0] for x in (self.target, draw(self.G, self.ws)))
         image_io.write_array(self.outdir / 'target.png', target)
         image_io.write_array(self.outdir / 'projection.png', projection)
         image_io.write_array(self.outdir / 'side_by_side.png', np.concatenate([target, projection], axis=1))
-        image_io.write_array(self.outdir / 'distance.png', curve(self.distances, f'distance: {self.metric.name}'))
+        image_io.write_array(self.outdir / 'distance.png', curve(self.distances, f'distance: {self.comparison.metric.name}'))
         with atomic_path(self.outdir / 'distance.csv') as temporary, open(temporary, 'w', newline='') as file:
             csv.writer(file).writerows([('step', 'distance'), *enumerate(self.distances)])
         maps = {name: x for name, x in self.G.synthesis.named_buffers() if noise_maps and name.endswith('noise_const')}
         with atomic_path(self.outdir / 'projected_w.npz') as temporary:
             drawing.save_projection(temporary, self.ws, maps)
-        last = distance_to(self.G, self.ws, self.wanted, self.metric, self.mask)
-        print(f'Distance ({self.metric.name}): {self.first_distance:.4g} at the mean w -> {last:.4g} after {len(self.distances)} steps')
+        last = self.comparison.distance(self.ws)
+        print(f'Distance ({self.comparison.metric.name}): {self.first_distance:.4g} at the mean w -> {last:.4g} '
+              f'after {len(self.distances)} steps')
         print(f'{self.outdir}/target.png projection.png side_by_side.png distance.png distance.csv projected_w.npz')
         print(f'Draw it at any size: python generate.py --projected-w={self.outdir}/projected_w.npz --res=2048')
 
@@ -210,7 +255,7 @@ class Result:
             writer = imageio_ffmpeg.write_frames(str(temporary), (2 * side, side), fps=30, quality=8, macro_block_size=2)
             writer.send(None)
             for ws in self.path[::-(-len(self.path) // VIDEO_FRAMES)]:
-                pair = np.concatenate([to_uint8(x)[0] for x in (self.wanted, draw(self.G, ws.to(self.wanted.device)))], axis=1)
+                pair = np.concatenate([to_uint8(x)[0] for x in (self.target, draw(self.G, ws.to(self.target.device)))], axis=1)
                 frame = np.broadcast_to(pair[:, :, :3], (*pair.shape[:2], 3)).repeat(enlarge, axis=0).repeat(enlarge, axis=1)
                 writer.send(np.ascontiguousarray(frame))
             writer.close()

@@ -15,7 +15,9 @@ from PIL import Image
 import generate
 import projector
 from dnnlib import image_io
+from metrics.perceptual import Pixels
 from tests import tiny_snapshots
+from tests.helpers import relative_error
 from tests.tiny_snapshots import call, mistake
 from training import drawing
 from training.image_files import ImageFiles
@@ -126,6 +128,31 @@ def test_masked_pixels_do_not_matter(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / 'mask.png')
     assert 'it is black all over' in mistake(projector.main, f'--network={network}', f'--target={tmp_path}/target.png',
                                              f'--mask={tmp_path}/mask.png')
+
+
+@pytest.mark.parametrize('make, alone', [(tiny_snapshots.inr, True), (tiny_snapshots.stylegan2, False)])
+def test_only_the_part_that_counts_is_compared(make, alone):
+    G = make(resolution=64).eval().requires_grad_(False)
+    target, ws = torch.randn(1, 3, 64, 64), torch.randn(1, G.num_ws, 8)
+    mask = np.zeros((64, 64), bool)
+    mask[3:40, 20:60] = True
+    drawn = []
+    for name, module in G.synthesis.named_modules():
+        if name == 'b64.torgb':
+            module.register_forward_hook(lambda module, args, out: drawn.append(tuple(out.shape[2:])))
+    grads, parts = [], []
+    for draw in (projector.Comparison(G, target, mask, Pixels()).draw, lambda ws: G.synthesis(ws, noise_mode='const')[:, :, 3:40, 20:60]):
+        w = ws.clone().requires_grad_()
+        parts.append(draw(w))
+        grads.append(torch.autograd.grad(parts[-1].square().sum(), w)[0])
+    assert drawn[0] == ((37, 40) if alone else (64, 64)) and parts[0].shape == (1, 3, 37, 40)
+    assert relative_error(parts[0], parts[1]) < 1e-5 and relative_error(grads[0], grads[1]) < 1e-4
+    mask[10, 30] = False
+    for hidden, counts in (((10, 30), False), ((50, 30), False), ((10, 31), True)):
+        changed = target.clone()
+        changed[0, :, hidden[0], hidden[1]] += 1
+        distances = [projector.Comparison(G, x, mask, Pixels()).distance(ws) for x in (target, changed)]
+        assert (distances[0] != distances[1]) == counts
 
 
 def test_interrupted_it_writes_what_it_has(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ learning rate rises and falls by a fixed ramp. The distance is handed in as an e
 with noise maps left alone (paper, appendix B.2), which is the default here.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,20 +115,23 @@ def noise_roughness(noise_map):
         x = F.avg_pool2d(x, 2)
 
 
-def project(synthesis, start, deviation, target, embed, options=Options(), mask=None, seed=0) -> Iterator[Step]:  # noqa: B008 (frozen)
+def project(synthesis, start, deviation, target, embed, options=Options(), mask=None, seed=0,  # noqa: B008 (frozen)
+            draw=None) -> Iterator[Step]:
     """Search the w of an image, one `Step` at a time, so that the caller may look, stop or save at any of them.
 
     synthesis: G.synthesis; its weights should not require gradients. With options.noise_maps its buffers named *noise_const are
                replaced while the search runs and keep what it found, whether it ends or is closed early
     start:     w to start from, [1, 1, w_dim];  deviation: spread of w, a float (both from `w_statistics`)
-    target:    [1, C, H, W] in [-1, 1], of the size that synthesis draws
+    target:    [1, C, H, W] in [-1, 1], of the size that is drawn
     embed:     images [N, C, H, W] -> [N, F], whose squared distances are the distances of the images
     mask:      [1, 1, H, W], 1 where the target counts, 0 where it does not; None: it counts everywhere
     seed:      of the noise on w and of the initial noise maps
+    draw:      ws [1, num_ws, w_dim] -> image [1, C, H, W] to compare, with gradients; None: all that synthesis draws
     Raises ValueError when noise maps are to be optimized and the model has none.
     """
     random = torch.Generator().manual_seed(seed)
     num_ws = synthesis.num_ws
+    draw = functools.partial(synthesis, noise_mode='const', force_fp32=True) if draw is None else draw
     w = start.detach().repeat(1, num_ws if options.space == 'w+' else 1, 1).requires_grad_()  # [1, 1 | num_ws, w_dim]
     noise_maps = _random_noise_maps(synthesis, random) if options.noise_maps else []
     optimizer = torch.optim.Adam([w, *noise_maps], betas=(0.9, 0.999), lr=options.learning_rate)
@@ -138,7 +142,7 @@ def project(synthesis, start, deviation, target, embed, options=Options(), mask=
             for group in optimizer.param_groups:
                 group['lr'] = learning_rate(options, index)
             noise = torch.randn(w.shape, generator=random).to(w.device) * (deviation * noise_scale(options, index))
-            image = synthesis((w + noise).expand(-1, num_ws, -1), noise_mode='const', force_fp32=True)
+            image = draw((w + noise).expand(-1, num_ws, -1))
             compared = image
             if mask is not None:
                 compared, filled = composite(image, target, mask)

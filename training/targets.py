@@ -60,6 +60,21 @@ def read_mask(path, resolution):
     return mask
 
 
+def box_of(mask, smallest=32):
+    """The smallest part of a picture that holds all the mask counts, at least `smallest` pixels a side where the picture has them.
+
+    mask: bool [R, R], not all False;  returns (rows, columns), two slices
+    """
+    sides = []
+    for axis in (1, 0):
+        counted = np.flatnonzero(mask.any(axis=axis))
+        size = mask.shape[1 - axis]
+        length = min(max(counted[-1] + 1 - counted[0], smallest), size)
+        first = min(max((counted[0] + counted[-1] + 1 - length) // 2, 0), size - length)
+        sides.append(slice(int(first), int(first + length)))
+    return tuple(sides)
+
+
 def first_of_data_set(dataset, resolution, channels, label_dim):
     """The first image of the data set that a snapshot was trained on.
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.util import UserError
-from training.targets import read_mask, read_picture, read_target
+from training.targets import box_of, read_mask, read_picture, read_target
 
 
 @pytest.mark.parametrize('channels', [1, 3, 4])
@@ -69,14 +69,25 @@ def test_masks(tmp_path, capsys, mode):
         read_mask(tmp_path / 'm.png', 4)
 
 
+@pytest.mark.parametrize('rows, columns, expected', [
+    ((10, 50), (40, 90), ((10, 50), (40, 90))), ((0, 1), (99, 100), ((0, 32), (68, 100))), ((50, 60), (0, 100), ((39, 71), (0, 100))),
+])
+def test_box_around_what_counts(rows, columns, expected):
+    mask = np.zeros((100, 100), bool)
+    mask[rows[0], columns[0]] = mask[rows[1] - 1, columns[1] - 1] = True  # two corners
+    box = box_of(mask)
+    assert tuple((side.start, side.stop) for side in box) == expected and mask[box].sum() == mask.sum()
+    assert mask[:16, :16][box_of(np.ones((16, 16), bool))].shape == (16, 16)  # no more than there is
+
+
 def test_files_that_are_no_pictures(tmp_path):
     Image.new('RGB', (50, 50), 'red').save(tmp_path / 'whole.png')
     (tmp_path / 'cut.png').write_bytes((tmp_path / 'whole.png').read_bytes()[:60])
     (tmp_path / 'three.png').write_bytes(b'PNG')
     (tmp_path / 'text.png').write_text('hello')
     (tmp_path / 'empty.png').touch()
-    for name, line in [('cut.png', 'cannot be decoded'), ('three.png', 'not an image'), ('text.png', 'not an image'), ('empty.png', 'not an image'),
-                       ('.', 'is a folder: give one image file'), ('none.png', 'no such image file')]:
+    for name, line in [('cut.png', 'cannot be decoded'), ('three.png', 'not an image'), ('text.png', 'not an image'),
+                       ('empty.png', 'not an image'), ('.', 'is a folder: give one image file'), ('none.png', 'no such image file')]:
         with pytest.raises(UserError, match=line) as error:
             read_picture(tmp_path / name)
         assert '\n' not in str(error.value)
