@@ -164,6 +164,8 @@ def _explain_os_error(err: OSError) -> str | None:
         return f'no such file or folder: {file}'
     if err.errno == errno.EISDIR:
         return f'{file} is a folder, a file is needed'
+    if err.errno == errno.EEXIST:
+        return f'{file} is there already and is not a folder: choose another place'
     if err.errno == errno.ENOTDIR:
         return f'{file}: a part of this path is a file, not a folder'
     return None

@@ -138,6 +138,7 @@ class OutOfMemoryError(RuntimeError):
     (OSError(errno.EROFS, 'no', '/data/x'), '/data/x is on a file system that is read-only: choose another place'),
     (FileNotFoundError(errno.ENOENT, 'no', 'x.zip'), 'no such file or folder: x.zip'),
     (IsADirectoryError(errno.EISDIR, 'no', 'x'), 'x is a folder, a file is needed'),
+    (FileExistsError(errno.EEXIST, 'no', 'x'), 'x is there already and is not a folder: choose another place'),
     (NotADirectoryError(errno.ENOTDIR, 'no', 'x/y'), 'x/y: a part of this path is a file, not a folder'),
 ])
 def test_run_turns_errors_into_one_line(capsys, error, line):
