@@ -1,5 +1,6 @@
 """Draw images from a trained generator, at any size and in any window (INR-GAN, Figs. 2, 9, 14)."""
 
+import math
 import zlib
 
 import click
@@ -16,22 +17,26 @@ STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band 
 @click.command(context_settings={'show_default': True})
 @click.option('--network', metavar='FILE|URL|DIR',
               help='Snapshot to draw from.  [default: the newest under training-runs/, else a bundled one]')
-@click.option('--seeds', type=cli.IntRangeList(), help='Images to draw, such as 0-7,12.  [default: 0-7]')
+@click.option('--seeds', type=cli.IntRangeList(), help='Images to draw by number, such as 0-7,12.  [default: 0-7]')
 @click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels.  [default: as trained]')
 @click.option('--window', type=cli.Window(), default='0,0,1,1',
               help='Part of the plane to draw: 0,0,1,1 is the trained image, -0.5,-0.5,1.5,1.5 zooms out.')
-@click.option('--psi', '--trunc', 'psi', type=float, default=1.0, help='Truncation: below 1 draws images nearer to the mean.')
-@click.option('--psi-cutoff', type=click.IntRange(0), help='Truncate only that many of the first layers.  [default: all]')
+@click.option('--psi', '--trunc', 'psi', type=float, metavar='NUMBER', default=1.0,
+              help='Truncation: below 1 the images become more typical and less varied, at 0 all are the mean.')
+@click.option('--psi-cutoff', type=click.IntRange(0), metavar='N', help='Truncate only that many of the first layers.  [default: all]')
 @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw, for a network trained with --cond.')
 @click.option('--noise-mode', type=click.Choice(['const', 'random', 'none']), default='const', help='Noise of StyleGAN2 networks.')
 @click.option('--projected-w', metavar='FILE', help='Draw the w that projector.py wrote, instead of seeds.')
-@click.option('--grid', is_flag=True, help='One contact sheet instead of a file an image.')
-@click.option('--outdir', metavar='DIR', default='out')
+@click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png.')
+@click.option('--outdir', metavar='DIR', default='out', help='Folder to write to; made if it is not there.')
 @click.option('--format', 'image_format', type=click.Choice(image_io.FORMATS), default='png', help='png and tiff hold any size.')
-@click.option('--refine', type=click.Choice(REFINEMENTS), help="How pixels between the trained ones are made.  [default: the renderer's]")
-@click.option('--batch', type=click.IntRange(1), default=1, help='Images drawn at once.')
-@click.option('--precision', type=click.Choice(PRECISIONS), default='fp32', help='Of the four highest resolutions.')
-@click.option('--device', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
+@click.option('--refine', type=click.Choice(REFINEMENTS),
+              help='Where the pixels between the trained ones come from: a denser last grid, denser grids throughout, or a last grid that '
+                   'reads the one below smoothly. Matters above the trained size.  [default: all]')
+@click.option('--batch', type=click.IntRange(1), metavar='N', default=1, help='Images drawn at once: faster on a GPU, takes more memory.')
+@click.option('--precision', type=click.Choice(PRECISIONS), default='fp32',
+              help='bf16 and fp16 compute the four highest resolutions in half precision: faster on a GPU.')
+@click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
 def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, projected_w, grid, outdir, image_format, refine, batch,
          precision, device):
     """Draw images from a trained generator, at any size and in any window.
@@ -46,6 +51,8 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, p
     """
     if seeds and projected_w:
         raise UserError('--seeds and --projected-w: both say what to draw; give one of them')
+    if not math.isfinite(psi):
+        raise UserError(f'--psi={psi}: give a number, such as 0.7')
     if seeds and max(seeds) >= 2**32:
         raise UserError(f'--seeds: {max(seeds)} is too large; 0 to 4294967295')
     if res:

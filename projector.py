@@ -1,9 +1,11 @@
 """Find the w whose image is nearest to a given one, by StyleGAN2's procedure (INR-GAN, Figs. 10 and 11)."""
 
+import time
+
 import click
 
 from dnnlib import cli, image_io
-from dnnlib.util import UserError
+from dnnlib.util import UserError, format_time
 
 VIDEO_FRAMES = 600
 CLASS_SAMPLES = 1000
@@ -13,23 +15,28 @@ CLASS_SAMPLES = 1000
 @click.option('--network', metavar='FILE|URL|DIR',
               help='Snapshot to project into.  [default: the newest under training-runs/, else a bundled one]')
 @click.option('--target', metavar='FILE', help="Image to find.  [default: the first of the network's own data set]")
-@click.option('--mask', metavar='FILE', help='Fit only where this image is white; as large as the target.')
-@click.option('--num-steps', type=click.IntRange(1), default=1000)
-@click.option('--space', type=click.Choice(['w', 'w+']), default='w', help='One w for all layers, or one for each.')
+@click.option('--mask', metavar='FILE', help='Fit only where this image is white; cut and resized as the target is.')
+@click.option('--num-steps', type=click.IntRange(1), metavar='N', default=1000, help='Steps of the search; 200 give a first impression.')
+@click.option('--space', type=click.Choice(['w', 'w+']), default='w',
+              help='One w for all layers, or one for each: nearer to the target, less like a trained image.')
 @click.option('--distance', default='auto', metavar='NAME',
               help='auto, lpips-vgg (downloads 528 MiB once), lpips-vgg:FOLDER, efficientnet-lite0 or pixels.')
 @click.option('--noise-maps', is_flag=True, help='Optimize the noise maps of a StyleGAN2 network too.')
 @click.option('--class', 'class_text', metavar='INDEX|NAME',
               help="Class to project into.  [default: the image's own, else the one whose mean is nearest]")
 @click.option('--save-video', is_flag=True, help='Write the search as projection.mp4.')
-@click.option('--outdir', metavar='DIR', default='out/projection')
-@click.option('--seed', type=click.IntRange(0), default=303)
-@click.option('--device', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
+@click.option('--outdir', metavar='DIR', default='out/projection', help='Folder to write to; made if it is not there.')
+@click.option('--seed', type=click.IntRange(0, 2**32 - 1), metavar='N', default=303, help='Of the noise on w while the search is young.')
+@click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
 def main(network, target, mask, num_steps, space, distance, noise_maps, class_text, save_video, outdir, seed, device):
-    """Find the w whose image is nearest to a given one.
+    """Find the image of a trained generator that is nearest to a given one, and its code w.
 
     Writes target.png, projection.png, side_by_side.png, distance.png, distance.csv and projected_w.npz, which
     generate.py --projected-w draws at any size. Ctrl-C writes what has been found so far.
+
+    \b
+    python projector.py --target=photo.jpg
+    python projector.py --target=photo.jpg --mask=face.png --space=w+ --outdir=out/face
     """
     from pathlib import Path
 
@@ -174,13 +181,15 @@ def follow(search, result, num_steps):
     """Run the search with a progress bar, or a line every tenth where there is no terminal. Returns whether it ran to its end."""
     from tqdm import tqdm
 
+    started = time.monotonic()
     try:
         with tqdm(search, total=num_steps, desc='project', unit='step', disable=None) as bar:
             for step in bar:
                 result.add(step)
                 bar.set_postfix_str(f'distance {step.distance:.4g}', refresh=False)
                 if bar.disable and (step.index + 1) % max(num_steps // 10, 1) == 0:
-                    print(f'step {step.index + 1} of {num_steps}: distance {step.distance:.4g}', flush=True)
+                    left = (time.monotonic() - started) / (step.index + 1) * (num_steps - step.index - 1)
+                    print(f'step {step.index + 1} of {num_steps}: distance {step.distance:.4g}, {format_time(left)} left', flush=True)
     except KeyboardInterrupt:
         if not result.distances:
             raise

@@ -94,9 +94,10 @@ def test_inr_is_drawn_at_the_size_and_window_asked_for(tmp_path, monkeypatch):
 
 def test_refinements_are_the_renderers(tmp_path):
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr(resolution=64))
-    from inr import refinement
+    from inr import refinement, render
 
     assert generate.REFINEMENTS == refinement.REFINEMENTS
+    assert f'[default: {render.DEFAULT_REFINEMENT}]' in next(p for p in generate.main.params if p.name == 'refine').help
     for refine in generate.REFINEMENTS:
         args = [f'--network={network}', '--seeds=0', '--res=150', f'--refine={refine}', f'--outdir={tmp_path}/{refine}']
         assert call(generate.main, *args)[0] == 0
@@ -200,6 +201,7 @@ def test_projected_w_that_does_not_fit(tmp_path):
                        ('wide.npy', 'or [N, 8] for this network, it is float64 [1, 9]'), ('nan.npy', 'w must be finite numbers'),
                        ('text.npz', 'not a readable .npz or .npy')]:
         assert line in mistake(generate.main, f'--network={network}', f'--projected-w={tmp_path / file}')
+    assert 'is a folder: give the projected_w.npz' in mistake(generate.main, f'--network={network}', f'--projected-w={tmp_path}')
     assert 'give one of them' in mistake(generate.main, '--seeds=1', f'--projected-w={tmp_path}/v.npz')
 
 
@@ -226,9 +228,18 @@ def test_half_precision_is_near(tmp_path, make, precision):
     (['--network=none.safetensors'], 'no such file: none.safetensors'),
     (['--fromat=png'], '--fromat'),
     (['--batch=0'], '--batch'),
+    (['--psi=abc'], "'abc' is not a valid float"),
+    (['--psi=nan'], '--psi=nan: give a number'),
+    (['--seeds=5-1'], 'write 1-5'),
+    (['--window=1,1,0,0'], 'x0 < x1'),
+    (['--network=a.pkl'], 'pickles of stylegan2-ada-pytorch'),
+    (['--network=a.png'], 'a.png: not a safetensors file'),
+    (['stray'], 'unexpected extra argument'),
 ])
 def test_mistakes_get_one_line(tmp_path, monkeypatch, args, line):
     monkeypatch.chdir(tmp_path)
+    Image.new('L', (4, 4)).save('a.png')
+    (tmp_path / 'a.pkl').write_bytes(b'')
     assert line in mistake(generate.main, *args)
 
 

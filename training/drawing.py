@@ -128,6 +128,8 @@ def load_projection(path, G):
     Raises UserError for a file that is missing, unreadable or of another shape.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f'{path} is a folder: give the projected_w.npz that projector.py wrote')
     if not path.is_file():
         raise UserError(f'{path}: no such file; projector.py writes projected_w.npz')
     try:
