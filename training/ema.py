@@ -20,6 +20,6 @@ def ema_beta(batch: int, kimg: float, rampup: float | None, images: int) -> floa
 def update_ema(average: torch.nn.Module, network: torch.nn.Module, beta: float) -> None:
     """average = beta * average + (1 - beta) * network for parameters; buffers are copied."""
     for old, new in zip(average.parameters(), network.parameters(), strict=True):
-        old.copy_(new.lerp(old, beta))
+        old.lerp_(new, 1 - beta)
     for old, new in zip(average.buffers(), network.buffers(), strict=True):
         old.copy_(new)

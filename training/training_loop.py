@@ -68,12 +68,12 @@ def phases(loss: LossConfig) -> list[tuple[str, int]]:
 def make_optimizer(network: torch.nn.Module, settings: OptimizerConfig) -> torch.optim.Adam:
     """Adam with one learning rate, or with one for each group of `network.parameter_groups()`. Raises UserError if the groups differ."""
     if not isinstance(settings.lr, dict):
-        return torch.optim.Adam(network.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps)
+        return torch.optim.Adam(network.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
     groups = network.parameter_groups() if hasattr(network, 'parameter_groups') else {}
     if set(groups) != set(settings.lr):
         raise UserError(f'{type(network).__name__} has parameter groups {sorted(groups)}, the recipe gives rates for {sorted(settings.lr)}')
     return torch.optim.Adam([{'params': list(groups[name]), 'lr': lr} for name, lr in settings.lr.items()],
-                            betas=settings.betas, eps=settings.eps)
+                            betas=settings.betas, eps=settings.eps, fused=True)
 
 
 def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: str) -> Latents:
@@ -90,12 +90,12 @@ def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: st
 def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
     """Averages the gradients over all processes and steps, unless one of them is not finite. Returns whether it stepped."""
     grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
-    flat = torch.cat([grad.flatten() for grad in grads])
     if distributed.world_size() > 1:
+        flat = torch.cat([grad.flatten() for grad in grads])
         distributed.sum_(flat).div_(distributed.world_size())
         for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
-    if not flat.isfinite().all():
+    if not torch.stack([grad.sum() for grad in grads]).isfinite().all():
         return False
     optimizer.step()
     return True
