@@ -1,6 +1,7 @@
 """What a run folder shows of a run: grids of images, log.txt, stats.jsonl, TensorBoard events."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.util import UserError, atomic_path, format_time
 from torch_utils import distributed
 from training.config import Config
 from training.dataset import ImageDataset
@@ -84,6 +85,21 @@ class Pictures:
         save_grid(self.folder / name, np.concatenate(images), self.columns)
 
 
+class Bar(tqdm):
+    """A progress bar whose ETA ends with the time there is. ends: on the monotonic clock."""
+
+    def __init__(self, ends: float, **options):
+        self.ends = ends
+        super().__init__(bar_format='{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} img [{elapsed}, ETA {eta}, {rate_fmt}]', **options)
+
+    @property
+    def format_dict(self) -> dict:
+        values = super().format_dict
+        speed = values['rate'] or (values['n'] - values['initial']) / values['elapsed'] if values['elapsed'] else 0
+        left = min((values['total'] - values['n']) / speed if speed else math.inf, self.ends - time.monotonic())
+        return {**values, 'eta': format_time(max(left, 0)) if math.isfinite(left) else '?'}
+
+
 class RunLog:
     """The written record of a run; a resumed run cuts off what came after the snapshot it goes on from.
 
@@ -120,12 +136,12 @@ class RunLog:
             self._events.add_scalar(name, value, global_step=images, walltime=time.time())
         self._events.flush()
 
-    def progress(self, images: int, total: int, start: int) -> None:
-        """Moves the progress bar, which is there only where stdout is a terminal."""
+    def progress(self, images: int, total: int, start: int, ends: float = float('inf')) -> None:
+        """Moves the progress bar, which is there only where stdout is a terminal. ends: when time is up, on the monotonic clock."""
         if self.quiet or not sys.stdout.isatty():
             return
         if self._bar is None:
-            self._bar = tqdm(total=total, initial=start, unit='img', file=sys.stdout, dynamic_ncols=True, leave=False, smoothing=0.05)
+            self._bar = Bar(ends, total=total, initial=start, unit='img', file=sys.stdout, dynamic_ncols=True, leave=False, smoothing=0.05)
         self._bar.update(images - self._bar.n)
 
     def close(self) -> None:

@@ -201,9 +201,10 @@ def _ignore_signals(worker: int) -> None:
 
 
 class TickClock:
-    """Times the steps between two ticks, and tells it in a line."""
+    """Times the steps between two ticks, and tells it in a line. ends: when time is up, on the monotonic clock."""
 
-    def __init__(self, training: Training):
+    def __init__(self, training: Training, ends: float = float('inf')):
+        self.ends = ends
         self.training, self.images, self.begin, self.waited = training, training.images, time.monotonic(), 0.0
 
     def next(self, data: Iterator) -> list[torch.Tensor]:
@@ -231,6 +232,7 @@ class TickClock:
             torch.cuda.reset_peak_memory_stats(training.device)
             gpu, means['Resources/peak_gpu_bytes'] = f', GPU {format_bytes(peak)}', peak
         left = max(training.settings.run.kimg * 1000 - training.images, 0) / speed
+        left = max(min(left, self.ends - time.monotonic()), 0)
         skipped = ''.join(f'  {name} skipped {number} steps' for name, number in training.skipped.items() if number)
         log.say(f'kimg {training.images / 1000:<8g} time {format_time(training.seconds):<10} {1000 / speed:.1f} s/kimg  {speed:.1f} img/s  '
                 f'ETA {format_time(left)}  data wait {wait:.0%}  memory {format_bytes(memory)}{gpu}  '
@@ -304,14 +306,14 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         distributed.barrier()
 
         data = stack.enter_context(contextlib.closing(batches(dataset, settings, start, pin=training.device.type == 'cuda')))
-        clock, ending = TickClock(training), 0
+        ends = begin + 60 * minutes if minutes is not None else float('inf')
+        clock, ending = TickClock(training, ends), 0
         saved_at = drawn_at = start if resume else None
         while training.images < total:
-            out_of_time = minutes is not None and time.monotonic() - begin > 60 * minutes
-            if ending := _agree(stop.number, out_of_time, training.device):
+            if ending := _agree(stop.number, time.monotonic() > ends, training.device):
                 break
             training.step(*clock.next(data))
-            log.progress(training.images, int(total), start)
+            log.progress(training.images, int(total), start, ends)
             if not tick_ends():
                 continue
             clock.tick(log)

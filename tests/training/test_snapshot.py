@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, format_time
 from tests.training.tiny import make_images
 from training.dataset import ImageDataset
-from training.snapshot import RunLog, cut_stats, grid_image, grid_items, grid_size, new_run_folder, save_grid, to_uint8
+from training.snapshot import Bar, RunLog, cut_stats, grid_image, grid_items, grid_size, new_run_folder, save_grid, to_uint8
 
 
 def test_grid_fits_a_screen():
@@ -89,6 +89,18 @@ def test_bar_moves_on_a_terminal(monkeypatch, capsys):
     log.progress(96, 128, start=32)
     assert log._bar.n == 96 and log._bar.total == 128
     log.close()
+
+
+@pytest.mark.parametrize('ends, expected', [(float('inf'), '00:20'), (1030.0, '00:20'), (1007.0, '00:07'), (990.0, '00:00')])
+def test_eta_is_what_comes_first(monkeypatch, capsys, ends, expected):
+    monkeypatch.setattr('training.snapshot.time.monotonic', lambda: 1000.0)
+    bar = Bar(ends, total=64, initial=32, disable=True)
+    monkeypatch.setattr('tqdm.tqdm.format_dict', {'rate': 1.0, 'n': 44, 'initial': 32, 'elapsed': 12.0, 'total': 64})
+    assert bar.format_dict['eta'] == format_time(int(expected[3:]))
+    monkeypatch.setattr('tqdm.tqdm.format_dict', {'rate': None, 'n': 44, 'initial': 32, 'elapsed': 12.0, 'total': 64})
+    assert bar.format_dict['eta'] == format_time(int(expected[3:]))
+    monkeypatch.setattr('tqdm.tqdm.format_dict', {'rate': None, 'n': 32, 'initial': 32, 'elapsed': 0.0, 'total': 64})
+    assert Bar(float('inf'), total=64, initial=32, disable=True).format_dict['eta'] == '?'
 
 
 def test_run_folders_are_numbered(tmp_path):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -316,6 +317,21 @@ def test_minutes_stop_with_a_snapshot(images, folder, capsys):
     assert train(settings, dataset, run, minutes=1e-9) == 0
     assert checkpoint.find_resumable(run) == checkpoint.network_path(run, 0)
     assert f'Go on with: python train.py --resume={run}' in capsys.readouterr().out
+
+
+def test_eta_is_the_smaller_of_kimg_and_minutes(images, monkeypatch):
+    _, settings = tiny_run(images, kimg=0.1)
+    told, now = [], [0.0]
+    monkeypatch.setattr(training_loop.time, 'monotonic', lambda: now[0])
+    log = SimpleNamespace(say=told.append, stats=lambda images, values: None)
+    stats = SimpleNamespace(collect=lambda: {name: {'mean': 0.0} for name in ('Loss/G', 'Loss/D_real', 'Loss/D_fake')})
+    for ends in (float('inf'), 30.0, 5.0):
+        now[0] = 0.0
+        training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={})
+        clock = training_loop.TickClock(training, ends)
+        now[0], training.images = 10.0, 50
+        clock.tick(log)
+    assert ['ETA 10s' in told[0], 'ETA 10s' in told[1], 'ETA 0s' in told[2]] == [True] * 3, told
 
 
 def test_first_signal_is_noted_and_handlers_return():
