@@ -28,5 +28,12 @@ def test_stylegan2_runs_its_own_recipe():
 
 def test_tiny_row_has_no_path_length_and_keeps_its_rate():
     settings = build('stylegan2-tiny', PRESETS['stylegan2-tiny'], data(64))
-    assert settings.optimizer('G').lr == 0.0025 and settings.loss.pl_weight == 0
-    assert settings.optimizer('D').lr == pytest.approx(0.0025 * 16 / 17)
+    assert settings.optimizer('G').lr == 0.004 and settings.loss.pl_weight == 0
+    assert settings.optimizer('D').lr == pytest.approx(0.004 * 16 / 17)
+
+
+def test_tiny_rows_can_be_compared():
+    rows = pytest.importorskip('inr.presets').PRESETS
+    of_the_generator = {'summary', 'source', 'cost', 'G', 'synthesis'}
+    baseline, inr = PRESETS['stylegan2-tiny'], rows['inr-tiny']
+    assert {key for key in baseline if baseline[key] != inr[key]} == of_the_generator
