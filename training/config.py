@@ -203,7 +203,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     run = RunConfig(
         cfg=name, seed=given.pop('seed', 0), kimg=row['kimg'], batch=batch, batch_gpu=batch,
         tick=4.0 if gpu else max(4 * batch / 1000, min(0.5, 1024 / data.resolution ** 2)),
-        snap=50 if gpu else 10, img_snap=10 if gpu else 4, keep_last=3, workers=3 if gpu else 1, precision=precision)
+        snap=50 if gpu else 10, img_snap=10 if gpu else 4, keep_last=3, workers=3 if gpu else 0, precision=precision)
     config = Config(
         data=data,
         generator=GeneratorConfig(row['G'], row['z_dim'], row['w_dim'], row['mapping_layers'], row['g_channel_base'], row['g_channel_max'],
