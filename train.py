@@ -145,6 +145,7 @@ def new_run(options: dict, device: str):
 
 def resumed(options: dict) -> tuple[Path, Path | None, Config]:
     """(run folder, network file of the snapshot to go on from or None, configuration) for --resume, with the options that may change."""
+    from torch_utils import distributed
     from training import checkpoint
 
     place = Path(options['resume'])
@@ -155,7 +156,7 @@ def resumed(options: dict) -> tuple[Path, Path | None, Config]:
             raise UserError(f'--resume={place}: give a run folder or its network-snapshot-*.safetensors; --init-from takes any weights')
         folder, network = place.parent, place
     elif place.is_dir():
-        folder, network = place, checkpoint.find_resumable(place)
+        folder, network = place, checkpoint.find_resumable(place, distributed.print0)
     else:
         raise UserError(f'--resume={place}: no such run folder or snapshot; --resume=latest finds the newest run in {options["outdir"]}')
     settings = checkpoint.stored_config(folder)

@@ -73,6 +73,20 @@ def test_resume_before_the_first_snapshot_starts_over(started):
     assert checkpoint.snapshots(started) == [checkpoint.network_path(started, 4)]
 
 
+@pytest.mark.parametrize('part', ['network-snapshot-000000_012.safetensors', 'training-state-000000_012.pt'])
+def test_a_snapshot_that_is_cut_off_is_passed_over(started, part):
+    assert call(train.main, '--resume=latest', '--kimg=0.012')[0] == 0
+    os.truncate(started / part, 1000)
+    code, out, err = call(train.main, '--resume=latest', '--kimg=0.016')
+    assert code == 0 and 'from network-snapshot-000000_008.safetensors' in out, err
+    assert f'Passing over training-runs/{started.name}/{part}: ' in out
+    for path in started.glob('training-state-*'):
+        os.truncate(path, 1000)
+    code, out, err = call(train.main, '--resume=latest', '--kimg=0.02')
+    assert code == 2 and err.count('\n') == 1 and 'has no snapshot to go on from: ' in err
+    assert checkpoint.network_path(started, 16).is_file()
+
+
 def test_data_may_move_but_not_change(started, images):
     moved = images.rename(images.with_name('moved'))
     assert f'{images}, the data of this run, is not there any more: say where it is with --data' in mistake(train.main, '--resume=latest')

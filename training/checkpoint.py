@@ -13,8 +13,9 @@ import importlib
 import json
 import re
 import struct
+import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,24 @@ def find_latest_snapshot(root: str | Path = 'training-runs') -> Path | None:
     return max(found)[1] if found else None
 
 
-def find_resumable(folder: Path) -> Path | None:
-    """The network file of a run's latest snapshot that has its training state, None where there is none."""
-    return next((path for path in reversed(snapshots(folder)) if state_path(path).is_file()), None)
+def find_resumable(folder: Path, tell: Callable[[str], None] = lambda line: None) -> Path | None:
+    """The network file of a run's latest snapshot that has its training state, None where there is none.
+
+    A snapshot that is cut off is passed over, and `tell` gets a line about it. Raises UserError if all of them are.
+    """
+    problem = None
+    for path in reversed([path for path in snapshots(folder) if state_path(path).is_file()]):
+        try:
+            read_header(path)
+            if not zipfile.is_zipfile(state_path(path)):
+                raise UserError(f'{state_path(path)}: cut off or not a training state')
+            return path
+        except UserError as err:
+            problem = err
+            tell(f'Passing over {err}')
+    if problem is not None:
+        raise UserError(f'{folder} has no snapshot to go on from: {problem}, or start anew')
+    return None
 
 
 def find_latest_run(root: Path) -> Path:

@@ -214,7 +214,9 @@ def test_latest(tmp_path):
     assert find_latest_run(runs) == runs / '00001-b'
 
 
-def test_half_a_pair_is_never_resumed(tmp_path):
+def test_half_a_pair_is_never_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, 'read_header', lambda path: {})
+    monkeypatch.setattr(checkpoint.zipfile, 'is_zipfile', lambda path: True)
     assert find_resumable(tmp_path) is None
     whole = pair(tmp_path, 1000)
     pair(tmp_path, 2000, state=False)
