@@ -19,7 +19,7 @@ from training.networks import FullyConnectedLayer
 class FeatureSpec:
     """What the points of one grid know of their place.
 
-    log: cap on the rows of the logarithmic basis, 0 for none
+    log: cap on the rows of the logarithmic basis, 0 for none; every direction loses its highest frequencies alike
     diagonal: the basis runs along both diagonals too
     random: random rows, fixed at construction
     learned: rows that are parameters
@@ -43,16 +43,23 @@ class FeatureSpec:
     init: str = 'normal'
 
     def __post_init__(self):
+        if min(self.log, self.random, self.learned, self.generated, self.constants) < 0:
+            raise ValueError(f'a number of coordinate features is below 0: {self}')
         if self.init not in ('normal', 'uniform'):
             raise ValueError(f"unknown init '{self.init}' of Fourier rows; choose normal or uniform")
 
 
-def log_basis(resolution, diagonal=False):
+def log_basis(resolution, diagonal=False, most=None):
     """Logarithmic basis: frequencies 2^k * 2 pi / 4, k = 0 .. log2(R) - 1, along y, x and, if asked, both diagonals.
 
-    A diagonal's two components are half as long. The highest frequency has a period of four cells. Returns [n, 2], columns x, y.
+    A diagonal's two components are half as long. The highest frequency has a period of four cells.
+    most: cap on the rows, kept by leaving out the highest frequencies of every direction; None for all
+    Returns [n, 2], columns x, y.
     """
-    frequency = 2.0 ** torch.arange(int(math.log2(resolution))) * (math.pi / 2)
+    octaves = int(math.log2(resolution))
+    if most is not None:
+        octaves = min(octaves, most // (4 if diagonal else 2))
+    frequency = 2.0 ** torch.arange(octaves) * (math.pi / 2)
     zero = torch.zeros_like(frequency)
     rows = [torch.stack([zero, frequency], 1), torch.stack([frequency, zero], 1)]
     if diagonal:
@@ -78,7 +85,7 @@ class CoordinateFeatures(nn.Module):
     def __init__(self, spec, resolution, w_dim):
         super().__init__()
         self.spec, self.resolution = spec, resolution
-        self.register_buffer('log_basis', log_basis(resolution, spec.diagonal)[: spec.log], persistent=False)
+        self.register_buffer('log_basis', log_basis(resolution, spec.diagonal, spec.log), persistent=False)
         if spec.random:
             self.register_buffer('random_basis', self._draw_rows(spec.random))
         if spec.learned:

@@ -4,19 +4,19 @@ Sizes, layers and coordinate features follow from the resolution by one rule (`f
 implementation names them one by one up to 256, and agrees there. `from_inr_gan` rebuilds its generators.
 """
 
-import math
+import json
 from dataclasses import fields
 
 import torch
 from torch import nn
 
-from inr import public
 from inr.fmm import Modulation
 from inr.fourier import FeatureSpec
 from inr.synthesis import BlockSpec, SynthesisNetwork
 from training.networks import MappingNetwork
 
 MIN_RESOLUTION, MAX_RESOLUTION = 16, 1024
+BLOCKS = tuple(2**k for k in range(2, 11))  # resolutions that name blocks
 INPUT_RESOLUTION = 32
 
 
@@ -38,7 +38,7 @@ def block_specs(resolution, input_resolution, channels, extra_layers, input_feat
     input_features: FeatureSpec of the input; block_features: function of the resolution of an upsampling block
     """
     specs, below = [], 0
-    for name in (2**k for k in range(2, int(math.log2(resolution)) + 1)):
+    for name in BLOCKS[: BLOCKS.index(resolution) + 1]:
         upsamples = name > input_resolution
         features = input_features if not specs else block_features(name) if upsamples else None
         layers = (1 if not specs else 2) + extra_layers.get(name, 0)
@@ -48,9 +48,11 @@ def block_specs(resolution, input_resolution, channels, extra_layers, input_feat
 
 
 def _feature_spec(given, default):
-    """FeatureSpec from a dict of its fields that replaces `default`, or `default` if None."""
+    """FeatureSpec from a dict of its fields that replaces `default`, or `default` if None; None if the dict is empty."""
     if given is None:
         return default
+    if not given:
+        return None
     known = [f.name for f in fields(FeatureSpec)]
     unknown = [key for key in given if key not in known]
     if unknown:
@@ -72,7 +74,7 @@ def build_synthesis(
     upsampling: 'nearest', or 'bilinear' (corners aligned; pixels then depend on their neighbours); instance_norm: see synthesis
     input_resolution: grid of the input, default min(32, img_resolution)
     extra_layers: {resolution: number}, default one at 128 and one at 256 (keys may be strings, as JSON has them)
-    features: FeatureSpec fields in place of the rule's, for every grid, or {resolution: fields} for some upsampling blocks
+    features: FeatureSpec fields in place of the rule's, for every grid, or {resolution: fields} for some upsampling blocks ({}: none)
     input_features: the same for the input alone
     Raises ValueError for a resolution or an option outside its range.
     """
@@ -84,15 +86,20 @@ def build_synthesis(
         raise ValueError(f"unknown half_dtype '{half_dtype}'; choose float16 or bfloat16")
     input_resolution = min(INPUT_RESOLUTION, img_resolution) if input_resolution is None else input_resolution
     extra_layers = {128: 1, 256: 1} if extra_layers is None else {int(res): n for res, n in extra_layers.items()}
-    features = features or {}
-    if all(str(key).isdigit() for key in features):
-        given = {int(res): spec for res, spec in features.items()}
-    else:
-        given = dict.fromkeys((2**k for k in range(2, 11)), features)
+    if input_resolution not in BLOCKS or input_resolution > img_resolution:
+        raise ValueError(f'input resolution {input_resolution} is not a power of two from 4 to {img_resolution}')
+    if features and not all(str(key).isdigit() for key in features):
         input_features = features if input_features is None else input_features
+        features = dict.fromkeys(BLOCKS, features)
+    given = {int(res): spec for res, spec in (features or {}).items()}
+    if unknown := [res for res in [*given, *extra_layers] if res not in BLOCKS]:
+        raise ValueError(f'there is no block of resolution {unknown[0]}; blocks are powers of two from 4 to {MAX_RESOLUTION}')
+    of_input = _feature_spec(input_features, feature_rule(input_resolution))
+    if of_input is None:
+        raise ValueError('the input needs coordinate features; input_features has none')
     blocks = block_specs(
         img_resolution, input_resolution, lambda res: max(min(channel_base // res, channel_max), 1), extra_layers,
-        _feature_spec(input_features, feature_rule(input_resolution)), lambda res: _feature_spec(given.get(res), feature_rule(res)),
+        of_input, lambda res: _feature_spec(given.get(res), feature_rule(res)),
     )  # fmt: skip
     modulation = Modulation(fmm_rank, squash, equalized)
     return SynthesisNetwork(
@@ -113,10 +120,11 @@ class Generator(nn.Module):
     def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
         super().__init__()
         mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
-        self.init_kwargs = dict(
+        arguments = dict(
             z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
             mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs,
         )  # fmt: skip
+        self.init_kwargs = json.loads(json.dumps(arguments))
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
@@ -132,16 +140,12 @@ class Generator(nn.Module):
 def from_inr_gan(config, state):
     """Generator of the public INR-GAN implementation: same weights, same images.
 
-    config: dict with cfg (the generator's section of the public configuration), z_dim, w_dim, c_dim, img_resolution, img_channels,
-        mapping_layers, channel_base, channel_max
-    state: {public name: tensor}
-    Raises ValueError for an unsupported configuration or a stored logarithmic basis that is not the rule's, RuntimeError if weights are
-    missing, left over or of another shape.
+    config: its configuration, see public.constructor_arguments; state: {public name: tensor}
+    Raises ValueError for a configuration that lacks something or has no counterpart here, or if a stored logarithmic basis is not the
+    rule's, RuntimeError if weights are missing, left over or of another shape.
     """
+    from inr import public  # not needed to train or draw
+
     generator = Generator(**public.constructor_arguments(config))
-    state = public.renamed_state(state)
-    for name, rule in generator.named_buffers():
-        if name.endswith('log_basis') and not torch.allclose(state.pop(name, rule).to(rule), rule):
-            raise ValueError(f'{name} of the stored weights is not the logarithmic basis of its grid')
-    generator.load_state_dict(state, strict=True)
+    public.load_state(generator, state)
     return generator

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+FARTHEST = 1000.0  # images away from the trained one that a window may reach
 
 
 @dataclass(frozen=True)
@@ -51,39 +52,20 @@ class Lattice:
 
 
 @dataclass(frozen=True)
-class AxisRead:
-    """How the points along one axis read values held along another: value = (1 - frac) * held[lo] + frac * held[hi].
-
-    lo, hi: int64 [n] indices into what is held; frac: float32 [n] in [0, 1), or None where the read is held[lo] alone (hi is None too).
-    """
-
-    lo: torch.Tensor
-    hi: torch.Tensor | None = None
-    frac: torch.Tensor | None = None
-
-    def __call__(self, held, dim):
-        low = held.index_select(dim, self.lo)
-        if self.frac is None:
-            return low
-        frac = self.frac.to(held.dtype).reshape([-1 if d == dim % held.ndim else 1 for d in range(held.ndim)])
-        return torch.lerp(low, held.index_select(dim, self.hi), frac)
-
-
-@dataclass(frozen=True)
 class Points:
     """The points at which the blocks of one grid are evaluated, and where these points find what lies below them.
 
     x: float32 [W], y: float32 [H]  model coordinates
-    below: (rows, columns) reads into the points of the next coarser grid; None where there is none or `doubled` says it all
+    below: (rows, columns), two refinement.AxisRead of the points of the next coarser grid; None where `doubled` says it all
     doubled: every row and column below is read twice, in order (the trained grids do)
     cells: (rows, columns) reads into the R x R cells of the grid itself, for learned constants; None for all cells in order
     """
 
     x: torch.Tensor
     y: torch.Tensor
-    below: tuple[AxisRead, AxisRead] | None = None
+    below: tuple | None = None
     doubled: bool = False
-    cells: tuple[AxisRead, AxisRead] | None = None
+    cells: tuple | None = None
 
     @property
     def shape(self):
@@ -100,6 +82,8 @@ def lattice(height, width, window=WHOLE, convention=GENERATOR_B):
         raise ValueError(f'a picture of {width}x{height} pixels has none; both sides must be at least 1')
     if not (np.isfinite(window).all() and x1 > x0 and y1 > y0):
         raise ValueError(f'window {tuple(window)} has no area; give x0,y0,x1,y1 with x0 < x1 and y0 < y1')
+    if max(map(abs, window)) > FARTHEST:
+        raise ValueError(f'window {tuple(window)} reaches too far; float32 coordinates tell points apart up to {FARTHEST:g}')
     shift = 1 if convention.lower_corner else 0
     u = x0 + (x1 - x0) * np.arange(width, dtype=np.float64) / width
     v = y0 + (y1 - y0) * (np.arange(height, dtype=np.float64) + shift) / height

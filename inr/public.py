@@ -3,6 +3,8 @@
 import math
 import re
 
+import torch
+
 _FEATURES = {  # field of FeatureSpec -> (key of the public configuration, its default)
     'log': ('log_emb_size', 0),
     'diagonal': ('use_diagonal', False),
@@ -24,8 +26,12 @@ _RENAMED = [  # pattern of a public key -> ours
 ]
 
 
+_INITS = {'randn': 'normal', 'rand': 'uniform'}
+
+
 def _features(config):
-    return {field: config.get(key, default) for field, (key, default) in _FEATURES.items()}
+    spec = {field: config.get(key, default) for field, (key, default) in _FEATURES.items()}
+    return {**spec, 'init': _INITS[config.get('init_dist', 'randn')]}
 
 
 def constructor_arguments(config):
@@ -33,31 +39,45 @@ def constructor_arguments(config):
 
     config: dict with cfg (the generator's section), z_dim, w_dim, c_dim, img_resolution, img_channels, mapping_layers, channel_base,
         channel_max
-    Raises ValueError for what the INR decoder has no counterpart of.
+    Raises ValueError for a key that is missing and for what the INR decoder has no counterpart of.
     """
+    try:
+        return _constructor_arguments(config)
+    except KeyError as error:
+        raise ValueError(f'the configuration of the public generator lacks {error}') from None
+
+
+def _constructor_arguments(config):
     cfg = config['cfg']
-    fmm, source = cfg['fmm'], cfg['input']
-    if source['type'] != 'coords':
-        raise ValueError(f"input of type '{source['type']}' is not supported; only 'coords' is")
-    if cfg.get('use_noise', False):
-        raise ValueError('a generator with spatial noise is not supported; only use_noise: false is')
-    coords = cfg['coords']['res_configs'] if cfg['coords']['enabled'] else {}
-    enabled = fmm['enabled']
+    fmm, source, coords = cfg['fmm'], cfg['input'], cfg['coords']
+    fuser = source['coord_fuser_cfg']
+    for found, name, supported in (
+        (source['type'], 'input.type', 'coords'),
+        (cfg.get('use_noise', False), 'use_noise', False),
+        *((part.get('fallback', False), 'fallback of coordinates', False) for part in (fuser, coords)),
+        *((part.get('per_resolution', True), 'per_resolution of coordinates', True) for part in (fuser, coords)),
+        *((part.get('kernel_size', 1), 'kernel_size of coordinates', 1) for part in (fuser, coords)),
+    ):
+        if found != supported:
+            raise ValueError(f'{name} {found!r} of the public configuration is not supported; only {supported!r} is')
+    sizes = [2**k for k in range(2, config['img_resolution'].bit_length())]
+    extra = {int(res): number for res, number in cfg.get('num_extra_convs', {}).items()}  # by the grid that a block runs on
+    above = [res for res in sizes if res > source['resolution']]
     synthesis = dict(
         channel_base=config['channel_base'],
         channel_max=config['channel_max'],
-        fmm_rank=fmm['rank'] if enabled else None,
-        squash=fmm['activation'] if enabled else 'demod',
+        fmm_rank=fmm['rank'] if fmm['enabled'] else None,
+        squash=fmm['activation'] if fmm['enabled'] else 'demod',
         equalized=False,
         instance_norm=bool(fmm.get('instance_norm', False)),
         upsampling=cfg['upsampling_mode'],
         input_resolution=source['resolution'],
-        extra_layers=cfg.get('num_extra_convs', {}),
-        input_features=_features(source['coord_fuser_cfg']['res_configs'][str(source['resolution'])]),
-        features={res: _features(features) for res, features in coords.items() if int(res) > source['resolution']},
+        extra_layers={res: extra.get(max(res, source['resolution']), 0) for res in sizes},
+        input_features=_features(fuser['res_configs'][str(source['resolution'])]),
+        features={res: _features(coords['res_configs'][str(res)]) if coords['enabled'] else {} for res in above},
     )
-    sizes = {key: config[key] for key in ('z_dim', 'c_dim', 'w_dim', 'img_resolution', 'img_channels')}
-    return dict(**sizes, mapping_kwargs=dict(num_layers=config['mapping_layers']), synthesis_kwargs=synthesis)
+    given = {key: config[key] for key in ('z_dim', 'c_dim', 'w_dim', 'img_resolution', 'img_channels')}
+    return dict(**given, mapping_kwargs=dict(num_layers=config['mapping_layers']), synthesis_kwargs=synthesis)
 
 
 def renamed_state(state):
@@ -70,3 +90,16 @@ def renamed_state(state):
             key = re.sub(pattern, replacement, key)
         result[key] = value
     return result
+
+
+def load_state(generator, state):
+    """Loads the weights of a public generator into ours; errors as of inr.generator.from_inr_gan."""
+    state = renamed_state(state)
+    for name, rule in generator.named_buffers():
+        if name.endswith('log_basis') and not _same(state.pop(name, rule), rule):
+            raise ValueError(f'{name} of the stored weights is not the logarithmic basis of its grid')
+    generator.load_state_dict(state, strict=True)
+
+
+def _same(stored, rule):
+    return stored.shape == rule.shape and torch.allclose(stored.to(rule), rule)

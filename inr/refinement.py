@@ -6,13 +6,34 @@ read are evaluated, and every pixel can be computed alone.
 Legend: n points along one axis.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-from inr.grid import GENERATOR_B, AxisRead, Points
+from inr.grid import GENERATOR_B, Points
 
 REFINEMENTS = ('last', 'all', 'smooth')
 _SNAP = 1e-9  # a position this close to a cell border lies on it: rounding must not decide the cell
+
+
+@dataclass(frozen=True)
+class AxisRead:
+    """How the points along one axis read values held along another: value = (1 - frac) * held[lo] + frac * held[hi].
+
+    lo, hi: int64 [n] indices into what is held; frac: float32 [n] in [0, 1), or None where the read is held[lo] alone (hi is None too).
+    """
+
+    lo: torch.Tensor
+    hi: torch.Tensor | None = None
+    frac: torch.Tensor | None = None
+
+    def __call__(self, held, dim):
+        low = held.index_select(dim, self.lo)
+        if self.frac is None:
+            return low
+        frac = self.frac.to(held.dtype).reshape([-1 if d == dim % held.ndim else 1 for d in range(held.ndim)])
+        return torch.lerp(low, held.index_select(dim, self.hi), frac)
 
 
 def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, aligned=False):

@@ -40,15 +40,14 @@ def bytes_per_point(synthesis, density, refine):
     return 4 * (largest + 3 * synthesis.img_channels)
 
 
-@torch.no_grad()
 def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, force_fp32=False):
-    """Draw a picture from top to bottom in bands of rows, each within `max_bytes` of working memory; a row that is too long goes in parts.
+    """Draw a picture from top to bottom in bands of rows, each in about `max_bytes` of working memory; long rows go in parts.
 
     G: generator of this package; ws: [N, num_ws, w_dim]
     height, width, window: the whole picture, see grid.py
     refine: see refinement.plan; None for DEFAULT_REFINEMENT
     tile: (top, left, height, width) in pixels of the whole picture, to draw that part alone; None for all of it
-    Yields (row, image [N, img_channels, h, w]); row counts from the top of what is drawn.
+    Returns an iterator of (row, image [N, img_channels, h, w]); row counts from the top of what is drawn.
     Raises ValueError for a size, window or tile without area or outside the picture, CannotTile for a tile of a model that cannot.
     """
     synthesis = G.synthesis
@@ -57,24 +56,46 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
     if tile is not None:
         points = _tile_of(points, tile, height, width)
     rows, columns = len(points.v), len(points.u)
-    point_bytes = bytes_per_point(synthesis, points.density, refine) * len(ws)
+    point_bytes = bytes_per_point(synthesis, points.density, refine) * max(len(ws), 1)
     if synthesis.pointwise:
-        step = max(1, min(rows, int(max_bytes // (point_bytes * columns))))
-        width_step = max(1, min(columns, int(max_bytes // point_bytes)))
+        step = _part_shape(rows, columns, int(max_bytes // point_bytes), synthesis.grids[-1] // synthesis.grids[0])
     else:
         _check_whole(tile, rows * columns, point_bytes)
-        step, width_step = rows, columns
+        step = rows, columns
     trained = (height, width) == (synthesis.img_resolution,) * 2 and tuple(window) == grid.WHOLE and tile is None
-    if trained and step == rows:
+    return _drawn(synthesis, ws, points, refine, step, trained and step == (rows, columns), force_fp32)
+
+
+@torch.no_grad()
+def _drawn(synthesis, ws, points, refine, step, trained, force_fp32):
+    """The bands of `bands`, in parts of `step` = (rows, columns); trained: the picture is the training image in one part."""
+    if trained:
         yield 0, synthesis.draw(ws, grid.training_points(synthesis.grids, synthesis.convention, ws.device), force_fp32)
         return
-    for top in range(0, rows, step):
+    rows, columns = len(points.v), len(points.u)
+    for top in range(0, rows, step[0]):
         parts = []
-        for left in range(0, columns, width_step):
-            part = points.tile(top, left, min(step, rows - top), min(width_step, columns - left))
+        for left in range(0, columns, step[1]):
+            part = points.tile(top, left, min(step[0], rows - top), min(step[1], columns - left))
             levels = refinement.plan(part, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.bilinear)
             parts.append(synthesis.draw(ws, levels, force_fp32))
         yield top, parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
+
+
+def _part_shape(rows, columns, most, cell):
+    """(rows, columns) of the parts a picture is drawn in: about `most` points, whole rows if they fit.
+
+    cell: finest points in a cell of the coarsest grid, along an axis. Parts end at its multiples where they can, so that next to no cell of
+    a coarser grid is evaluated for two of them.
+    """
+    height = most // columns
+    if height >= rows:
+        return rows, columns
+    if height >= cell:
+        return height // cell * cell, columns
+    height = min(rows, cell)
+    width = max(most // height, 1)
+    return height, min(columns, width // cell * cell or width)
 
 
 def render(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, force_fp32=False):

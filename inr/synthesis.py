@@ -50,7 +50,7 @@ class SynthesisLayer(nn.Module):
     """One layer of the INR: act(up(W_x x) + W_e e + b) with image-specific W = [W_x, W_e] (fmm.Modulation).
 
     in_channels: channels from below plus coordinate features
-    conv_clamp: limit of |output| / gain, or None
+    conv_clamp: limit of |output|, or None
     """
 
     def __init__(self, in_channels, out_channels, w_dim, modulation, conv_clamp=None):
@@ -72,8 +72,7 @@ class SynthesisLayer(nn.Module):
         if features is not None:
             placed = point_product(weight[:, :, below:], features.to(dtype))
             y = placed if y is None else y + placed
-        clamp = None if self.conv_clamp is None else self.conv_clamp * math.sqrt(2)  # sqrt(2): the activation's own gain
-        return bias_act.bias_act(y, self.bias.to(dtype), act='lrelu', clamp=clamp)
+        return bias_act.bias_act(y, self.bias.to(dtype), act='lrelu', clamp=self.conv_clamp)
 
 
 class ToRGBLayer(nn.Module):
@@ -93,8 +92,8 @@ class ToRGBLayer(nn.Module):
 
 
 def scale_to_unit_deviation(x):
-    """x [N, C, H, W] divided by the standard deviation of each image and channel; the mean stays."""
-    return x / (x.std(dim=[2, 3], keepdim=True) + 1e-8)
+    """x [N, C, H, W] divided by the standard deviation of each image and channel; the mean stays. One point alone is left as it is."""
+    return x / (x.std(dim=[2, 3], keepdim=True) + 1e-8) if x.shape[2] * x.shape[3] > 1 else x
 
 
 class SynthesisBlock(nn.Module):
@@ -103,7 +102,7 @@ class SynthesisBlock(nn.Module):
     def __init__(self, spec, w_dim, img_channels, modulation, conv_clamp, bilinear, instance_norm, dtype):
         super().__init__()
         self.spec, self.bilinear, self.dtype = spec, bilinear, dtype
-        self.instance_norm = instance_norm and spec.in_channels > 0
+        self.instance_norm = instance_norm
         self.coords = None if spec.features is None else CoordinateFeatures(spec.features, spec.grid, w_dim)
         seen = spec.in_channels + (0 if self.coords is None else self.coords.num_features)
         widths = [seen] + [spec.channels] * (spec.layers - 1)
@@ -148,17 +147,25 @@ class SynthesisNetwork(nn.Module):
         self.bilinear = bilinear
         self.pointwise = not (bilinear or instance_norm)  # each pixel is a function of its own point alone
         self.block_names = [f'b{b.name}' for b in blocks]
-        for i, spec in enumerate(blocks):
-            dtype = half_dtype if i >= len(blocks) - half_blocks else torch.float32
+        lowest_half = max(2 * img_resolution >> half_blocks, 8)  # StyleGAN2 keeps the first block in float32 too
+        for spec in blocks:
+            dtype = half_dtype if spec.name >= lowest_half else torch.float32
             block = SynthesisBlock(spec, w_dim, img_channels, modulation, conv_clamp, bilinear, instance_norm, dtype)
             self.add_module(f'b{spec.name}', block)
 
     def forward(self, ws, noise_mode='random', force_fp32=False):
-        """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1]. There is no noise: noise_mode is ignored."""
+        """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1]. There is no noise, whatever noise_mode says.
+
+        Raises ValueError for ws of another shape or a noise_mode that is not random, const or none.
+        """
+        if noise_mode not in ('random', 'const', 'none'):
+            raise ValueError(f"unknown noise_mode '{noise_mode}'; choose random, const or none")
         return self.draw(ws, grid.training_points(self.grids, self.convention, ws.device), force_fp32)
 
     def draw(self, ws, levels, force_fp32=False):
         """ws [N, num_ws, w_dim], levels: grid.Points of every grid, coarse to fine -> image [N, img_channels, H, W] at the last ones."""
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f'ws of shape {list(ws.shape)}; this network takes [N, {self.num_ws}, {self.w_dim}]')
         x = img = None
         ws = ws.to(torch.float32)
         first = 0

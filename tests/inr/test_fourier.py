@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from inr.fourier import CoordinateFeatures, FeatureSpec, log_basis, phases
-from inr.grid import AxisRead, Points, training_points
+from inr.grid import Points, training_points
+from inr.refinement import AxisRead
 from tests.helpers import ROOT, relative_error
 
 LAYERS = np.load(ROOT / 'tests/data/parity/inr_layers.npz')
@@ -26,25 +27,26 @@ def test_phases_are_dot_products():
 
 
 def test_columns_stand_in_the_stated_order():
-    features = CoordinateFeatures(FeatureSpec(log=3, random=2, learned=1, generated=1, constants=2, raw=True), 16, w_dim=4)
+    features = CoordinateFeatures(FeatureSpec(log=4, random=2, learned=1, generated=1, constants=2, raw=True), 16, w_dim=4)
     points = training_points([16])[0]
     w = torch.randn(3, 4)
     result = features(points, w)
-    assert result.shape == (3, features.num_features, 16, 16) and features.num_features == 2 + 2 * 7 + 2
+    assert result.shape == (3, features.num_features, 16, 16) and features.num_features == 2 + 2 * 8 + 2
     assert torch.equal(result[0, 0], points.x.expand(16, 16)) and torch.equal(result[0, 1], points.y[:, None].expand(16, 16))
     given = features.affine(w)  # row by row x, y, then the phases
     rows = torch.cat([features.log_basis, features.random_basis, features.shared_basis])
     for n in range(3):
         angles = torch.cat([phases(rows, points.x, points.y), phases(given[n, None, :2] * math.sqrt(10), points.x, points.y) + given[n, 2]])
-        assert relative_error(result[n, 2:9], angles.sin()) < 1e-5 and relative_error(result[n, 9:16], angles.cos()) < 1e-5
-    assert torch.equal(result[0, 16:], features.const_embs[0])
+        assert relative_error(result[n, 2:10], angles.sin()) < 1e-5 and relative_error(result[n, 10:18], angles.cos()) < 1e-5
+    assert torch.equal(result[0, 18:], features.const_embs[0])
 
 
-def test_log_caps_the_basis_and_cosine_can_be_left_out():
+def test_log_caps_every_direction_alike_and_cosine_can_be_left_out():
     features = CoordinateFeatures(FeatureSpec(log=5, cosine=False), 64, w_dim=4)
-    assert features.num_features == 5
+    lowest = torch.tensor([[0, 1.0], [0, 2], [1, 0], [2, 0]]) * math.pi / 2
+    assert features.num_features == 4 and torch.allclose(features.log_basis, lowest)
     result = features(training_points([64])[0], torch.randn(1, 4))
-    assert relative_error(result[0], phases(log_basis(64)[:5], *_xy(64)).sin()) < 1e-6
+    assert relative_error(result[0], phases(lowest, *_xy(64)).sin()) < 1e-6
 
 
 def _xy(resolution):
@@ -73,3 +75,8 @@ def test_spread_of_drawn_rows_and_constants():
 def test_an_unknown_init_is_refused():
     with pytest.raises(ValueError, match="init 'cauchy'"):
         FeatureSpec(init='cauchy')
+
+
+def test_numbers_below_zero_are_refused():
+    with pytest.raises(ValueError, match='below 0'):
+        FeatureSpec(random=-3)

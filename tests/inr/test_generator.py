@@ -10,6 +10,7 @@ import torch
 
 from inr.fourier import FeatureSpec
 from inr.generator import Generator, feature_rule, from_inr_gan
+from inr.public import constructor_arguments
 from tests.helpers import ROOT, relative_error
 
 PUBLIC = ['inr_gan_64', 'inr_gan_bil_64', 'inr_gan_64_features', 'inr_gan_64_tanh_cond', 'cips_32']
@@ -117,9 +118,13 @@ def test_host_options_are_accepted_and_half_precision_stays_close():
     assert half.dtype == torch.float32 and 1e-5 < relative_error(half, full) < 0.05
 
 
-def test_conv_clamp_limits_activations():
-    G = small(32, conv_clamp=0.01).eval()
-    assert G(torch.randn(2, 8) * 100).abs().max() <= 0.01 * 4 + 1e-6  # one clamped to-RGB each of four blocks
+def test_conv_clamp_limits_what_every_layer_gives():
+    G, largest = small(32, conv_clamp=0.01).eval(), []
+    for name, module in G.synthesis.named_modules():
+        if name.endswith('torgb') or '.layers.' in name and name[-1].isdigit():
+            module.register_forward_hook(lambda _module, _inputs, output: largest.append(output.abs().max().item()))
+    G(torch.randn(2, 8) * 100)
+    assert len(largest) == 11 and all(value == pytest.approx(0.01) for value in largest)
 
 
 def test_double_z_in_place_ws_deepcopy_and_pickle():
@@ -142,9 +147,81 @@ def test_double_z_in_place_ws_deepcopy_and_pickle():
     [
         (48, {}, 'resolution 48'), (8, {}, 'resolution 8'), (2048, {}, 'resolution 2048'), (32, dict(squash='cube'), "squash 'cube'"),
         (32, dict(fmm_rank=0), 'rank 0'), (32, dict(upsampling='cubic'), "upsampling 'cubic'"), (32, dict(half_dtype='int8'), 'int8'),
-        (32, dict(input_features=dict(logs=3)), "feature 'logs'"),
+        (32, dict(input_features=dict(logs=3)), "feature 'logs'"), (32, dict(input_features={}), 'input needs'),
+        (64, dict(input_resolution=48), 'input resolution 48'), (64, dict(input_resolution=128), 'input resolution 128'),
+        (64, dict(extra_layers={48: 1}), 'resolution 48'), (64, dict(features={'999': dict(log=3)}), 'resolution 999'),
     ],
 )  # fmt: skip
 def test_mistakes_are_told(res, options, word):
     with pytest.raises(ValueError, match=word):
         small(res, **options)
+
+
+def test_public_extra_layers_go_by_the_grid_and_missing_features_mean_none():
+    _, _, config = load_public('inr_gan_64')
+    cfg = config['cfg']
+    cfg['num_extra_convs'] = {'32': 1, '64': 2}
+    options = constructor_arguments(config)['synthesis_kwargs']
+    assert options['extra_layers'] == {4: 1, 8: 1, 16: 1, 32: 1, 64: 2}
+    cfg['coords']['enabled'] = False
+    G = Generator(**constructor_arguments(config))
+    assert G.synthesis.b64.coords is None and len(G.synthesis.b64.layers) == 4 and len(G.synthesis.b4.layers) == 2
+    assert G.eval()(torch.randn(1, 16)).isfinite().all()
+
+
+def test_public_defaults_where_a_configuration_is_silent():
+    _, _, config = load_public('cips_32')
+    of_input = constructor_arguments(config)['synthesis_kwargs']['input_features']
+    assert of_input['init'] == 'uniform' and of_input['scale'] == 3  # the stored configuration says rand, and neither of the others:
+    assert not (of_input['cosine'] or of_input['diagonal'] or of_input['raw']) and of_input['random'] == 0
+
+
+@pytest.mark.parametrize(
+    'path, value, word',
+    [
+        ('coords.fallback', True, 'fallback'), ('input.coord_fuser_cfg.per_resolution', False, 'per_resolution'),
+        ('fmm.rank', None, "'rank'"), ('coords.kernel_size', 3, 'kernel_size'),
+        ('upsampling_mode', None, "'upsampling_mode'"), ('coords.res_configs', {}, "'64'"),
+    ],
+)  # fmt: skip
+def test_public_configurations_without_a_counterpart_are_refused(path, value, word):
+    _, state, config = load_public('inr_gan_64')
+    *folders, key = path.split('.')
+    section = config['cfg']
+    for folder in folders:
+        section = section[folder]
+    if value is None:
+        del section[key]
+    else:
+        section[key] = value
+    with pytest.raises(ValueError, match=word):
+        from_inr_gan(config, state)
+
+
+def test_constructor_arguments_are_a_copy_as_json_holds_them():
+    options = dict(extra_layers={32: 1}, features={'64': dict(log=8)})
+    G = small(64, **options)
+    options['features']['64']['log'] = 3
+    assert G.init_kwargs == json.loads(json.dumps(G.init_kwargs))
+    assert G.init_kwargs['synthesis_kwargs']['extra_layers'] == {'32': 1}
+    assert G.init_kwargs['synthesis_kwargs']['features']['64'] == dict(log=8)
+
+
+def test_half_precision_keeps_the_first_block_and_takes_the_kind_asked_for():
+    blocks = [small(32, num_fp16_res=9, half_dtype='bfloat16').synthesis.get_submodule(f'b{r}').dtype for r in (4, 8, 16, 32)]
+    assert blocks == [torch.float32] + [torch.bfloat16] * 3
+    assert [small(32, num_fp16_res=1).synthesis.get_submodule(f'b{r}').dtype for r in (16, 32)] == [torch.float32, torch.float16]
+
+
+def test_layers_start_as_stylegan2s_do():
+    """To-RGB and plain modulation start around scales of 1, FMM around factors of 0; no constants above 256."""
+    plain, fmm = small(32, fmm_rank=None).synthesis, small(32).synthesis
+    assert torch.equal(plain.b8.layers[0].affine.bias, torch.ones(8)) and torch.equal(plain.b8.torgb.affine.bias, torch.ones(8))
+    assert not fmm.b8.layers[0].affine.bias.any()
+    assert feature_rule(512).constants == 0 and feature_rule(256).constants == 64
+
+
+@pytest.mark.parametrize('shape', [(2, 10, 8), (2, 9, 7), (9, 8)])
+def test_ws_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r'takes \[N, 8, 8\]'):
+        small(32).synthesis(torch.zeros(shape))

@@ -88,3 +88,16 @@ def test_smooth_reads_ramp_between_the_middles_of_cells(far_corner, factor):
 def test_an_unknown_refinement_is_refused():
     with pytest.raises(ValueError, match="unknown refinement 'best'"):
         refinement.plan(grid.lattice(4, 4), [4], 'best')
+
+
+def test_rounding_does_not_decide_the_cell():
+    """Points on a border in exact arithmetic, off it by rounding in float64."""
+    from fractions import Fraction
+    from math import floor
+
+    window, width, cells = (-41.428571, 0.0, 26.142857, 1.0), 286, 64
+    x0, x1 = (Fraction(str(v)) for v in (window[0], window[2]))
+    exact = np.array([floor((x0 + (x1 - x0) * j / width) * cells) for j in range(width)])
+    levels = refinement.plan(grid.lattice(4, width, window), [cells, 128], 'last')
+    drawn = ((levels[0].x.double() + 1) / 2 * cells).round().long().numpy()[levels[1].below[1].lo]
+    assert np.array_equal(drawn, exact)

@@ -130,3 +130,58 @@ def test_tiles_outside_the_picture_are_refused(model, tile):
 def test_only_generators_that_draw_points_are_supported(model):
     assert render.supports(model[0])
     assert not render.supports(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize('height, width, max_bytes', [(256, 256, 2e6), (40, 5000, 4e6), (1000, 1000, 3e6)])
+@pytest.mark.parametrize('refine', REFINEMENTS)
+def test_a_band_keeps_to_its_memory(model, height, width, max_bytes, refine):
+    """What the layers of one part hold at once, counted through hooks, stays near the bound and well above a small share of it."""
+    G, ws = model
+    held = []
+    hooks = [b.register_forward_hook(lambda block, _i, out: held.append(4 * out[0].numel() // block.spec.channels * _floats(block)))
+             for b in (G.synthesis.b128, G.synthesis.b64)]  # fmt: skip
+    try:
+        for _ in render.bands(G, ws, height, width, refine=refine, max_bytes=max_bytes):
+            pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert 0.2 * max_bytes < max(held) < 1.3 * max_bytes
+
+
+def _floats(block):
+    return 3 * block.spec.channels + 2 * block.coords.num_features
+
+
+def test_parts_end_where_coarse_cells_end():
+    """8 finest points lie in a coarsest cell: bands are multiples of it where they can be, and long rows are cut at multiples too."""
+    assert render._part_shape(1000, 100, 3000, 8) == (24, 100)
+    assert render._part_shape(1000, 100, 900, 8) == (8, 100)
+    assert render._part_shape(1000, 100, 500, 8) == (8, 56)
+    assert render._part_shape(3, 1000, 600, 8) == (3, 200)
+    assert render._part_shape(1000, 100, 5, 8) == (8, 1)
+    assert render._part_shape(10, 10, 10**9, 8) == (10, 10)
+
+
+def test_full_precision_can_be_forced():
+    options = dict(channel_base=512, channel_max=8, fmm_rank=2, num_fp16_res=3, half_dtype='bfloat16', features={64: dict(log=32)})
+    G = Generator(8, 0, 8, 64, 3, dict(num_layers=1), options).eval()
+    ws = G.mapping(torch.randn(2, 8), None).detach()
+    for size in (64, 100):
+        half, full = (render.render(G, ws, size, size, force_fp32=force) for force in (False, True))
+        assert 1e-4 < (half - full).norm() / full.norm() < 0.05
+    assert torch.equal(render.render(G, ws, 64, 64, force_fp32=True), G.synthesis(ws, force_fp32=True))
+
+
+def test_mistakes_are_told_before_the_first_band(model):
+    G, ws = model
+    with pytest.raises(ValueError, match='at least 1'):
+        render.bands(G, ws, 0, 5)
+    with pytest.raises(ValueError, match='too far'):
+        render.bands(G, ws, 4, 4, window=(-1e300, 0, 1e300, 1))
+
+
+def test_one_point_of_a_model_with_instance_norm_is_finite():
+    _, state, config = load_public('inr_gan_bil_64')
+    G = from_inr_gan(config, state).eval()
+    assert render.render(G, torch.randn(1, 11, 24), 1, 1, window=(0.3, 0.3, 0.4, 0.4)).isfinite().all()
