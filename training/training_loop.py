@@ -335,6 +335,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         log.say(f'{reason} at {training.images / 1000:g} kimg: {checkpoint.network_path(folder, training.images)}')
         if ending:
             log.say(f'Go on with: python train.py --resume={folder}')
+    distributed.barrier()  # nobody leaves while another still needs the group
     return max(ending, 0)
 
 
