@@ -59,7 +59,7 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
     label = choose_class(G, class_text, own_class, meta['dataset']['classes'], comparison)
     start, deviation = projection.w_statistics(G.mapping, G.z_dim, label)
     options = projection.Options(steps=num_steps, space=space, noise_maps=noise_maps)
-    result = Result(Path(outdir), comparison, start.expand(-1, G.num_ws, -1))
+    result = Result(Path(outdir), comparison, start.expand(-1, G.num_ws, -1), f' --network={network}' if network else '')
     search = projection.project(G.synthesis, start, deviation, comparison.wanted, metric.embed, options, comparison.mask, seed,
                                 comparison.draw)
     finished = follow(search, result, num_steps)
@@ -203,8 +203,9 @@ def follow(search, result, num_steps):
 class Result:
     """What a search has found so far, and the files it becomes."""
 
-    def __init__(self, outdir, comparison, start):
+    def __init__(self, outdir, comparison, start, network_option):
         outdir.mkdir(parents=True, exist_ok=True)
+        self.network_option = network_option
         self.outdir, self.comparison, self.G, self.target = outdir, comparison, comparison.G, comparison.target
         self.first_distance = comparison.distance(start)
         self.distances, self.path = [], []
@@ -242,7 +243,7 @@ class Result:
         print(f'Distance ({self.comparison.metric.name}): {self.first_distance:.4g} at the mean w -> {last:.4g} '
               f'after {len(self.distances)} steps')
         print(f'{self.outdir}/target.png projection.png side_by_side.png distance.png distance.csv projected_w.npz')
-        print(f'Draw it at any size: python generate.py --projected-w={self.outdir}/projected_w.npz --res=2048')
+        print(f'Draw it at any size: python generate.py{self.network_option} --projected-w={self.outdir}/projected_w.npz --res=2048')
 
     def write_video(self):
         """The search from its start as an MP4, target on the left; one line instead where imageio-ffmpeg is not installed."""

@@ -33,20 +33,20 @@ def preset_list() -> str:
 @click.option('--cfg', type=cli.PresetName(presets), help='Preset; the list is below.')
 @click.option('--data', metavar='PATH', help="Zip or folder of images that dataset_tool.py made, or 'demo'.")
 @click.option('--outdir', type=Path, default='training-runs', help='Where the numbered run folders are.')
-@click.option('--kimg', type=click.FloatRange(min=0, min_open=True), show_default='preset',
+@click.option('--kimg', type=cli.FiniteRange(min=0, min_open=True), show_default='preset',
               help='Total length in thousands of images, also when it is resumed; fractions are fine.')
-@click.option('--minutes', type=click.FloatRange(min=0, min_open=True), help='Stop, with a snapshot, after so long.',
+@click.option('--minutes', type=cli.FiniteRange(min=0, min_open=True), help='Stop, with a snapshot, after so long.',
               show_default='no limit')
 @click.option('--batch', type=click.IntRange(min=1), help='Images of a step, over all GPUs.', show_default='preset')
 @click.option('--batch-gpu', type=click.IntRange(min=1), show_default='what fits into memory',
               help='Most images at once on a device; the rest of a batch is accumulated.')
-@click.option('--gamma', type=click.FloatRange(min=0), help='R1 weight.', show_default='preset')
-@click.option('--lr', type=click.FloatRange(min=0, min_open=True), help='Learning rate of both networks.', show_default='preset')
+@click.option('--gamma', type=cli.FiniteRange(min=0), help='R1 weight.', show_default='preset')
+@click.option('--lr', type=cli.FiniteRange(min=0, min_open=True), help='Learning rate of both networks.', show_default='preset')
 @click.option('--seed', type=click.IntRange(0, 2 ** 32 - 1), help='Seed of all that is random.', show_default='0')
 @click.option('--cond/--no-cond', default=None, help='Train with the labels of the data.', show_default='without')
 @click.option('--mirror/--no-mirror', default=None, help='Double the data by x-flips.', show_default='preset')
 @click.option('--subset', type=click.IntRange(min=1), help='Train on so many of the images.', show_default='all')
-@click.option('--tick', type=click.FloatRange(min=0, min_open=True), show_default='4; on the CPU less',
+@click.option('--tick', type=cli.FiniteRange(min=0, min_open=True), show_default='4; on the CPU less',
               help='Thousands of images between lines.')
 @click.option('--snap', type=click.IntRange(min=1), help='Ticks between snapshots.', show_default='50; on the CPU 10')
 @click.option('--img-snap', type=click.IntRange(min=1), help='Ticks between pictures.', show_default='10; on the CPU 4')
@@ -137,7 +137,7 @@ def new_run(options: dict, device: str):
     mirror = row['mirror'] if options['mirror'] is None else options['mirror']
     dataset = ImageDataset(options['data'], use_labels=bool(options['cond']), mirror=mirror, subset=options['subset'], seed=seed)
     data = DataConfig(
-        path=str(dataset.path), digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
+        path=str(dataset.path.absolute()), digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
         images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
         classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=options['subset'])
     return dataset, build(options['cfg'], row, data, device, **settings_given(options))

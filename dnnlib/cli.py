@@ -60,6 +60,19 @@ class Size(click.ParamType):
         return width, height
 
 
+class FiniteRange(click.FloatRange):
+    """click.FloatRange without inf and nan, which no comparison stops."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f'{value!r} is not a finite number', param, ctx)
+        return number
+
+
+FARTHEST = 1000  # as in inr.grid, which needs torch
+
+
 class Window(click.ParamType):
     """'x0,y0,x1,y1' -> four floats in units of the training image, (x0, y0) the top left; x0 < x1 and y0 < y1."""
 
@@ -74,6 +87,8 @@ class Window(click.ParamType):
             self.fail(f'{value!r} is not a window: write x0,y0,x1,y1 such as -0.5,-0.5,1.5,1.5 (0,0,1,1 is the whole image)', param, ctx)
         if not all(math.isfinite(edge) for edge in (x0, y0, x1, y1)):
             self.fail(f'{value!r} is not a window: all four numbers must be finite', param, ctx)
+        if max(map(abs, (x0, y0, x1, y1))) > FARTHEST:
+            self.fail(f'{value!r} reaches too far: -{FARTHEST} to {FARTHEST} images away from the trained one', param, ctx)
         if x1 <= x0 or y1 <= y0:
             self.fail(f'{value!r} is empty: x0,y0 is the top left, so x0 < x1 and y0 < y1 are needed', param, ctx)
         return x0, y0, x1, y1

@@ -56,6 +56,7 @@ def test_an_own_image_is_found_and_drawn_again(tmp_path, make):
     code, out, _err = call(projector.main, f'--network={network}', f'--target={tmp_path}/wanted.png', '--num-steps=100',
                            '--distance=pixels', f'--outdir={outdir}')
     assert code == 0 and 'Distance pixels (asked for)' in out
+    assert f'python generate.py --network={network} --projected-w={outdir}/projected_w.npz' in out
     start, end = distances(out)
     assert end < start / 10
     assert sorted(p.name for p in outdir.iterdir()) == FILES

@@ -58,9 +58,9 @@ def snapshots(folder: Path) -> list[Path]:
 
 
 def find_latest_snapshot(root: str | Path = 'training-runs') -> Path | None:
-    """The network file written last in any run folder below `root`, None where there is none."""
-    found = [(path.stat().st_mtime_ns, path) for folder in Path(root).glob('*/') for path in snapshots(folder)]
-    return max(found)[1] if found else None
+    """The furthest snapshot of the run folder below `root` that was written to last, None where there is none."""
+    runs = [files for folder in Path(root).glob('*/') if (files := snapshots(folder))]
+    return max(runs, key=lambda files: max(path.stat().st_mtime_ns for path in files))[-1] if runs else None
 
 
 def find_resumable(folder: Path, tell: Callable[[str], None] = lambda line: None) -> Path | None:

@@ -52,11 +52,23 @@ def test_window():
 
 @pytest.mark.parametrize('text, reason', [
     ('0,0,1', 'not a window'), ('0,0,1,1,1', 'not a window'), ('a,0,1,1', 'not a window'), ('0,0,inf,1', 'finite'), ('nan,0,1,1', 'finite'),
-    ('1,0,1,1', 'empty'), ('0,1,1,0.5', 'empty'),
+    ('1,0,1,1', 'empty'), ('0,1,1,0.5', 'empty'), ('0,0,1e9,1', 'too far'),
 ])
 def test_window_refuses(text, reason):
     with pytest.raises(click.BadParameter, match=reason):
         convert(cli.Window(), text)
+
+
+@pytest.mark.parametrize('text', ['inf', 'nan', '-1', '0'])
+def test_finite_range_refuses(text):
+    assert convert(cli.FiniteRange(min=0, min_open=True), '0.5') == 0.5
+    with pytest.raises(click.BadParameter):
+        convert(cli.FiniteRange(min=0, min_open=True), text)
+
+
+def test_windows_reach_as_far_as_the_renderer_draws():
+    grid = pytest.importorskip('inr.grid')
+    assert cli.FARTHEST == grid.FARTHEST
 
 
 def test_preset_name_suggests():

@@ -205,6 +205,8 @@ def test_latest(tmp_path):
     pair(runs / '00001-b', 9000, mtime=1_900_000_000)
     pair(runs / '00001-b' / 'superseded', 99_000, mtime=2_100_000_000)
     assert find_latest_snapshot(runs) == newest
+    further = pair(runs / '00000-a', 3000, mtime=1_950_000_000)  # copied files lose the order of their times, not that of their steps
+    assert find_latest_snapshot(runs) == further
     for name, time in (('00000-a', 1_800_000_000), ('00001-b', 1_950_000_000)):
         options = runs / name / 'training_options.json'
         options.touch()
