@@ -36,6 +36,12 @@ class AxisRead:
         return torch.lerp(low, held.index_select(dim, self.hi), frac)
 
 
+def check(refine):
+    """Raises ValueError for a refinement that is not one of REFINEMENTS."""
+    if refine not in REFINEMENTS:
+        raise ValueError(f"unknown refinement '{refine}'; choose one of {', '.join(REFINEMENTS)}")
+
+
 def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, aligned=False):
     """Points of every grid that drawing the lattice `points` needs, coarse to fine.
 
@@ -49,8 +55,7 @@ def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, align
     Up to the trained density all three are the same, and the trained size and window give the trained points and reads.
     Returns a list of Points, one a grid.
     """
-    if refine not in REFINEMENTS:
-        raise ValueError(f"unknown refinement '{refine}'; choose one of {', '.join(REFINEMENTS)}")
+    check(refine)
     refine = 'aligned' if aligned else refine
     axes_u = _plan_axis(points.u, points.density[0], grids, refine, False)
     axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner)

@@ -52,6 +52,7 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
     """
     synthesis = G.synthesis
     refine = DEFAULT_REFINEMENT if refine is None else refine
+    refinement.check(refine)
     points = grid.lattice(height, width, window, synthesis.convention)
     if tile is not None:
         points = _tile_of(points, tile, height, width)

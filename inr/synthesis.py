@@ -70,7 +70,7 @@ class SynthesisLayer(nn.Module):
             y = point_product(weight[:, :, :below], x)
             y = y if read is None else read(y)
         if features is not None:
-            placed = point_product(weight[:, :, below:], features.to(dtype))
+            placed = point_product(weight[:, :, below:], features)
             y = placed if y is None else y + placed
         return bias_act.bias_act(y, self.bias.to(dtype), act='lrelu', clamp=self.conv_clamp)
 

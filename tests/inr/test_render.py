@@ -177,6 +177,8 @@ def test_mistakes_are_told_before_the_first_band(model):
     G, ws = model
     with pytest.raises(ValueError, match='at least 1'):
         render.bands(G, ws, 0, 5)
+    with pytest.raises(ValueError, match="unknown refinement 'best'"):
+        render.bands(G, ws, 128, 128, refine='best')
     with pytest.raises(ValueError, match='too far'):
         render.bands(G, ws, 4, 4, window=(-1e300, 0, 1e300, 1))
 
