@@ -10,11 +10,6 @@ def count_parameters(module):
     return sum(p.numel() for p in module.parameters())
 
 
-def named_params_and_buffers(module):
-    """[(name, tensor)] of all parameters, then all buffers, non-persistent ones included."""
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
 @dataclass(frozen=True)
 class CopyReport:
     """What `copy_params_and_buffers` did, as names: copied, in dst alone, in src alone, in both but of different shapes."""

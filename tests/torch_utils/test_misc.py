@@ -20,11 +20,6 @@ def test_counts_parameters_not_buffers():
     assert misc.count_parameters(net(4)) == 3 * 4 + 4 + 4 + 4
 
 
-def test_names_parameters_and_all_buffers():
-    names = [name for name, _ in misc.named_params_and_buffers(net(4))]
-    assert names == ['0.weight', '0.bias', '1.weight', '1.bias', 'derived', '1.running_mean', '1.running_var', '1.num_batches_tracked']
-
-
 def test_copies_everything_that_fits_and_tells_the_rest():
     src, dst = net(4, extra=True), net(4)
     src[1].running_mean += 5
