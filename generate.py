@@ -25,7 +25,7 @@ STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band 
               help='Truncation: below 1 the images become more typical and less varied, at 0 all are the mean.')
 @click.option('--psi-cutoff', type=click.IntRange(0), metavar='N', help='Truncate only that many of the first layers.  [default: all]')
 @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw, for a network trained with --cond.')
-@click.option('--noise-mode', type=click.Choice(['const', 'random', 'none']), default='const', help='Noise of StyleGAN2 networks.')
+@click.option('--noise-mode', type=click.Choice(['const', 'random', 'none']), default='const', help='Of networks with spatial noise.')
 @click.option('--projected-w', metavar='FILE', help='Draw the w that projector.py wrote, instead of seeds.')
 @click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png.')
 @click.option('--outdir', metavar='DIR', default='out', help='Folder to write to; made if it is not there.')
@@ -74,6 +74,7 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, p
         seeds = seeds or list(range(8))
         latents = {f'seed{seed:04d}': drawing.latents_of(G, seed, label, psi, psi_cutoff) for seed in seeds}
 
+    batch = 1 if noise_mode == 'random' else batch  # so that the noise of a picture does not depend on what else is drawn
     painter.say_how()
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
@@ -128,8 +129,8 @@ class Painter:
         from inr import render
 
         try:
-            for _row, band in render.bands(self.G, ws, self.height, self.width, self.window, self.refine,
-                                           force_fp32=self.synthesis_options['force_fp32']):
+            self._seed_noise(ws)
+            for _row, band in render.bands(self.G, ws, self.height, self.width, self.window, self.refine, **self.synthesis_options):
                 yield to_uint8(band)
         except render.CannotTile as error:
             raise UserError(f'--res={self.width}x{self.height}: {error}') from None
@@ -143,12 +144,16 @@ class Painter:
     def _own(self, ws):
         import torch
 
-        images = []
+        self._seed_noise(ws)
         with torch.no_grad():
-            for w in ws.split(1 if self.synthesis_options['noise_mode'] == 'random' else len(ws)):
-                torch.manual_seed(zlib.crc32(w.cpu().numpy().tobytes()))  # random noise, but the same for the same w
-                images.append(self.G.synthesis(w, **self.synthesis_options))
-        return torch.cat(images)
+            return self.G.synthesis(ws, **self.synthesis_options)
+
+    @staticmethod
+    def _seed_noise(ws):
+        """Makes random noise the same for the same w."""
+        import torch
+
+        torch.manual_seed(zlib.crc32(ws.cpu().numpy().tobytes()))
 
     def _resized(self, images):
         import numpy as np

@@ -7,10 +7,11 @@ import click
 
 from dnnlib import cli
 from dnnlib.util import UserError, fetch
-from training.config import PRECISIONS, Config, DataConfig, build, check_processes, override
+from training.config import KNOBS, PRECISIONS, Config, DataConfig, build, check_processes, override
 from training.presets import PRESETS
 
-SHAPING = ('cfg', 'batch', 'seed', 'cond', 'mirror', 'subset', 'precision')  # what a run is: given again with --resume, it must be the same
+SHAPING = ('cfg', 'batch', 'seed', 'cond', 'mirror', 'subset', 'precision', 'width', 'mixing', *KNOBS)
+# what a run is: given again with --resume, it must be the same
 
 
 def presets() -> dict[str, dict]:
@@ -22,6 +23,15 @@ def presets() -> dict[str, dict]:
             raise
         return PRESETS
     return {**PRESETS, **of_inr}
+
+
+def decoders() -> tuple[str, ...]:
+    """What --decoder takes; nothing where inr is not there."""
+    try:
+        from inr.presets import DECODERS
+    except ModuleNotFoundError:
+        return ()
+    return DECODERS
 
 
 def preset_list() -> str:
@@ -42,6 +52,17 @@ def preset_list() -> str:
               help='Most images at once on a device; the rest of a batch is accumulated.')
 @click.option('--gamma', type=cli.FiniteRange(min=0), help='R1 weight.', show_default='preset')
 @click.option('--lr', type=cli.FiniteRange(min=0, min_open=True), help='Learning rate of both networks.', show_default='preset')
+@click.option('--width', type=cli.FiniteRange(min=0, min_open=True, max=16), show_default='1',
+              help="Factor for the channels of both networks and for w: 0.25 makes a preset fit a small machine.")
+@click.option('--decoder', type=cli.PresetName(decoders), help="Rung of the paper's Table 4, for --cfg=paper.", show_default='preset')
+@click.option('--fmm-rank', type=cli.Rank(), help='Rank of FMM; 1 is squeeze-and-excitation, full a hypernetwork.', show_default='preset')
+@click.option('--squash', type=click.Choice(['demod', 'tanh', 'sigmoid']), help="FMM's squash, for --cfg=inr.", show_default='preset')
+@click.option('--noise/--no-noise', default=None, help='Spatial noise, for --cfg=inr.', show_default='preset')
+@click.option('--coord-skips/--no-coord-skips', default=None, show_default='preset',
+              help='Coordinates for every layer of a block, or for its first alone.')
+@click.option('--mixing', type=cli.FiniteRange(0, 1), help='Chance of mixing two styles.', show_default='preset')
+@click.option('--equalized-lr/--no-equalized-lr', default=None, help='Equalized learning rates in G.', show_default='preset')
+@click.option('--pixel-norm/--no-pixel-norm', default=None, help='Scale z to mean square 1.', show_default='preset')
 @click.option('--seed', type=click.IntRange(0, 2 ** 32 - 1), help='Seed of all that is random.', show_default='0')
 @click.option('--cond/--no-cond', default=None, help='Train with the labels of the data.', show_default='without')
 @click.option('--mirror/--no-mirror', default=None, help='Double the data by x-flips.', show_default='preset')
@@ -85,9 +106,14 @@ def main(**options) -> int:
     world_size, chosen = distributed.world_size(), bool(options['batch_gpu'] or options['resume'])
     check_processes(settings, world_size)
     if options['dry_run']:
-        needed = memory.needs(settings)
-        settings, line = memory.fit(settings, needed, kind, world_size, chosen)
+        needed, problem = memory.needs(settings), None
+        try:
+            settings, line = memory.fit(settings, needed, kind, world_size, chosen)
+        except UserError as err:
+            problem, line = err, 'memory:      does not fit'
         distributed.print0(summary.describe(settings, world_size) + '\n' + summary.costs(settings, needed, line))
+        if problem:
+            raise problem
         return 0
     if network is not None and (kimg := checkpoint.read_header(network)['kimg']) >= settings.run.kimg:
         distributed.print0(f'{folder} is at {kimg:g} of {settings.run.kimg:g} kimg already: --kimg=N makes it longer')
@@ -112,7 +138,8 @@ def main(**options) -> int:
 
 def settings_given(options: dict) -> dict:
     """Those options that are part of the configuration."""
-    fields = ('kimg', 'batch', 'batch_gpu', 'gamma', 'lr', 'seed', 'tick', 'snap', 'img_snap', 'keep_last', 'workers', 'precision')
+    fields = ('kimg', 'batch', 'batch_gpu', 'gamma', 'lr', 'seed', 'tick', 'snap', 'img_snap', 'keep_last', 'workers', 'precision',
+              'width', 'mixing', *KNOBS)
     return {name: options[name] for name in fields}
 
 
@@ -161,7 +188,8 @@ def resumed(options: dict) -> tuple[Path, Path | None, Config]:
         raise UserError(f'--resume={place}: no such run folder or snapshot; --resume=latest finds the newest run in {options["outdir"]}')
     settings = checkpoint.stored_config(folder)
     stored = {'cond': settings.data.label_dim > 0, 'mirror': settings.data.mirror, 'subset': settings.data.subset,
-              **dataclasses.asdict(settings.run)}
+              'mixing': settings.loss.style_mixing,
+              **dict.fromkeys(KNOBS), **settings.generator.synthesis, **dataclasses.asdict(settings.run)}
     for name in SHAPING:
         if options[name] is not None and options[name] != stored[name] and (name, options[name]) != ('precision', 'auto'):
             raise UserError(f'--{name}={options[name]} cannot change when a run is resumed, {folder} has {stored[name]}: start a new run, '

@@ -94,6 +94,19 @@ class Window(click.ParamType):
         return x0, y0, x1, y1
 
 
+class Rank(click.ParamType):
+    """'10' -> 10, a whole number from 1 on, or the word 'full'."""
+
+    name = 'n|full'
+
+    def convert(self, value, param, ctx):
+        if value == 'full' or isinstance(value, int):
+            return value
+        if not re.fullmatch(r'\d{1,9}', value) or int(value) < 1:
+            self.fail(f'{value!r} is not a rank: write a whole number from 1 on, or full', param, ctx)
+        return int(value)
+
+
 class PresetName(click.ParamType):
     """One name out of a list; a misspelt one is answered with the nearest.
 

@@ -13,7 +13,9 @@ SQUASHES = {  # elementwise maps centred on 1; 'demod' is the identity, its rows
     'demod': lambda m: m + 1,
     'tanh': lambda m: m.tanh() + 1,
     'sigmoid': lambda m: m.sigmoid() + 0.5,
+    '2sigmoid': lambda m: m.sigmoid() * 2,
 }
+FULL = 'full'  # the rank of a hypernetwork: A is as large as W, B is the identity
 
 
 def fmm_weight(shared, left, right, squash):
@@ -21,11 +23,11 @@ def fmm_weight(shared, left, right, squash):
 
     shared: [C_out, C_in]     weights all images share (W_s)
     left:   [N, C_out, rank]  factor A of each image
-    right:  [N, rank, C_in]   factor B of each image
+    right:  [N, rank, C_in]   factor B of each image; None for the identity (then rank is C_in)
     squash: elementwise map, centred on 1 so that a zero A B leaves W_s as it is
     Returns [N, C_out, C_in]. rank 1 is squeeze-and-excitation, rank C_in a full hypernetwork.
     """
-    return shared * squash(left @ right)
+    return shared * squash(left if right is None else left @ right)
 
 
 def normalize_rows(weight):
@@ -45,40 +47,60 @@ def demodulated_weight(shared, styles):
 class Modulation:
     """How w makes the weights of a layer its own.
 
-    rank: rank r of A B; None for StyleGAN2's modulation and demodulation (no FMM)
-    squash: 'demod', 'tanh' or 'sigmoid'. M = A B / sqrt(r); W = W_s * squash(M); 'demod' then normalizes the rows of W
+    rank: rank r of A B; 'full' for a whole A [C_out, C_in] with the identity for B; None for StyleGAN2's modulation and demodulation
+        (no FMM)
+    squash: one of SQUASHES. W = W_s * squash(M); 'demod' then normalizes the rows of W. M = A B in generator A, whose squash is
+        '2sigmoid', and A B / sqrt(r) else
     equalized: W_s carries the equalized-learning-rate gain 1/sqrt(C_in). Row norms hide it; without it the activations of 'tanh' and
         'sigmoid' grow by sqrt(C_in) a layer. The public implementation has none.
-    Raises ValueError for an unknown squash or a rank below 1.
+    Raises ValueError for an unknown squash or a rank that is neither a number from 1 on nor 'full'.
     """
 
-    rank: int | None = 10
+    rank: int | str | None = 10
     squash: str = 'demod'
     equalized: bool = True
 
     def __post_init__(self):
         if self.squash not in SQUASHES:
             raise ValueError(f"unknown FMM squash '{self.squash}'; choose one of {', '.join(SQUASHES)}")
-        if self.rank is not None and self.rank < 1:
+        if isinstance(self.rank, str) and self.rank != FULL:
+            raise ValueError(f"FMM rank '{self.rank}' is neither a number nor '{FULL}'")
+        if isinstance(self.rank, int) and self.rank < 1:
             raise ValueError(f'FMM rank {self.rank} is below 1')
 
     def num_styles(self, in_channels, out_channels):
         """Numbers a layer needs from its affine."""
-        return in_channels if self.rank is None else (in_channels + out_channels) * self.rank
+        if self.rank is None:
+            return in_channels
+        return in_channels * out_channels if self.rank == FULL else (in_channels + out_channels) * self.rank
 
     @property
     def initial_style(self):
         """Bias the affine starts with: factors start around 0, plain scales around 1."""
         return 1 if self.rank is None else 0
 
+    def factors(self, styles, out_channels, in_channels):
+        """(A [N, C_out, r], B [N, r, C_in]) out of styles [N, num_styles], rows of A first; B is None for rank 'full'."""
+        if self.rank == FULL:
+            return styles.reshape(-1, out_channels, in_channels), None
+        left, right = styles.split([out_channels * self.rank, self.rank * in_channels], dim=1)
+        left = left.reshape(-1, out_channels, self.rank)  # [N, C_out, r]
+        return left, right.reshape(-1, self.rank, in_channels)  # [N, r, C_in]
+
     def weight(self, shared, styles):
-        """Image-specific weights [N, C_out, C_in] from shared [C_out, C_in] and styles [N, num_styles] (rows of A first, then B)."""
+        """Image-specific weights [N, C_out, C_in] from shared [C_out, C_in] and styles [N, num_styles]."""
         if self.rank is None:
             return demodulated_weight(shared, styles)
         out_channels, in_channels = shared.shape
-        left, right = styles.split([out_channels * self.rank, self.rank * in_channels], dim=1)
-        left = left.reshape(-1, out_channels, self.rank) / math.sqrt(self.rank)  # [N, C_out, r]
-        right = right.reshape(-1, self.rank, in_channels)  # [N, r, C_in]
-        gain = 1 / math.sqrt(in_channels) if self.equalized and self.squash != 'demod' else 1
+        left, right = self.factors(styles, out_channels, in_channels)
+        if right is not None and self.squash != '2sigmoid':
+            left = left / math.sqrt(self.rank)
+        gain = 1 / math.sqrt(in_channels) if self.equalized and self.squash in ('tanh', 'sigmoid') else 1
         weight = fmm_weight(shared * gain, left, right, SQUASHES[self.squash])
         return normalize_rows(weight) if self.squash == 'demod' else weight
+
+
+def check_rank(rank, widest):
+    """Raises ValueError for an FMM rank above the inputs of the widest layer: A B has no more than that."""
+    if isinstance(rank, int) and rank > widest:
+        raise ValueError(f'FMM rank {rank} is above the {widest} inputs of the widest layer: take at most {widest}, or {FULL}')

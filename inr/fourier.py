@@ -67,9 +67,23 @@ def log_basis(resolution, diagonal=False, most=None):
     return torch.cat(rows)
 
 
-def phases(basis, x, y):
-    """W p at every point: basis [..., n, 2], x [W], y [H] -> [..., n, H, W]."""
-    return basis[..., 0, None, None] * x + basis[..., 1, None, None] * y[:, None]
+def phases(basis, points):
+    """W p at every point: basis [..., n, 2], points a grid.Points of H x W -> [..., n, H, W]."""
+    x, y = points.plane
+    return basis[..., 0, None, None] * x + basis[..., 1, None, None] * y
+
+
+def read_cells(values, points):
+    """What is learned for every cell of a grid, values [N, C, R, R], read at its points: [N, C, H, W]."""
+    if points.cells is None:
+        return values
+    rows, cols = points.cells
+    return cols(rows(values, dim=2), dim=3)
+
+
+def plane(points):
+    """The coordinates (x, y) of every point: [1, 2, H, W]."""
+    return torch.stack([part.expand(points.shape) for part in points.plane])[None]
 
 
 class CoordinateFeatures(nn.Module):
@@ -78,7 +92,6 @@ class CoordinateFeatures(nn.Module):
     spec: FeatureSpec
     resolution: R of the trained grid
     w_dim: width of w, needed by generated rows
-
     forward(points, w): grid.Points, w [N, w_dim] -> [1, E, H, W], or [N, E, H, W] where rows are generated.
     """
 
@@ -101,30 +114,32 @@ class CoordinateFeatures(nn.Module):
         drawn = torch.randn([rows, 2]) if self.spec.init == 'normal' else torch.rand([rows, 2]) * 2 - 1
         return drawn * self.spec.scale
 
-    def _fixed_rows(self):
-        rows = [self.log_basis]
+    def rows(self, w):
+        """W of w [N, w_dim]: rows [N or 1, n, 2] in radians per unit of the model's coordinates, and their phases [N, n] or None."""
+        fixed = [self.log_basis]
         if self.spec.random:
-            rows.append(self.random_basis)
+            fixed.append(self.random_basis)
         if self.spec.learned:
-            rows.append(self.shared_basis)
-        return torch.cat(rows)  # [n, 2]
+            fixed.append(self.shared_basis)
+        fixed = torch.cat(fixed)[None]  # [1, n, 2]
+        if not self.spec.generated:
+            return fixed, None
+        rows, shift = self.affine(w).split([self.spec.generated * 2, self.spec.generated], dim=1)
+        rows = torch.cat([fixed.expand(len(w), -1, -1), rows.reshape(-1, self.spec.generated, 2) * self.spec.scale], dim=1)
+        return rows, nn.functional.pad(shift, [fixed.shape[1], 0])  # [N, n, 2], [N, n]
 
-    def forward(self, points, w):
-        shape = points.shape
-        angles = phases(self._fixed_rows(), points.x, points.y)[None]  # [1, n, H, W]
-        if self.spec.generated:
-            rows, shift = self.affine(w).split([self.spec.generated * 2, self.spec.generated], dim=1)
-            generated = phases(rows.reshape(-1, self.spec.generated, 2) * self.spec.scale, points.x, points.y) + shift[..., None, None]
-            angles = torch.cat([angles.expand(len(w), -1, -1, -1), generated], dim=1)  # [N, n, H, W]
-        columns = [angles.sin()]
+    def features(self, points, rows, shift, coordinates):
+        """All features, from W and its phases as `rows` gives them and the coordinates of the points [1, 2, H, W]."""
+        angles = phases(rows, points)  # [N or 1, n, H, W]
+        if shift is not None:
+            angles = angles + shift[..., None, None]
+        columns = [coordinates] if self.spec.raw else []
+        columns.append(angles.sin())
         if self.spec.cosine:
             columns.append(angles.cos())
-        if self.spec.raw:
-            columns.insert(0, torch.stack([points.x.expand(shape), points.y[:, None].expand(shape)])[None])
         if self.spec.constants:
-            constants = self.const_embs
-            if points.cells is not None:
-                rows, cols = points.cells
-                constants = cols(rows(constants, dim=2), dim=3)  # [1, C, H, W]
-            columns.append(constants)
+            columns.append(read_cells(self.const_embs, points))  # [1, C, H, W]
         return torch.cat([c.expand(len(angles), -1, -1, -1) for c in columns], dim=1)
+
+    def forward(self, points, w):
+        return self.features(points, *self.rows(w), plane(points))

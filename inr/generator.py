@@ -5,17 +5,26 @@ implementation names them one by one up to 256, and agrees there. `from_inr_gan`
 """
 
 import json
-from dataclasses import fields
+import math
+from dataclasses import fields, replace
 
-import torch
 from torch import nn
 
-from inr.fmm import Modulation
+from inr.fmm import Modulation, check_rank
 from inr.fourier import FeatureSpec
-from inr.synthesis import BlockSpec, SynthesisNetwork
+from inr.grid import GENERATOR_B
+from inr.synthesis import (
+    MAX_RESOLUTION,
+    BlockOptions,
+    BlockSpec,
+    SynthesisBlock,
+    SynthesisLayer,
+    SynthesisNetwork,
+    block_dtypes,
+    check_resolution,
+)
 from training.networks import MappingNetwork
 
-MIN_RESOLUTION, MAX_RESOLUTION = 16, 1024
 BLOCKS = tuple(2**k for k in range(2, 11))  # resolutions that name blocks
 INPUT_RESOLUTION = 32
 
@@ -62,8 +71,8 @@ def _feature_spec(given, default):
 
 def build_synthesis(
     w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False,
-    half_dtype='float16', fmm_rank=10, squash='demod', equalized=True, upsampling='nearest', instance_norm=False, input_resolution=None,
-    extra_layers=None, input_features=None, features=None,
+    half_dtype='float16', fmm_rank=10, squash='demod', equalized=True, upsampling='nearest', instance_norm=False, noise=False,
+    coord_skips=False, input_resolution=None, extra_layers=None, input_features=None, features=None,
 ):  # fmt: skip
     """SynthesisNetwork from the options a host or a preset gives.
 
@@ -72,19 +81,17 @@ def build_synthesis(
     conv_clamp: limit on activations, or None; fp16_channels_last: accepted for hosts' sake, 1x1 layers have no use for it
     fmm_rank: rank of FMM; None for StyleGAN2's modulation and demodulation. squash, equalized: see fmm.Modulation
     upsampling: 'nearest', or 'bilinear' (corners aligned; pixels then depend on their neighbours); instance_norm: see synthesis
-    input_resolution: grid of the input, default min(32, img_resolution)
+    noise: StyleGAN2's spatial noise in every layer; coord_skips: see synthesis.BlockOptions
+    input_resolution: grid of the input, default min(32, img_resolution); 'full' for img_resolution, so that all blocks run there (CIPS)
     extra_layers: {resolution: number}, default one at 128 and one at 256 (keys may be strings, as JSON has them)
     features: FeatureSpec fields in place of the rule's, for every grid, or {resolution: fields} for some upsampling blocks ({}: none)
     input_features: the same for the input alone
     Raises ValueError for a resolution or an option outside its range.
     """
-    if not (MIN_RESOLUTION <= img_resolution <= MAX_RESOLUTION and img_resolution & (img_resolution - 1) == 0):
-        raise ValueError(f'training resolution {img_resolution} is not a power of two from {MIN_RESOLUTION} to {MAX_RESOLUTION}')
+    check_resolution(img_resolution)
     if upsampling not in ('nearest', 'bilinear'):
         raise ValueError(f"unknown upsampling '{upsampling}'; choose nearest or bilinear")
-    if half_dtype not in ('float16', 'bfloat16'):
-        raise ValueError(f"unknown half_dtype '{half_dtype}'; choose float16 or bfloat16")
-    input_resolution = min(INPUT_RESOLUTION, img_resolution) if input_resolution is None else input_resolution
+    input_resolution = {None: min(INPUT_RESOLUTION, img_resolution), 'full': img_resolution}.get(input_resolution, input_resolution)
     extra_layers = {128: 1, 256: 1} if extra_layers is None else {int(res): n for res, n in extra_layers.items()}
     if input_resolution not in BLOCKS or input_resolution > img_resolution:
         raise ValueError(f'input resolution {input_resolution} is not a power of two from 4 to {img_resolution}')
@@ -97,15 +104,33 @@ def build_synthesis(
     of_input = _feature_spec(input_features, feature_rule(input_resolution))
     if of_input is None:
         raise ValueError('the input needs coordinate features; input_features has none')
-    blocks = block_specs(
+    specs = block_specs(
         img_resolution, input_resolution, lambda res: max(min(channel_base // res, channel_max), 1), extra_layers,
         of_input, lambda res: _feature_spec(given.get(res), feature_rule(res)),
     )  # fmt: skip
     modulation = Modulation(fmm_rank, squash, equalized)
+    options = BlockOptions(upsampling == 'bilinear', instance_norm, noise, coord_skips, conv_clamp)
+    dtypes = block_dtypes([spec.name for spec in specs], num_fp16_res, half_dtype)
+    blocks = [SynthesisBlock(spec, w_dim, img_channels, modulation, options, dtype) for spec, dtype in zip(specs, dtypes, strict=True)]
+    check_rank(fmm_rank, max(layer.weight.shape[1] for block in blocks for layer in block.layers))
     return SynthesisNetwork(
-        w_dim, img_resolution, img_channels, blocks, modulation, conv_clamp, upsampling == 'bilinear', instance_norm, num_fp16_res,
-        getattr(torch, half_dtype),
+        w_dim, img_resolution, img_channels, [spec.name for spec in specs], blocks, GENERATOR_B, options.bilinear,
+        pointwise=not (options.bilinear or instance_norm),
     )  # fmt: skip
+
+
+def plain_learning_rates(module):
+    """Ends equalized learning rates: every weight is stored as large as it is used, so that Adam moves it that much faster or slower."""
+    for part in module.modules():
+        if hasattr(part, 'weight_gain'):
+            part.weight.data *= part.weight_gain
+            part.weight_gain = 1
+        if getattr(part, 'bias_gain', 1) != 1 and part.bias is not None:
+            part.bias.data *= part.bias_gain
+            part.bias_gain = 1
+        if isinstance(part, SynthesisLayer):
+            part.weight.data /= math.sqrt(part.weight.shape[1])
+            part.modulation = replace(part.modulation, equalized=False)
 
 
 class Generator(nn.Module):
@@ -113,7 +138,9 @@ class Generator(nn.Module):
 
     z_dim, c_dim, w_dim: sizes of latent, label (0 for none) and w
     img_resolution: training resolution, a power of two from 16 to 1024; img_channels: any
-    mapping_kwargs: for the host's MappingNetwork; synthesis_kwargs: see build_synthesis
+    mapping_kwargs: for the host's MappingNetwork
+    synthesis_kwargs: see build_synthesis. Two more concern all of G: equalized_lr (True; False: see plain_learning_rates) and pixel_norm
+        (True; False: the mapping network takes z as it is, where the host's can)
     `init_kwargs` are the arguments as JSON would hold them.
     """
 
@@ -125,11 +152,18 @@ class Generator(nn.Module):
             mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs,
         )  # fmt: skip
         self.init_kwargs = json.loads(json.dumps(arguments))
+        equalized_lr, pixel_norm = synthesis_kwargs.pop('equalized_lr', True), synthesis_kwargs.pop('pixel_norm', True)
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=self.num_ws, **mapping_kwargs)
+        if not equalized_lr:
+            plain_learning_rates(self)
+        if not pixel_norm and not hasattr(self.mapping, 'pixel_norm'):
+            raise ValueError('the MappingNetwork here always normalizes z: it has no attribute pixel_norm to turn that off')
+        if not pixel_norm:
+            self.mapping.pixel_norm = False
 
     def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
         """z [N, z_dim], c [N, c_dim] or None -> image [N, img_channels, R, R]."""

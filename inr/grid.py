@@ -55,7 +55,7 @@ class Lattice:
 class Points:
     """The points at which the blocks of one grid are evaluated, and where these points find what lies below them.
 
-    x: float32 [W], y: float32 [H]  model coordinates
+    x: float32 [W], y: float32 [H]  model coordinates; both [H, W] where the points are no lattice along the axes
     below: (rows, columns), two refinement.AxisRead of the points of the next coarser grid; None where `doubled` says it all
     doubled: every row and column below is read twice, in order (the trained grids do)
     cells: (rows, columns) reads into the R x R cells of the grid itself, for learned constants; None for all cells in order
@@ -69,7 +69,12 @@ class Points:
 
     @property
     def shape(self):
-        return self.y.shape[0], self.x.shape[0]
+        return self.y.shape[0], self.x.shape[-1]
+
+    @property
+    def plane(self):
+        """(x [1, W], y [H, 1]), or both [H, W]: what broadcasts to the coordinates of all points."""
+        return (self.x[None], self.y[:, None]) if self.x.ndim == 1 else (self.x, self.y)
 
 
 def lattice(height, width, window=WHOLE, convention=GENERATOR_B):

@@ -1,28 +1,75 @@
 """Recipes whose generator is an INR, a row each; train.py adds them to those of training/presets.py, where the form is explained."""
 
+DECODERS = ('basic', 'hyper', 'fourier', 'fmm', 'multiscale')  # of inr.hypernetwork, which needs torch: the rungs of the paper's Table 4
+
+_INR = dict(
+    summary='INR-GAN: FMM decoder on the StyleGAN2 mapping network',
+    source="paper, appendix A ('additional ablations'), and the authors' public runs; FFHQ 256: FID 9.57 (paper)",
+    cost='256: 25,000 kimg at 15 GMAC an image in G alone, days on a data-centre GPU; a CPU can look, not finish',
+    G='inr.generator.Generator', z_dim=512, w_dim=512, mapping_layers=2,
+    synthesis=dict(fmm_rank=10, squash='demod', noise=False, coord_skips=False, equalized_lr=True, pixel_norm=True),
+    g_channel_base=32768, g_channel_max=512, g_fp16_res=0,
+    d_channel_base=32768, d_channel_max=512, d_fp16_res=4, conv_clamp=256, mbstd_group=4,
+    batch={16: 64, 256: 32, 1024: 16}, g_lr={16: 0.0025, 1024: 0.002}, d_lr={16: 0.0025, 1024: 0.002}, betas=(0, 0.99), eps=1e-8,
+    gamma=10, r1_interval=16, pl_weight=0, g_reg_interval=4, style_mixing=0,
+    ema_kimg='auto', ema_rampup=0.05, kimg=25000, mirror=True,
+)
+_TINY = dict(
+    z_dim=128, g_fp16_res=0, d_channel_base=1024, d_channel_max=128, d_fp16_res=0, conv_clamp=None, mbstd_group=4,
+    batch=16, d_lr=0.004, eps=1e-8, pl_weight=0, g_reg_interval=1, style_mixing=0, kimg=1000, mirror=True,
+)
+
 PRESETS = {
-    'inr': dict(
-        summary='INR-GAN: FMM decoder on the StyleGAN2 mapping network',
-        source="paper, appendix A ('additional ablations'), and the authors' public runs; FFHQ 256: FID 9.57 (paper)",
-        cost='256: 25,000 kimg at 15 GMAC an image in G alone, days on a data-centre GPU; a CPU can look, not finish',
-        G='inr.generator.Generator', z_dim=512, w_dim=512, mapping_layers=2, synthesis=dict(fmm_rank=10, squash='demod'),
-        g_channel_base=32768, g_channel_max=512, g_fp16_res=0,
-        d_channel_base=32768, d_channel_max=512, d_fp16_res=4, conv_clamp=256, mbstd_group=4,
-        batch={16: 64, 256: 32, 1024: 16}, g_lr={16: 0.0025, 1024: 0.002}, d_lr={16: 0.0025, 1024: 0.002}, betas=(0, 0.99), eps=1e-8,
-        gamma=10, r1_interval=16, pl_weight=0, g_reg_interval=4, style_mixing=0,
-        ema_kimg='auto', ema_rampup=0.05, kimg=25000, mirror=True,
+    'inr': _INR,
+    'inr-bil': dict(
+        _INR,
+        summary='inr with bilinear upsampling and normalized deviations: better scores, pixels no longer independent of each other',
+        source="the authors' public runs; FFHQ 256: FID 4.95 (paper)",
+        synthesis=dict(_INR['synthesis'], upsampling='bilinear', instance_norm=True),
+    ),
+    'cips': dict(
+        _INR,
+        summary="CIPS as the paper's nearest competitor: every layer at full resolution, plain modulation, no FMM",
+        source="its description among the authors' public configurations, with the recipe of inr; FFHQ 256: FID 4.38 (paper)",
+        cost='256: 25,000 kimg at several times the work of inr for each image',
+        synthesis=dict(
+            _INR['synthesis'], fmm_rank=None, input_resolution='full', extra_layers={},
+            input_features=dict(learned=256, constants=256, cosine=False, scale=3.0, init='uniform'),
+        ),
     ),
     'inr-tiny': dict(
-        summary='the same decoder, small enough to watch it learn on a CPU',
+        _TINY,
+        summary='inr small enough to watch it learn on a CPU',
         source='own, chosen by runs on the demo set; see docs/decisions.md',
         cost='32 or 64 pixels: minutes on two cores until coloured shapes form',
-        G='inr.generator.Generator', z_dim=128, w_dim=128, mapping_layers=2,
-        synthesis=dict(fmm_rank=10, squash='demod', input_features=dict(random=96, raw=True, scale=4.0),
-                       features=dict(random=32, raw=True, scale=4.0)),
-        g_channel_base=2048, g_channel_max=64, g_fp16_res=0,
-        d_channel_base=1024, d_channel_max=128, d_fp16_res=0, conv_clamp=None, mbstd_group=4,
-        batch=16, g_lr=0.004, d_lr=0.004, betas=(0, 0.99), eps=1e-8,
-        gamma=1, r1_interval=16, pl_weight=0, g_reg_interval=1, style_mixing=0,
-        ema_kimg='auto', ema_rampup=0.05, kimg=1000, mirror=True,
+        G='inr.generator.Generator', w_dim=128, mapping_layers=2,
+        synthesis=dict(
+            _INR['synthesis'],
+            input_features=dict(random=96, raw=True, scale=4.0), features=dict(random=32, raw=True, scale=4.0),
+        ),
+        g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=1, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
+    ),
+    'paper': dict(
+        summary='generator A of the main experiments: a hypernetwork writes the whole INR; --decoder takes the rungs below it',
+        source="paper, appendix A; R1 is gamma/2 |grad|^2 with gamma 10 (the authors' code has no 1/2 there, which is --gamma=20, "
+               'and 5e-5 for the trunk); Bedroom 256: FID 6.27, FFHQ 1024: FID 16.32 (paper)',
+        cost='256: 300,000 steps of 16 images, a matter of days on a data-centre GPU (not measured)',
+        G='inr.hypernetwork.Generator', z_dim=512, w_dim=1024, mapping_layers=3,
+        synthesis=dict(decoder='multiscale', fmm_rank=10, coord_skips=True, equalized_lr=False, pixel_norm=False),
+        g_channel_base=None, g_channel_max=512, g_fp16_res=0,
+        d_channel_base=16384, d_channel_max=512, d_fp16_res=0, conv_clamp=256, mbstd_group=4,
+        batch={16: 32, 256: 16, 1024: 8}, g_lr=dict(trunk=1e-5, inr=5e-4), d_lr=0.003, betas=(0, 0.98), eps=1e-8,
+        gamma=10, r1_interval=1, pl_weight=0, g_reg_interval=1, style_mixing=0,
+        ema_kimg=dict(decay=0.999), ema_rampup=None, kimg={16: 9600, 256: 4800, 1024: 2400}, mirror=False,
+    ),
+    'paper-tiny': dict(
+        _TINY,
+        summary='paper small enough to watch it learn on a CPU',
+        source='own, chosen by runs on Fashion-MNIST and the demo set; see docs/decisions.md',
+        cost='32 pixels: minutes on two cores until shapes form',
+        G='inr.hypernetwork.Generator', w_dim=256, mapping_layers=3,
+        synthesis=dict(decoder='multiscale', fmm_rank=10, coord_skips=True, equalized_lr=False, pixel_norm=False),
+        g_channel_base=None, g_channel_max=64, g_lr=dict(trunk=2e-4, inr=2e-3), betas=(0, 0.99),
+        gamma=1, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
     ),
 }  # fmt: skip

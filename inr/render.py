@@ -40,13 +40,14 @@ def bytes_per_point(synthesis, density, refine):
     return 4 * (largest + 3 * synthesis.img_channels)
 
 
-def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, force_fp32=False):
+def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, noise_mode='const', force_fp32=False):
     """Draw a picture from top to bottom in bands of rows, each in about `max_bytes` of working memory; long rows go in parts.
 
     G: generator of this package; ws: [N, num_ws, w_dim]
     height, width, window: the whole picture, see grid.py
     refine: see refinement.plan; None for DEFAULT_REFINEMENT
     tile: (top, left, height, width) in pixels of the whole picture, to draw that part alone; None for all of it
+    noise_mode: of networks with spatial noise; 'const' keeps a pixel a function of its point, 'random' draws anew for every band
     Returns an iterator of (row, image [N, img_channels, h, w]); row counts from the top of what is drawn.
     Raises ValueError for a size, window or tile without area or outside the picture, CannotTile for a tile of a model that cannot.
     """
@@ -64,14 +65,14 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
         _check_whole(tile, rows * columns, point_bytes)
         step = rows, columns
     trained = (height, width) == (synthesis.img_resolution,) * 2 and tuple(window) == grid.WHOLE and tile is None
-    return _drawn(synthesis, ws, points, refine, step, trained and step == (rows, columns), force_fp32)
+    return _drawn(synthesis, ws, points, refine, step, trained and step == (rows, columns), noise_mode, force_fp32)
 
 
 @torch.no_grad()
-def _drawn(synthesis, ws, points, refine, step, trained, force_fp32):
+def _drawn(synthesis, ws, points, refine, step, trained, noise_mode, force_fp32):
     """The bands of `bands`, in parts of `step` = (rows, columns); trained: the picture is the training image in one part."""
     if trained:
-        yield 0, synthesis.draw(ws, grid.training_points(synthesis.grids, synthesis.convention, ws.device), force_fp32)
+        yield 0, synthesis.draw(ws, grid.training_points(synthesis.grids, synthesis.convention, ws.device), noise_mode, force_fp32)
         return
     rows, columns = len(points.v), len(points.u)
     for top in range(0, rows, step[0]):
@@ -79,7 +80,7 @@ def _drawn(synthesis, ws, points, refine, step, trained, force_fp32):
         for left in range(0, columns, step[1]):
             part = points.tile(top, left, min(step[0], rows - top), min(step[1], columns - left))
             levels = refinement.plan(part, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.bilinear)
-            parts.append(synthesis.draw(ws, levels, force_fp32))
+            parts.append(synthesis.draw(ws, levels, noise_mode, force_fp32))
         yield top, parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
 
 
@@ -99,9 +100,9 @@ def _part_shape(rows, columns, most, cell):
     return height, min(columns, width // cell * cell or width)
 
 
-def render(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, force_fp32=False):
+def render(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_bytes=BAND_BYTES, noise_mode='const', force_fp32=False):
     """The picture that `bands` draws, in one tensor [N, img_channels, h, w]; arguments and errors as there."""
-    parts = [image for _, image in bands(G, ws, height, width, window, refine, tile, max_bytes, force_fp32)]
+    parts = [image for _, image in bands(G, ws, height, width, window, refine, tile, max_bytes, noise_mode, force_fp32)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 

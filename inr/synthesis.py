@@ -15,9 +15,25 @@ from torch import nn
 from torch.nn import functional as F
 
 from inr import grid
-from inr.fourier import CoordinateFeatures, FeatureSpec
+from inr.fourier import CoordinateFeatures, FeatureSpec, read_cells
 from torch_utils.ops import bias_act
 from training.networks import FullyConnectedLayer
+
+MIN_RESOLUTION, MAX_RESOLUTION = 16, 1024
+
+
+def check_resolution(resolution):
+    """Raises ValueError for a training resolution that is not a power of two from 16 to 1024."""
+    if not (MIN_RESOLUTION <= resolution <= MAX_RESOLUTION and resolution & (resolution - 1) == 0):
+        raise ValueError(f'training resolution {resolution} is not a power of two from {MIN_RESOLUTION} to {MAX_RESOLUTION}')
+
+
+def block_dtypes(resolutions, half_blocks, half_dtype):
+    """The type each block computes in: the `half_blocks` finest in 'float16' or 'bfloat16', others, and what is below 8, in float32."""
+    if half_dtype not in ('float16', 'bfloat16'):
+        raise ValueError(f"unknown half_dtype '{half_dtype}'; choose float16 or bfloat16")
+    lowest_half = max(2 * resolutions[-1] >> half_blocks, 8)  # StyleGAN2 keeps the first block in float32 too
+    return [getattr(torch, half_dtype) if res >= lowest_half else torch.float32 for res in resolutions]
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,22 @@ class BlockSpec:
     upsamples: bool
 
 
+@dataclass(frozen=True)
+class BlockOptions:
+    """What all blocks of a decoder share.
+
+    bilinear: read the grid below bilinearly, corners aligned; instance_norm: see scale_to_unit_deviation
+    noise: spatial noise in every layer; coord_skips: every layer of a block with coordinate features sees them, not only the first
+    conv_clamp: limit of |output| of a layer, or None
+    """
+
+    bilinear: bool = False
+    instance_norm: bool = False
+    noise: bool = False
+    coord_skips: bool = False
+    conv_clamp: float | None = None
+
+
 def read_below(x, points, bilinear=False):
     """Values [N, C, h, w] at the points of the grid below, read at `points`: [N, C, H, W]."""
     if points.doubled:
@@ -46,32 +78,67 @@ def point_product(weight, x):
     return torch.matmul(weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
+def place(weight, bias, x, features=None, read=None):
+    """up(W_x x) + W_e e + b for W = [W_x, W_e]: a layer on [x; e] that concatenates nothing and multiplies before it upsamples.
+
+    weight: [N, C_out, C + E]; bias: [N or 1, C_out], or None; x: [N, C, h, w], or None if there is nothing below
+    features: e [N or 1, E, H, W], or None; read: how values below reach the points, or None
+    Returns [N, C_out, H, W].
+    """
+    below, y = 0 if x is None else x.shape[1], None
+    if x is not None:
+        y = point_product(weight[:, :, :below], x)
+        y = y if read is None else read(y)
+    if features is not None:
+        placed = point_product(weight[:, :, below:], features)
+        y = placed if y is None else y + placed
+    return y if bias is None else y + bias[:, :, None, None]
+
+
+class SpatialNoise(nn.Module):
+    """StyleGAN2's noise injection: one image of learned strength. The paper finds that the strengths of an INR are learned to be 0.
+
+    forward(points, noise_mode, images) -> [images or 1, 1, H, W], to be added, or None. 'const' reads the stored map of the R x R cells.
+    """
+
+    def __init__(self, resolution):
+        super().__init__()
+        self.register_buffer('noise_const', torch.randn([resolution, resolution]))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+
+    def forward(self, points, noise_mode, images):
+        if noise_mode == 'none':
+            return None
+        if noise_mode == 'random':
+            noise = torch.randn([images, 1, *points.shape], device=self.noise_const.device)
+        else:
+            noise = read_cells(self.noise_const[None, None], points)
+        return noise * self.noise_strength
+
+
 class SynthesisLayer(nn.Module):
     """One layer of the INR: act(up(W_x x) + W_e e + b) with image-specific W = [W_x, W_e] (fmm.Modulation).
 
     in_channels: channels from below plus coordinate features
+    noise_resolution: of the grid, where there is spatial noise; None where there is none
     conv_clamp: limit of |output|, or None
     """
 
-    def __init__(self, in_channels, out_channels, w_dim, modulation, conv_clamp=None):
+    def __init__(self, in_channels, out_channels, w_dim, modulation, noise_resolution=None, conv_clamp=None):
         super().__init__()
         self.modulation, self.conv_clamp = modulation, conv_clamp
         self.affine = FullyConnectedLayer(w_dim, modulation.num_styles(in_channels, out_channels), bias_init=modulation.initial_style)
         self.weight = nn.Parameter(torch.randn([out_channels, in_channels, 1, 1]))
         self.bias = nn.Parameter(torch.zeros([out_channels]))
+        self.noise = None if noise_resolution is None else SpatialNoise(noise_resolution)
 
-    def forward(self, x, w, features=None, read=None):
-        """x [N, C, h, w] or None, w [N, w_dim], features [N or 1, E, H, W] or None, read: how values below reach the points, or None."""
+    def forward(self, x, w, features=None, read=None, noise=lambda module: None):
+        """x, features, read: see `place`; w [N, w_dim]; noise: what calls the layer's SpatialNoise."""
         dtype = (features if x is None else x).dtype
         weight = self.modulation.weight(self.weight[:, :, 0, 0], self.affine(w)).to(dtype)  # [N, C_out, C_in]
-        below = 0 if x is None else x.shape[1]
-        y = None
-        if x is not None:
-            y = point_product(weight[:, :, :below], x)
-            y = y if read is None else read(y)
-        if features is not None:
-            placed = point_product(weight[:, :, below:], features)
-            y = placed if y is None else y + placed
+        y = place(weight, None, x, features, read)
+        if self.noise is not None and (added := noise(self.noise)) is not None:
+            y = y + added.to(dtype)
         return bias_act.bias_act(y, self.bias.to(dtype), act='lrelu', clamp=self.conv_clamp)
 
 
@@ -83,10 +150,11 @@ class ToRGBLayer(nn.Module):
         self.conv_clamp = conv_clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn([out_channels, in_channels, 1, 1]))
+        self.weight_gain = 1 / math.sqrt(in_channels)
         self.bias = nn.Parameter(torch.zeros([out_channels]))
 
     def forward(self, x, w):
-        styles = self.affine(w) / math.sqrt(x.shape[1])
+        styles = self.affine(w) * self.weight_gain
         weight = (self.weight[:, :, 0, 0] * styles.unsqueeze(1)).to(x.dtype)  # [N, C_out, C_in]
         return bias_act.bias_act(point_product(weight, x), self.bias.to(x.dtype), clamp=self.conv_clamp).float()
 
@@ -97,19 +165,26 @@ def scale_to_unit_deviation(x):
 
 
 class SynthesisBlock(nn.Module):
-    """A block of layers on one grid and its to-RGB. The first layer of an upsampling block reads from the grid below."""
+    """A block of layers on one grid and its to-RGB. The first layer of an upsampling block reads from the grid below.
 
-    def __init__(self, spec, w_dim, img_channels, modulation, conv_clamp, bilinear, instance_norm, dtype):
+    options: BlockOptions; dtype: of its computation
+    """
+
+    def __init__(self, spec, w_dim, img_channels, modulation, options, dtype):
         super().__init__()
-        self.spec, self.bilinear, self.dtype = spec, bilinear, dtype
-        self.instance_norm = instance_norm
+        self.spec, self.options, self.dtype = spec, options, dtype
         self.coords = None if spec.features is None else CoordinateFeatures(spec.features, spec.grid, w_dim)
-        seen = spec.in_channels + (0 if self.coords is None else self.coords.num_features)
-        widths = [seen] + [spec.channels] * (spec.layers - 1)
-        self.layers = nn.ModuleList(SynthesisLayer(c, spec.channels, w_dim, modulation, conv_clamp) for c in widths)
-        self.torgb = ToRGBLayer(spec.channels, img_channels, w_dim, conv_clamp)
+        self.sees = [self.coords is not None and (i == 0 or options.coord_skips) for i in range(spec.layers)]
+        below = [spec.in_channels] + [spec.channels] * (spec.layers - 1)
+        self.layers = nn.ModuleList(
+            SynthesisLayer(
+                channels + (self.coords.num_features if sees else 0), spec.channels, w_dim, modulation,
+                spec.grid if options.noise else None, options.conv_clamp,
+            ) for channels, sees in zip(below, self.sees, strict=True)
+        )  # fmt: skip
+        self.torgb = ToRGBLayer(spec.channels, img_channels, w_dim, options.conv_clamp)
 
-    def forward(self, x, img, ws, points, force_fp32=False):
+    def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False):
         """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W])."""
         dtype = torch.float32 if force_fp32 else self.dtype
         x = None if x is None else x.to(dtype)
@@ -117,13 +192,15 @@ class SynthesisBlock(nn.Module):
         features = None if self.coords is None else self.coords(points, w[0]).to(dtype)
 
         def read(values):
-            return read_below(values, points, self.bilinear)
+            return read_below(values, points, self.options.bilinear)
 
-        for index, layer in enumerate(self.layers):
-            if index and self.instance_norm:
+        def noise(module):
+            return module(points, noise_mode, len(ws))
+
+        for index, (layer, sees) in enumerate(zip(self.layers, self.sees, strict=True)):
+            if index and self.options.instance_norm:
                 x = scale_to_unit_deviation(x)
-            first = index == 0
-            x = layer(x, w[index], features if first else None, read if first and self.spec.upsamples else None)
+            x = layer(x, w[index], features if sees else None, read if index == 0 and self.spec.upsamples else None, noise)
         rgb = self.torgb(x, w[len(self.layers)])
         if img is None:
             return x, rgb
@@ -133,37 +210,35 @@ class SynthesisBlock(nn.Module):
 class SynthesisNetwork(nn.Module):
     """w -> image. `forward` draws the trained grid; `draw` draws any points (refinement.plan says which; render.py is the way for users).
 
-    blocks: list of BlockSpec, coarse to fine
+    blocks: coarse to fine, modules called as a SynthesisBlock is, whose `spec` has grid, channels and layers; each takes a w for every
+        layer, and its to-RGB takes that of the next block's first layer
+    names: of the blocks; convention: of the grids (grid.Convention); activation: of the image, or None
+    bilinear: every grid reads the one below bilinearly, corners aligned
+    pointwise: each pixel is a function of its own point alone
     """
 
-    def __init__(
-        self, w_dim, img_resolution, img_channels, blocks, modulation, conv_clamp, bilinear, instance_norm, half_blocks, half_dtype
-    ):  # fmt: skip
+    def __init__(self, w_dim, img_resolution, img_channels, names, blocks, convention, bilinear=False, pointwise=True, activation=None):
         super().__init__()
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
-        self.num_ws = sum(b.layers for b in blocks) + 1
-        self.grids = sorted({b.grid for b in blocks})
-        self.convention = grid.GENERATOR_B
-        self.bilinear = bilinear
-        self.pointwise = not (bilinear or instance_norm)  # each pixel is a function of its own point alone
-        self.block_names = [f'b{b.name}' for b in blocks]
-        lowest_half = max(2 * img_resolution >> half_blocks, 8)  # StyleGAN2 keeps the first block in float32 too
-        for spec in blocks:
-            dtype = half_dtype if spec.name >= lowest_half else torch.float32
-            block = SynthesisBlock(spec, w_dim, img_channels, modulation, conv_clamp, bilinear, instance_norm, dtype)
-            self.add_module(f'b{spec.name}', block)
+        self.num_ws = sum(block.spec.layers for block in blocks) + 1
+        self.grids = sorted({block.spec.grid for block in blocks})
+        self.convention, self.bilinear, self.pointwise, self.activation = convention, bilinear, pointwise, activation
+        self.block_names = [f'b{name}' for name in names]
+        for name, block in zip(self.block_names, blocks, strict=True):
+            self.add_module(name, block)
 
     def forward(self, ws, noise_mode='random', force_fp32=False):
-        """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1]. There is no noise, whatever noise_mode says.
+        """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1].
 
-        Raises ValueError for ws of another shape or a noise_mode that is not random, const or none.
+        noise_mode: 'random', 'const' or 'none'; only networks built with spatial noise have any
+        Raises ValueError for ws of another shape or another noise_mode.
         """
+        return self.draw(ws, grid.training_points(self.grids, self.convention, ws.device), noise_mode, force_fp32)
+
+    def draw(self, ws, levels, noise_mode='const', force_fp32=False):
+        """ws [N, num_ws, w_dim], levels: grid.Points of every grid, coarse to fine -> image [N, img_channels, H, W] at the last ones."""
         if noise_mode not in ('random', 'const', 'none'):
             raise ValueError(f"unknown noise_mode '{noise_mode}'; choose random, const or none")
-        return self.draw(ws, grid.training_points(self.grids, self.convention, ws.device), force_fp32)
-
-    def draw(self, ws, levels, force_fp32=False):
-        """ws [N, num_ws, w_dim], levels: grid.Points of every grid, coarse to fine -> image [N, img_channels, H, W] at the last ones."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f'ws of shape {list(ws.shape)}; this network takes [N, {self.num_ws}, {self.w_dim}]')
         x = img = None
@@ -172,6 +247,6 @@ class SynthesisNetwork(nn.Module):
         for name in self.block_names:
             block = getattr(self, name)
             points = levels[self.grids.index(block.spec.grid)]
-            x, img = block(x, img, ws[:, first : first + block.spec.layers + 1], points, force_fp32)
+            x, img = block(x, img, ws[:, first : first + block.spec.layers + 1], points, noise_mode, force_fp32)
             first += block.spec.layers
-        return img
+        return img if self.activation is None else self.activation(img)

@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(module):
     """Number of scalars in a module's parameters, a shared one counted once."""
     return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(run):
+    """Multiply-accumulates of the matrix products and convolutions in `run()`; on the meta device they are counted without being done."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // 2
 
 
 @dataclass(frozen=True)

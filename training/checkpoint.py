@@ -24,7 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dnnlib.util import UserError, atomic_path, fetch
-from training.config import Config, from_json
+from training.config import Config
+from training.config_json import from_json
 
 VERSION = 1
 NETWORKS = ('G', 'D', 'G_ema')

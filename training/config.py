@@ -1,4 +1,4 @@
-"""What a run is: one tree of frozen dataclasses, made from a preset's row and the options given, checked in one place, stored as JSON.
+"""What a run is: one tree of frozen dataclasses, made from a preset's row and the options given, checked in one place.
 
 Needs no torch. The networks' constructor arguments and what lazy regularization makes of the optimizers are derived here and nowhere else.
 """
@@ -14,7 +14,8 @@ from dnnlib.util import UserError, suggest
 ROW_KEYS = {
     'summary': 'one line for --help', 'source': 'where the numbers come from', 'cost': 'what a run takes',
     'G': 'class name of the generator', 'z_dim': 'numbers in z', 'w_dim': 'numbers in w', 'mapping_layers': 'of the mapping network',
-    'g_channel_base': 'G has min(base / resolution, max) channels', 'g_channel_max': '', 'synthesis': 'further synthesis_kwargs of G',
+    'g_channel_base': 'G has min(base / resolution, max) channels; None: as its class has it, up to max', 'g_channel_max': '',
+    'synthesis': 'further synthesis_kwargs of G; those of KNOBS that stand here can be given as options',
     'd_channel_base': 'the same for D', 'd_channel_max': '', 'mbstd_group': 'images in a group of the minibatch deviation',
     'g_fp16_res': "G's blocks in half precision, counted from the highest", 'd_fp16_res': 'the same for D',
     'conv_clamp': 'limit of activations in half precision', 'batch': 'images of a step', 'kimg': 'length of the run',
@@ -22,9 +23,14 @@ ROW_KEYS = {
     'gamma': "R1 weight in gamma/2 |grad|^2, or 'auto': 0.0002 resolution^2 / batch",
     'r1_interval': 'steps between R1 penalties; 1: in every step', 'g_reg_interval': 'the same for the path-length penalty',
     'pl_weight': 'weight of the path-length penalty', 'style_mixing': 'chance of mixing two styles',
-    'ema_kimg': "half-life of the average of G, or 'auto': batch 10/32", 'ema_rampup': 'half-life at most this share of the images seen',
+    'ema_kimg': "half-life of the average of G, or 'auto': batch 10/32, or {'decay': in one step}",
+    'ema_rampup': 'half-life at most this share of the images seen',
     'mirror': 'whether x-flips double the data',
 }
+# Options of train.py that replace what a row's `synthesis` says, and other keys of a row; and what --width multiplies.
+KNOBS = ('decoder', 'fmm_rank', 'squash', 'noise', 'coord_skips', 'equalized_lr', 'pixel_norm')
+ROW_OPTIONS = {'batch': 'batch', 'mixing': 'style_mixing'}
+WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')
 RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last')  # may change when a run is resumed
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 RESOLUTIONS = tuple(2 ** k for k in range(4, 11))
@@ -47,13 +53,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """half_res: blocks in half precision, counted from the highest; synthesis: what else its class takes as synthesis_kwargs."""
+    """half_res: blocks in half precision, counted from the highest; synthesis: what else its class takes as synthesis_kwargs.
+
+    channel_base: None where the class has a rule of its own
+    """
 
     class_name: str
     z_dim: int
     w_dim: int
     mapping_layers: int
-    channel_base: int
+    channel_base: int | None
     channel_max: int
     half_res: int
     conv_clamp: float | None
@@ -113,7 +122,10 @@ class EmaConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """kimg: total; batch_gpu: most images at once on a device; tick: kimg; snap, img_snap: ticks; keep_last: snapshots, 0 keeps all."""
+    """kimg: total; batch_gpu: most images at once on a device; tick: kimg; snap, img_snap: ticks; keep_last: snapshots, 0 keeps all.
+
+    width: what the preset's channels and w were multiplied by
+    """
 
     cfg: str
     seed: int
@@ -126,6 +138,7 @@ class RunConfig:
     keep_last: int
     workers: int
     precision: str
+    width: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,9 @@ class Config:
     def generator_kwargs(self) -> dict:
         """Constructor arguments of the generator."""
         g, data = self.generator, self.data
-        synthesis = {'channel_base': g.channel_base, 'channel_max': g.channel_max, 'num_fp16_res': g.half_res, 'conv_clamp': g.conv_clamp}
+        synthesis = {'channel_max': g.channel_max, 'num_fp16_res': g.half_res, 'conv_clamp': g.conv_clamp}
+        if g.channel_base is not None:
+            synthesis['channel_base'] = g.channel_base
         if self.run.precision == 'bf16' and g.half_res:
             synthesis['half_dtype'] = 'bfloat16'
         return dict(z_dim=g.z_dim, c_dim=data.label_dim, w_dim=g.w_dim, img_resolution=data.resolution, img_channels=data.channels,
@@ -188,22 +203,25 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
 
     name, row: a preset and its name
     device:    'cpu' or 'cuda': half precision and the length of a tick follow it where nothing is given
-    given:     options of train.py (kimg, batch, batch_gpu, gamma, lr, seed, tick, snap, img_snap, keep_last, workers, precision);
-               None means as the preset says
-    Raises UserError for misspelt or missing keys and for values out of range.
+    given:     options of train.py (kimg, batch, batch_gpu, gamma, lr, seed, tick, snap, img_snap, keep_last, workers, precision, width,
+               mixing and KNOBS); None means as the preset says
+    Raises UserError for misspelt or missing keys, options that are not the preset's and values out of range.
     """
     check_keys(row, ROW_KEYS, f'preset {name!r}')
     given = {key: value for key, value in given.items() if value is not None}
     row = {key: at_resolution(value, data.resolution) for key, value in row.items()}
-    row['synthesis'] = json.loads(json.dumps(row['synthesis']))  # as it will be read back: keys are words
-    batch = given.pop('batch', row['batch'])
+    row['synthesis'] = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in KNOBS if key in given})
+    row.update({key: given.pop(option) for option, key in ROW_OPTIONS.items() if option in given})
+    width = given.pop('width', 1.0)
+    row.update({key: scaled_width(row[key], width) for key in WIDTHS if row[key] is not None})
+    batch = row['batch']
     gamma = 0.0002 * data.resolution ** 2 / batch if row['gamma'] == 'auto' else row['gamma']
     precision, halves = _precision(given.pop('precision', 'auto'), row, device)
     gpu = device.startswith('cuda')
     run = RunConfig(
         cfg=name, seed=given.pop('seed', 0), kimg=row['kimg'], batch=batch, batch_gpu=batch,
         tick=4.0 if gpu else max(4 * batch / 1000, min(0.5, 1024 / data.resolution ** 2)),
-        snap=50 if gpu else 10, img_snap=10 if gpu else 4, keep_last=3, workers=3 if gpu else 0, precision=precision)
+        snap=50 if gpu else 10, img_snap=10 if gpu else 4, keep_last=3, workers=3 if gpu else 0, precision=precision, width=width)
     config = Config(
         data=data,
         generator=GeneratorConfig(row['G'], row['z_dim'], row['w_dim'], row['mapping_layers'], row['g_channel_base'], row['g_channel_max'],
@@ -213,9 +231,31 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
         optimizers=OptimizersConfig(G=OptimizerConfig(row['g_lr'], tuple(row['betas']), row['eps']),
                                     D=OptimizerConfig(row['d_lr'], tuple(row['betas']), row['eps'])),
         loss=LossConfig(gamma, row['r1_interval'], row['pl_weight'], row['g_reg_interval'], row['style_mixing']),
-        ema=EmaConfig(batch * 10 / 32 if row['ema_kimg'] == 'auto' else row['ema_kimg'], row['ema_rampup']),
+        ema=EmaConfig(_half_life(row['ema_kimg'], batch), row['ema_rampup']),
         run=run)
     return override(config, **given)
+
+
+def scaled_width(number: int, width: float) -> int:
+    """Channels times --width, rounded, at least 8 unless there were fewer."""
+    return max(round(number * width), min(number, 8))
+
+
+def _synthesis(name: str, synthesis: dict, given: dict) -> dict:
+    """A row's `synthesis` with what is given for KNOBS in place of its own, as JSON will hold it (keys are words)."""
+    for key in given:
+        if key not in synthesis:
+            known = [f'--{knob.replace("_", "-")}' for knob in KNOBS if knob in synthesis]
+            raise UserError(f'--{key.replace("_", "-")} is no option of --cfg={name}. Of its kind there '
+                            + (f'are {", ".join(known)}' if known else 'is none'))
+    return json.loads(json.dumps({**synthesis, **given}))
+
+
+def _half_life(value, batch: int) -> float:
+    """Half-life of the average in kimg from what a row says, see ROW_KEYS."""
+    if value == 'auto':
+        return batch * 10 / 32
+    return batch / 1000 * math.log(0.5) / math.log(value['decay']) if isinstance(value, dict) else value
 
 
 def _precision(asked: str, row: dict, device: str) -> tuple[str, dict[str, int]]:
@@ -293,55 +333,6 @@ def check_keys(given, known, where: str, complete: bool = True) -> None:
     missing = [key for key in known if key not in given]
     if complete and missing:
         raise UserError(f'{where}: {missing[0]!r} is missing')
-
-
-# ---- JSON and words
-
-
-def to_json(config: Config) -> str:
-    """The text of training_options.json."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
-
-
-def from_json(text: str, where: str = 'training_options.json') -> Config:
-    """The configuration that `to_json` wrote. Raises UserError naming `where` for anything else."""
-    try:
-        tree = json.loads(text)
-    except ValueError as err:
-        raise UserError(f'{where} is not JSON ({err}): restore the file, or start a new run') from None
-    config = _from_tree(Config, tree, where)
-    validate(config)
-    return config
-
-
-def _from_tree(cls, tree, where: str):
-    if not isinstance(tree, dict):
-        raise UserError(f'{where}: an object with {", ".join(field.name for field in dataclasses.fields(cls))} is needed, not {tree!r}')
-    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
-    check_keys(tree, kinds, where)
-    values = {}
-    for name, kind in kinds.items():
-        value = tree[name]
-        if dataclasses.is_dataclass(kind):
-            value = _from_tree(kind, value, f'{where}: {name}')
-        elif typing.get_origin(kind) is tuple and isinstance(value, list):
-            value = tuple(value)
-        elif not _is(value, kind):
-            raise UserError(f'{where}: {name} is {value!r}; {getattr(kind, "__name__", kind)} is needed')
-        values[name] = value
-    return cls(**values)
-
-
-def _is(value, kind) -> bool:
-    """Whether a JSON value can stand for a field of this type; whole numbers pass for float."""
-    if options := typing.get_args(kind):
-        origin = typing.get_origin(kind)
-        return isinstance(value, origin) if origin in (list, dict) else any(_is(value, option) for option in options)
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, type(None) if kind is None else kind)
 
 
 def _rates(lr) -> list[float]:

@@ -15,7 +15,7 @@ import torch
 
 from dnnlib.util import UserError, construct_class_by_name, format_bytes
 from torch_utils import distributed
-from torch_utils.misc import count_parameters
+from torch_utils.misc import count_macs, count_parameters
 from training.config import Config
 from training.loss import PL_SHRINK, path_lengths, r1_penalty
 
@@ -63,12 +63,17 @@ def activations(G: torch.nn.Module, D: torch.nn.Module, settings: Config, images
 
 @dataclass(frozen=True)
 class Needs:
-    """What training takes on a device. parameters: {'G', 'D': number}; weights: {'G', 'D': bytes}; fixed, per_image: bytes in a step."""
+    """What training takes on a device.
+
+    parameters: {'G', 'D': number}; weights: {'G', 'D': bytes}; fixed, per_image: bytes in a step
+    macs: {'G', 'D': multiply-accumulates of one image, forward}
+    """
 
     parameters: dict[str, int]
     weights: dict[str, int]
     fixed: float
     per_image: float
+    macs: dict[str, int]
 
     def memory(self, at_once: int) -> float:
         """Bytes of a step in passes of so many images, besides PyTorch itself."""
@@ -87,17 +92,22 @@ def needs(settings: Config) -> Needs:
     Measured on a CPU, GiB estimated and taken, passes of 1, 2, 4: inr at 256 pixels 3.1 3.7 4.9 and 2.7 3.2 4.2; stylegan2 1.6 2.0 and
     1.8 1.9; at 64 pixels, passes of 16: inr-tiny 0.43 and 0.37, stylegan2-tiny 0.45 and 0.43.
     """
-    G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs())
-    D = construct_class_by_name(class_name='training.networks.Discriminator', **settings.discriminator_kwargs(1))
+    with torch.device('meta'):  # shapes alone: what is too large to be built can still be told
+        try:
+            G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs())
+        except ValueError as err:
+            raise UserError(f'--cfg={settings.run.cfg}: {err}') from None
+        D = construct_class_by_name(class_name='training.networks.Discriminator', **settings.discriminator_kwargs(1))
+        z, c = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim])
+        image = torch.zeros([1, G.img_channels, G.img_resolution, G.img_resolution])
     parameters = {name: count_parameters(network) for name, network in (('G', G), ('D', D))}
     weights = {name: sum(value.numel() * value.element_size() for value in network.state_dict().values())
                for name, network in (('G', G), ('D', D))}
-    G.to('meta')
-    D.to('meta')
+    macs = {'G': count_macs(lambda: G.synthesis(G.mapping(z, c))), 'D': count_macs(lambda: D(image, c))}
     few = 2 * settings.mbstd_group(1)  # the pass may be cut into groups, and the path length takes a part of it
     small, large = (activations(G, D, settings, images) for images in (few, 2 * few))
     per_image = (large - small) / few
-    return Needs(parameters, weights, BASE + 5 * weights['G'] + 4 * weights['D'] + small - few * per_image, per_image)
+    return Needs(parameters, weights, BASE + 5 * weights['G'] + 4 * weights['D'] + small - few * per_image, per_image, macs)
 
 
 # ---- What is free
@@ -161,7 +171,7 @@ def fit(settings: Config, needed: Needs, device: torch.device | str, world_size:
         fitting = -int(distributed.max_(torch.tensor(-fitting, device=device)))
         if fitting == 0:
             raise UserError(f'one image at a time needs about {format_bytes(needed.memory(1))} of memory on {device}, and '
-                            f'{format_bytes(free)} is free: close other programs, take a smaller preset or data of a lower resolution, '
+                            f'{format_bytes(free)} is free: close other programs, take a smaller --width, preset or resolution of the data, '
                             'or try all the same with --batch-gpu=1')
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, batch_gpu=fitting))
     at_once = settings.images_at_once(world_size)

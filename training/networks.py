@@ -48,7 +48,10 @@ class MappingNetwork(nn.Module):
     layer_features: size of the hidden layers, None is w_dim
     lr_multiplier:  learning rate of the layers relative to the rest
     w_avg_beta:     decay of the running mean of w that truncation pulls towards; None keeps none
+    The attribute pixel_norm, True, can be set to False: then z and the embedded label are not scaled to mean square 1 first.
     """
+
+    pixel_norm = True
 
     def __init__(self, z_dim, c_dim, w_dim, num_ws, num_layers=8, embed_features=None, layer_features=None,
                  activation='lrelu', lr_multiplier=0.01, w_avg_beta=0.995):
@@ -79,7 +82,8 @@ class MappingNetwork(nn.Module):
                     given = None if value is None else list(value.shape)
                     raise ValueError(f'the mapping network needs {name} of shape [N, {size}], it was given {given}')
                 value = value.float()
-                inputs.append(normalize_2nd_moment(value if name == 'z' else self.embed(value)))
+                value = value if name == 'z' else self.embed(value)
+                inputs.append(normalize_2nd_moment(value) if self.pixel_norm else value)
         w = torch.cat(inputs, dim=1)  # [N, z_dim + embed_features]
         for i in range(self.num_layers):
             w = getattr(self, f'fc{i}')(w)

@@ -2,6 +2,7 @@
 
 from dnnlib.util import format_bytes
 from training.config import Config
+from training.ema import ema_beta
 from training.memory import Needs
 
 
@@ -31,7 +32,8 @@ def describe(config: Config, world_size: int = 1) -> str:
         'data': f'{data.path}: {data.images:,} images{flips}, {data.resolution}x{data.resolution}, {data.channels} channels',
         'labels': labels,
         'G': f'{g.class_name}, z {g.z_dim}, w {g.w_dim}, {g.mapping_layers} mapping layers, '
-             f'channels min({g.channel_base} / res, {g.channel_max})',
+             f'channels {f"min({g.channel_base} / res, {g.channel_max})" if g.channel_base else f"{g.channel_max} at most"}'
+             + (f', all widths times {run.width:g}' if run.width != 1 else ''),
         'G synthesis': ', '.join(f'{key}={value}' for key, value in g.synthesis.items()) or 'as the class has it',
         'D': f'channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {config.mbstd_group(world_size)}',
         'precision': half,
@@ -39,7 +41,7 @@ def describe(config: Config, world_size: int = 1) -> str:
         'D optimizer': adam('D', loss.r1_interval),
         'loss': f'non-saturating logistic; R1 gamma {loss.gamma:.6g} {steps(loss.r1_interval)}; path length {path_length}; '
                 f'style mixing {loss.style_mixing:g}',
-        'EMA': f'half-life {config.ema.kimg:g} kimg{ramp}',
+        'EMA': f'half-life {config.ema.kimg:g} kimg ({ema_beta(run.batch, config.ema.kimg, None, 0):.6g} a step){ramp}',
         'batch': f'{run.batch}: {world_size} process(es), {run.batch // world_size // at_once} pass(es) of {at_once}',
         'length': f'{run.kimg:g} kimg, a tick every {run.tick:g} kimg, a snapshot every {run.snap} ticks, pictures every {run.img_snap}',
         'seed': str(run.seed),
@@ -56,4 +58,7 @@ def costs(settings: Config, needed: Needs, memory: str) -> str:
     """What --dry-run adds to the recipe: parameter counts, the line of `memory.fit`, and the disk that snapshots take."""
     pair = 2 * needed.weights['G'] + needed.weights['D'] + 2 * sum(needed.weights.values())
     kept = f'the last {settings.run.keep_last} are kept' if settings.run.keep_last else 'all are kept'
-    return f'{parameter_counts(needed.parameters)}\n{memory}\n{"disk:":13}{format_bytes(pair)} a snapshot; {kept}'
+    macs = ', '.join(f'{name} {macs / 1e9:.4g} GMAC' for name, macs in needed.macs.items())
+    lines = {'an image': f'{macs} (multiply-accumulates, forward)', 'disk': f'{format_bytes(pair)} a snapshot; {kept}'}
+    image, disk = (f'{name + ":":13}{text}' for name, text in lines.items())
+    return '\n'.join([parameter_counts(needed.parameters), image, memory, disk])

@@ -23,8 +23,9 @@ from dnnlib.util import UserError, atomic_path, construct_class_by_name, format_
 from torch_utils import distributed
 from torch_utils.misc import count_parameters
 from torch_utils.training_stats import Averages
-from training import checkpoint, config, snapshot
+from training import checkpoint, snapshot
 from training.config import Config, LossConfig, OptimizerConfig
+from training.config_json import to_json
 from training.dataset import ImageDataset, InfiniteSampler
 from training.ema import ema_beta, update_ema
 from training.loss import GanLoss, Latents
@@ -295,7 +296,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         if main:
             checkpoint.set_aside_later(folder, resume)
             with atomic_path(folder / 'training_options.json') as temporary:
-                temporary.write_text(config.to_json(settings), encoding='utf-8')
+                temporary.write_text(to_json(settings), encoding='utf-8')
             pictures = snapshot.Pictures(folder, dataset, settings)
             counts = parameter_counts({name: count_parameters(getattr(training, name)) for name in ('G', 'D')})
             for text in (note, describe(settings, distributed.world_size()), counts, *loaded):

@@ -23,7 +23,7 @@ def test_log_basis_is_that_of_the_public_implementation(resolution, diagonal):
 def test_phases_are_dot_products():
     x, y, basis = torch.tensor([1.0, 2, 3]), torch.tensor([10.0, 20]), torch.tensor([[1.0, 0], [0.5, -2]])
     expected = torch.tensor([[[1.0, 2, 3], [1, 2, 3]], [[-19.5, -19, -18.5], [-39.5, -39, -38.5]]])
-    assert torch.equal(phases(basis, x, y), expected)
+    assert torch.equal(phases(basis, Points(x, y)), expected)
 
 
 def test_columns_stand_in_the_stated_order():
@@ -36,7 +36,7 @@ def test_columns_stand_in_the_stated_order():
     given = features.affine(w)  # row by row x, y, then the phases
     rows = torch.cat([features.log_basis, features.random_basis, features.shared_basis])
     for n in range(3):
-        angles = torch.cat([phases(rows, points.x, points.y), phases(given[n, None, :2] * math.sqrt(10), points.x, points.y) + given[n, 2]])
+        angles = torch.cat([phases(rows, points), phases(given[n, None, :2] * math.sqrt(10), points) + given[n, 2]])
         assert relative_error(result[n, 2:10], angles.sin()) < 1e-5 and relative_error(result[n, 10:18], angles.cos()) < 1e-5
     assert torch.equal(result[0, 18:], features.const_embs[0])
 
@@ -46,7 +46,7 @@ def test_log_caps_every_direction_alike_and_cosine_can_be_left_out():
     lowest = torch.tensor([[0, 1.0], [0, 2], [1, 0], [2, 0]]) * math.pi / 2
     assert features.num_features == 4 and torch.allclose(features.log_basis, lowest)
     result = features(training_points([64])[0], torch.randn(1, 4))
-    assert relative_error(result[0], phases(lowest, *_xy(64)).sin()) < 1e-6
+    assert relative_error(result[0], phases(lowest, training_points([64])[0]).sin()) < 1e-6
 
 
 def _xy(resolution):

@@ -8,7 +8,8 @@ import pytest
 from dnnlib.util import UserError
 from tests.training.tiny import ROW
 from training import config
-from training.config import DataConfig, OptimizerConfig, at_resolution, build, from_json, override, to_json
+from training.config import DataConfig, OptimizerConfig, at_resolution, build, override
+from training.config_json import from_json, to_json
 from training.summary import describe
 
 

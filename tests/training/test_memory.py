@@ -30,7 +30,7 @@ def settings(tmp_path):
 
 
 def needed(fixed, per_image):
-    return memory.Needs({'G': 1, 'D': 1}, {'G': 4, 'D': 4}, fixed, per_image)
+    return memory.Needs({'G': 1, 'D': 1}, {'G': 4, 'D': 4}, fixed, per_image, {'G': 1, 'D': 1})
 
 
 @pytest.mark.parametrize('device', ['cpu', 'meta'])

@@ -1,0 +1,354 @@
+"""Generator A: a hypernetwork that writes the parameters of a multi-scale INR (INR-GAN, main paper, appendices A and C).
+
+A trunk of linear layers turns z into w; linear heads on w give all that an image has of its own: factors A and B of every FMM layer,
+biases, Fourier matrices, to-RGB. The INR runs block by block on its grids: a Fourier embedding of the grid, a connector that takes up what
+lies below, hidden layers that all see the embedding again, to-RGB; tanh last. No StyleGAN trick is used unless asked for.
+
+`DECODERS` are the rungs of Table 4, from a plain INR that gets the latent beside the coordinates to this generator.
+
+Legend: N images, C channels, E coordinate features, n rows of a Fourier matrix, r rank.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from inr import grid
+from inr.fmm import Modulation, check_rank
+from inr.fourier import phases, plane
+from inr.synthesis import SynthesisNetwork, block_dtypes, check_resolution, place, read_below
+from training.networks import FullyConnectedLayer
+
+FOURIER_SCALE = 10  # of generated Fourier matrices
+BIAS_SCALE = 0.2  # of generated biases, next to the weights of their layer
+SHARED, GENERATED, FMM = 'shared', 'generated', 'fmm'
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A rung of Table 4.
+
+    weights: 'shared' by all images, the latent then being an input; 'generated' whole; or 'fmm': shared ones modulated
+    fourier: the INR sees a Fourier embedding, else the raw coordinates; multiscale: it has several grids
+    """
+
+    weights: str
+    fourier: bool
+    multiscale: bool
+
+
+DECODERS = {
+    'basic': Decoder(SHARED, fourier=False, multiscale=False),
+    'hyper': Decoder(GENERATED, fourier=False, multiscale=False),
+    'fourier': Decoder(GENERATED, fourier=True, multiscale=False),
+    'fmm': Decoder(FMM, fourier=True, multiscale=False),
+    'multiscale': Decoder(FMM, fourier=True, multiscale=True),
+}
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """Shape of one block: its grid, width, hidden layers, rows of its Fourier matrix (0: raw coordinates); in_channels 0: the first."""
+
+    grid: int
+    in_channels: int
+    channels: int
+    hidden: int
+    rows: int
+
+    @property
+    def layers(self):
+        """Layers that take a w: the hidden ones, and the connector where there is something below."""
+        return self.hidden + (self.in_channels > 0)
+
+
+def block_specs(resolution, width, decoder):
+    """Blocks of the INR, coarse to fine; with width 512 those the paper gives for 256 and 1024 (appendix A), and a rule between.
+
+    The first grid is half as fine as the image, and no finer than 128; each of the next is twice as fine. The first two blocks have 4
+    layers of the full width, 3 each where there are more than two; blocks above 256 have 2 and are a quarter as wide as the block below.
+    Fourier matrices have half as many rows as the block has channels up to the grid of 128, a quarter above. Without `multiscale` all
+    layers run on the finest grid at full width.
+    """
+    check_resolution(resolution)
+    grids = [min(128, resolution // 2)]
+    while grids[-1] < resolution:
+        grids.append(2 * grids[-1])
+    hidden = [4, 4] if len(grids) == 2 else [3, 3, *[2] * (len(grids) - 2)]
+    if not decoder.multiscale:
+        return [BlockSpec(resolution, 0, width, sum(hidden), width // 2 if decoder.fourier else 0)]
+    specs, below = [], 0
+    for size, layers in zip(grids, hidden, strict=True):
+        channels = max(width >> 2 * max(size.bit_length() - 9, 0), 1)  # 512 up to 256, 128 at 512, 32 at 1024
+        specs.append(BlockSpec(size, below, channels, layers, max(channels // (2 if size <= 128 else 4), 1)))
+        below = channels
+    return specs
+
+
+def linear(in_features, out_features, equalized, bias_scale=1.0):
+    """A linear layer with PyTorch's initialization, or with an equalized learning rate; its initial biases times `bias_scale`."""
+    if equalized:
+        return FullyConnectedLayer(in_features, out_features)
+    layer = nn.Linear(in_features, out_features)
+    layer.bias.data *= bias_scale
+    return layer
+
+
+def head(w_dim, out_features, equalized):
+    """A part of the last linear layer of the hypernetwork; its biases start small."""
+    return linear(w_dim, out_features, equalized, bias_scale=math.sqrt(1 / w_dim))
+
+
+class Trunk(nn.Module):
+    """z, with labels beside a learned embedding of c, to w: linear layers with ReLU, x + a relu(W x + b) where sizes agree (a learned).
+
+    Called as StyleGAN2's mapping network is; truncation draws w, the trunk's last representation, towards its running mean (B.3).
+
+    num_layers: 3 in the paper, with w_dim = 1024; embed_features: numbers that a label becomes, default z_dim
+    pixel_norm: scale z to mean square 1 first; equalized_lr: of all layers; w_avg_beta: decay of the running mean
+    """
+
+    def __init__(
+        self, z_dim, c_dim, w_dim, num_ws, num_layers=3, embed_features=None, pixel_norm=False, equalized_lr=False, w_avg_beta=0.995
+    ):  # fmt: skip
+        super().__init__()
+        if z_dim < 1 or num_layers < 1:
+            raise ValueError(f'z_dim {z_dim} and num_layers {num_layers} of the trunk must be at least 1')
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
+        self.pixel_norm, self.w_avg_beta = pixel_norm, w_avg_beta
+        embed_features = (z_dim if embed_features is None else embed_features) if c_dim else 0
+        if c_dim:
+            self.embedding = nn.Parameter(torch.randn([c_dim, embed_features]))
+        widths = [z_dim + embed_features] + [w_dim] * num_layers
+        self.layers = nn.ModuleList(linear(a, b, equalized_lr) for a, b in zip(widths, widths[1:], strict=False))
+        self.residual_scales = nn.Parameter(torch.full([num_layers - 1], 0.1))
+        self.register_buffer('w_avg', torch.zeros([w_dim]))
+
+    def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, skip_w_avg_update=False):
+        """z [N, z_dim], c [N, c_dim] (ignored if c_dim is 0) -> ws [N, num_ws, w_dim]; see the host's MappingNetwork."""
+        inputs = [('z', z, self.z_dim)] + ([('c', c, self.c_dim)] if self.c_dim else [])
+        for name, value, size in inputs:
+            if value is None or value.ndim != 2 or value.shape[1] != size:
+                given = None if value is None else list(value.shape)
+                raise ValueError(f'the trunk needs {name} of shape [N, {size}], it was given {given}')
+        x = z.to(torch.float32)
+        if self.pixel_norm:
+            x = x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        if self.c_dim:
+            x = torch.cat([x, c.to(torch.float32) @ self.embedding], dim=1)
+        x = self.layers[0](x).relu()
+        for scale, layer in zip(self.residual_scales, self.layers[1:], strict=True):
+            x = x + scale * layer(x).relu()  # [N, w_dim]
+        if self.training and not skip_w_avg_update:
+            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
+        ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)
+        if truncation_psi != 1:
+            ws[:, :truncation_cutoff] = self.w_avg.lerp(ws[:, :truncation_cutoff], truncation_psi)
+        return ws
+
+
+class RawCoordinates(nn.Module):
+    """(x, y) themselves, moved to [-1, 1) so that no corner is special. Called as fourier.CoordinateFeatures is."""
+
+    num_features = 2
+
+    def rows(self, w):
+        return torch.zeros([1, 0, 2], device=w.device), None
+
+    def features(self, points, rows, shift, coordinates):
+        return 2 * coordinates - 1  # [1, 2, H, W]
+
+    def forward(self, points, w):
+        return self.features(points, *self.rows(w), plane(points))
+
+
+class GeneratedFourier(nn.Module):
+    """e(p) = [sin(W p), cos(W p)], W n x 2 generated whole for every image and scaled by 10 (appendix C, eq. 1).
+
+    Called as fourier.CoordinateFeatures is.
+    """
+
+    def __init__(self, n, w_dim, equalized):
+        super().__init__()
+        self.head, self.num_features = head(w_dim, 2 * n, equalized), 2 * n
+
+    def rows(self, w):
+        return FOURIER_SCALE * self.head(w).reshape(len(w), -1, 2), None
+
+    def features(self, points, rows, shift, coordinates):
+        angles = phases(rows, points) if shift is None else phases(rows, points) + shift[..., None, None]
+        return torch.cat([angles.sin(), angles.cos()], dim=1)  # [N, 2n, H, W]
+
+    def forward(self, points, w):
+        return self.features(points, *self.rows(w), plane(points))
+
+
+class InrLayer(nn.Module):
+    """Weights [N, C_out, C_in] and biases [N, C_out] of one linear layer of the INR, for w [N, w_dim].
+
+    weights: as in Decoder. 'shared' ones have their own bias; with `latent` the layer takes w as an input too: a bias of each image
+    modulation: of 'fmm' weights
+    gain, bias_gain: spread of the weights at the start and the factor of generated biases
+    unit: generated numbers start at N(0, 1) for all images alike plus what w adds; else they start around 0
+    equalized: parameters are stored at unit spread and scaled when used
+    """
+
+    def __init__(self, in_channels, out_channels, w_dim, weights, modulation, gain, bias_gain, latent=False, unit=False, equalized=False):
+        super().__init__()
+        self.shape, self.weights, self.modulation = (out_channels, in_channels), weights, modulation
+        self.gain, self.bias_gain = gain, bias_gain
+        own = {SHARED: 0, GENERATED: in_channels * out_channels, FMM: modulation.num_styles(in_channels, out_channels)}[weights]
+        self.head = head(w_dim, own + out_channels, equalized) if weights != SHARED or latent else None
+        if unit:
+            nn.init.normal_(self.head.bias)
+        self.stored = gain if equalized else 1  # what the stored shared weights are scaled by
+        if weights != GENERATED:
+            self.weight = nn.Parameter(torch.randn([out_channels, in_channels]) * (1 if equalized else gain))
+        if weights == SHARED:
+            self.bias = nn.Parameter((torch.rand([out_channels]) * 2 - 1) / math.sqrt(in_channels))
+
+    def forward(self, w):
+        C_out, C_in = self.shape
+        if self.head is None:
+            return (self.weight * self.stored).expand(len(w), -1, -1), self.bias.expand(len(w), -1)
+        numbers = self.head(w)
+        own, bias = numbers[:, :-C_out], numbers[:, -C_out:]
+        if self.weights == SHARED:
+            return (self.weight * self.stored).expand(len(w), -1, -1), bias + self.bias
+        if self.weights == FMM:
+            return self.modulation.weight(self.weight * self.stored, own), bias * self.bias_gain
+        return own.reshape(-1, C_out, C_in) * self.gain, bias * self.bias_gain
+
+
+class InrBlock(nn.Module):
+    """The layers of one grid: connector, hidden layers, to-RGB. Called as synthesis.SynthesisBlock is.
+
+    coord_skips: hidden layers see the coordinate features too; conv_clamp: limit of activations, or None; dtype: of the computation
+    images: blocks that draw one, whose sum is the image
+    """
+
+    def __init__(self, spec, w_dim, img_channels, decoder, modulation, coord_skips, equalized, conv_clamp, images, dtype):
+        super().__init__()
+        self.spec, self.conv_clamp, self.dtype = spec, conv_clamp, dtype
+        self.coords = GeneratedFourier(spec.rows, w_dim, equalized) if decoder.fourier else RawCoordinates()
+        E, C = self.coords.num_features, spec.channels
+        generated, raw = decoder.weights == GENERATED, not decoder.fourier
+
+        def layer(in_channels, gain, bias_gain=None, **options):
+            bias_gain = BIAS_SCALE * gain if bias_gain is None else bias_gain
+            return InrLayer(
+                in_channels, C, w_dim, decoder.weights, modulation, gain, bias_gain, unit=generated, equalized=equalized, **options
+            )  # fmt: skip
+
+        self.connector = None
+        self.sees = [coord_skips] * spec.hidden
+        if spec.in_channels:
+            gains = [math.sqrt(1 / channels) for channels in (spec.in_channels, E)]
+            self.connector = nn.ModuleList(layer(c, gain, gain) for c, gain in zip((spec.in_channels, E), gains, strict=True))
+        else:
+            self.sees[0] = True
+        hidden = []
+        for index, sees in enumerate(self.sees):
+            first = index == 0 and not spec.in_channels
+            seen = (0 if first else C) + (E if sees else 0)
+            gain = math.sqrt(2 / seen)
+            options = dict(bias_gain=gain, latent=decoder.weights == SHARED) if first and raw else {}
+            hidden.append(layer(seen, gain, **options))
+        self.layers = nn.ModuleList(hidden)
+        gain = math.sqrt(2 / C / images)
+        weights = SHARED if decoder.weights == SHARED else GENERATED
+        self.torgb = InrLayer(C, img_channels, w_dim, weights, modulation, gain, BIAS_SCALE * gain, unit=generated, equalized=equalized)
+
+    def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False):
+        """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W]); no noise."""
+        dtype = torch.float32 if force_fp32 else self.dtype
+        w = list(ws.unbind(1))
+        features = self.coords(points, w[0]).to(dtype)  # [N or 1, E, H, W]
+
+        def read(values):
+            return read_below(values, points)
+
+        def apply(layer, w, x, features=None, read=None):
+            weight, bias = (numbers.to(dtype) for numbers in layer(w))
+            return place(weight, bias, x, features, read)
+
+        if self.connector is not None:
+            below, beside = self.connector
+            x = self._activate(apply(below, w[0], x.to(dtype), read=read) + apply(beside, w[0], None, features))
+            w.pop(0)
+        for layer, sees in zip(self.layers, self.sees, strict=True):
+            x = self._activate(apply(layer, w.pop(0), x, features if sees else None))
+        rgb = apply(self.torgb, w[0], x).float()
+        return x, rgb if img is None else read(img) + rgb
+
+    def _activate(self, x):
+        return x.relu() if self.conv_clamp is None else x.clamp(0, self.conv_clamp)
+
+
+def build_synthesis(
+    w_dim, img_resolution, img_channels, decoder='multiscale', fmm_rank=10, coord_skips=True, equalized_lr=False, channel_base=None,
+    channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False, half_dtype='float16',
+):  # fmt: skip
+    """SynthesisNetwork of generator A.
+
+    decoder: a name of DECODERS; fmm_rank: rank of FMM, or 'full' (see fmm.Modulation)
+    coord_skips: hidden layers see the coordinate features, not only the first layer of a block; equalized_lr: of all layers
+    channel_max: channels of the widest layers; the others follow, see block_specs. channel_base and fp16_channels_last: for hosts' sake
+    num_fp16_res, half_dtype: see synthesis.block_dtypes; conv_clamp: limit on activations, or None
+    Raises ValueError for a resolution or an option outside its range.
+    """
+    if decoder not in DECODERS:
+        raise ValueError(f"unknown decoder '{decoder}'; choose one of {', '.join(DECODERS)}")
+    specs = block_specs(img_resolution, channel_max, DECODERS[decoder])
+    modulation = Modulation(fmm_rank, '2sigmoid', equalized=False)
+    dtypes = block_dtypes([spec.grid for spec in specs], num_fp16_res, half_dtype)
+    blocks = [
+        InrBlock(spec, w_dim, img_channels, DECODERS[decoder], modulation, coord_skips, equalized_lr, conv_clamp, len(specs), dtype)
+        for spec, dtype in zip(specs, dtypes, strict=True)
+    ]
+    check_rank(fmm_rank, max(layer.shape[1] for block in blocks for layer in block.layers))
+    return SynthesisNetwork(
+        w_dim, img_resolution, img_channels, [spec.grid for spec in specs], blocks, grid.GENERATOR_A, activation=torch.tanh
+    )
+
+
+class Generator(nn.Module):
+    """INR-GAN's generator A.
+
+    z_dim, c_dim: sizes of latent and label (0 for none); w_dim: width of the trunk (1024 in the paper)
+    img_resolution: training resolution, a power of two from 16 to 1024; img_channels: any
+    mapping_kwargs: see Trunk; synthesis_kwargs: see build_synthesis, and `pixel_norm` as in Trunk
+    `init_kwargs` are the arguments as JSON would hold them.
+    """
+
+    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
+        super().__init__()
+        mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
+        arguments = dict(
+            z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
+            mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs,
+        )  # fmt: skip
+        self.init_kwargs = json.loads(json.dumps(arguments))
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        pixel_norm, equalized_lr = synthesis_kwargs.pop('pixel_norm', False), synthesis_kwargs.get('equalized_lr', False)
+        self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = Trunk(z_dim, c_dim, w_dim, self.num_ws, pixel_norm=pixel_norm, equalized_lr=equalized_lr, **mapping_kwargs)
+
+    def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
+        """z [N, z_dim], c [N, c_dim] or None -> image [N, img_channels, R, R]."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, **synthesis_kwargs)
+
+    def parameter_groups(self):
+        """Parameters by learning rate: 'trunk' makes an image's own parameters, 'inr' are those of the INR that all images share."""
+        shared = [layer for layer in self.modules() if isinstance(layer, InrLayer)]
+        of_inr = {id(p) for layer in shared for p in layer.parameters(recurse=layer.weights == SHARED)}
+        groups = {'trunk': [], 'inr': []}
+        for parameter in self.parameters():
+            groups['inr' if id(parameter) in of_inr else 'trunk'].append(parameter)
+        return groups

@@ -1,0 +1,57 @@
+"""The configuration of a run as JSON, training_options.json, and back: every key and type is checked."""
+
+import dataclasses
+import json
+import typing
+
+from dnnlib.util import UserError
+from training.config import Config, check_keys, validate
+
+
+def to_json(config: Config) -> str:
+    """The text of training_options.json."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(text: str, where: str = 'training_options.json') -> Config:
+    """The configuration that `to_json` wrote. Raises UserError naming `where` for anything else."""
+    try:
+        tree = json.loads(text)
+    except ValueError as err:
+        raise UserError(f'{where} is not JSON ({err}): restore the file, or start a new run') from None
+    config = _from_tree(Config, tree, where)
+    validate(config)
+    return config
+
+
+def _from_tree(cls, tree, where: str):
+    if not isinstance(tree, dict):
+        raise UserError(f'{where}: an object with {", ".join(field.name for field in dataclasses.fields(cls))} is needed, not {tree!r}')
+    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+    late = [field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING]  # missing in older files
+    check_keys([*tree, *late], kinds, where)
+    values = {}
+    for name, kind in kinds.items():
+        if name not in tree:
+            continue
+        value = tree[name]
+        if dataclasses.is_dataclass(kind):
+            value = _from_tree(kind, value, f'{where}: {name}')
+        elif typing.get_origin(kind) is tuple and isinstance(value, list):
+            value = tuple(value)
+        elif not _is(value, kind):
+            raise UserError(f'{where}: {name} is {value!r}; {getattr(kind, "__name__", kind)} is needed')
+        values[name] = value
+    return cls(**values)
+
+
+def _is(value, kind) -> bool:
+    """Whether a JSON value can stand for a field of this type; whole numbers pass for float."""
+    if options := typing.get_args(kind):
+        origin = typing.get_origin(kind)
+        return isinstance(value, origin) if origin in (list, dict) else any(_is(value, option) for option in options)
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, type(None) if kind is None else kind)
