@@ -171,7 +171,7 @@ def fit(settings: Config, needed: Needs, device: torch.device | str, world_size:
         fitting = -int(distributed.max_(torch.tensor(-fitting, device=device)))
         if fitting == 0:
             raise UserError(f'one image at a time needs about {format_bytes(needed.memory(1))} of memory on {device}, and '
-                            f'{format_bytes(free)} is free: close other programs, take a smaller --width, preset or resolution of the data, or '
+                            f'{format_bytes(free)} is free: close other programs, take a smaller --width, preset or resolution, or '
                             'try all the same with --batch-gpu=1')
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, batch_gpu=fitting))
     at_once = settings.images_at_once(world_size)
