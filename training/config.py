@@ -213,7 +213,8 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     row['synthesis'] = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in KNOBS if key in given})
     row.update({key: given.pop(option) for option, key in ROW_OPTIONS.items() if option in given})
     width = given.pop('width', 1.0)
-    row.update({key: scaled_width(row[key], width) for key in WIDTHS if row[key] is not None})
+    least = {key: 4 * data.resolution if key.endswith('base') else 8 for key in WIDTHS}  # four channels at the highest resolution, else 8
+    row.update({key: max(round(row[key] * width), min(row[key], least[key])) for key in WIDTHS if row[key] is not None})
     batch = row['batch']
     gamma = 0.0002 * data.resolution ** 2 / batch if row['gamma'] == 'auto' else row['gamma']
     precision, halves = _precision(given.pop('precision', 'auto'), row, device)
@@ -234,11 +235,6 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
         ema=EmaConfig(_half_life(row['ema_kimg'], batch), row['ema_rampup']),
         run=run)
     return override(config, **given)
-
-
-def scaled_width(number: int, width: float) -> int:
-    """Channels times --width, rounded, at least 8 unless there were fewer."""
-    return max(round(number * width), min(number, 8))
 
 
 def _synthesis(name: str, synthesis: dict, given: dict) -> dict:

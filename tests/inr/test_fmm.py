@@ -42,6 +42,24 @@ def test_zero_factors_leave_the_shared_weights_alone(squash):
     assert relative_error(weight, expected.expand(2, 4, 6)) < 1e-6
 
 
+def test_full_rank_takes_a_as_it_is():
+    """A is generated whole, B is the identity: W = W_s squash(A), the same as A times an identity."""
+    shared, styles = torch.randn(4, 6), torch.randn(3, 24)
+    modulation = Modulation('full', '2sigmoid')
+    assert modulation.num_styles(6, 4) == 24
+    A = styles.reshape(3, 4, 6)
+    weight = modulation.weight(shared, styles)
+    assert torch.allclose(weight, fmm_weight(shared, A, torch.eye(6).expand(3, 6, 6), SQUASHES['2sigmoid']), atol=1e-6)
+    assert torch.allclose(weight, shared * 2 * torch.sigmoid(A))
+
+
+def test_generator_a_does_not_divide_by_the_rank():
+    left, right = torch.randn(1, 4, 3), torch.randn(1, 3, 6)
+    styles = torch.cat([left.flatten(1), right.flatten(1)], dim=1)
+    weight = Modulation(3, '2sigmoid', equalized=False).weight(torch.ones(4, 6), styles)
+    assert torch.allclose(weight, 2 * torch.sigmoid(left @ right)) and (weight > 0).all() and (weight < 2).all()
+
+
 def test_rows_of_a_come_first_and_rank_divides():
     styles = torch.arange(1.0, 11.0)[None]  # A [2, 2] = 1..4, B [2, 3] = 5..10
     weight = Modulation(2, 'tanh', equalized=False).weight(torch.ones(2, 3), styles)
@@ -62,7 +80,7 @@ def test_demodulation_normalizes_rows():
     assert relative_error(normalize_rows(weight * 9), weight) < 1e-6
 
 
-@pytest.mark.parametrize('arguments, word', [((0,), 'rank 0'), ((3, 'cube'), "squash 'cube'")])
+@pytest.mark.parametrize('arguments, word', [((0,), 'rank 0'), ((3, 'cube'), "squash 'cube'"), (('most',), "rank 'most'")])
 def test_mistakes_are_told(arguments, word):
     with pytest.raises(ValueError, match=word):
         Modulation(*arguments)

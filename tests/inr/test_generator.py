@@ -93,6 +93,80 @@ def test_features_for_every_grid_or_for_one():
     assert small(64, features=fields, input_features=dict(log=3)).synthesis.b4.coords.spec == FeatureSpec(log=3)
 
 
+def test_spatial_noise_is_added_to_every_layer_and_read_as_cell_constants_are():
+    from inr import render
+
+    quiet, G = small(64), small(64, noise=True).eval().requires_grad_(False)
+    assert not [key for key in quiet.state_dict() if 'noise' in key]
+    strengths = [p for key, p in G.named_parameters() if key.endswith('noise_strength')]
+    assert len(strengths) == sum(len(G.synthesis.get_submodule(name).layers) for name in G.synthesis.block_names) and not any(strengths)
+    assert [G.synthesis.get_submodule(f'b{r}').layers[0].noise.noise_const.shape[0] for r in (4, 32, 64)] == [32, 32, 64]
+    ws = G.mapping(torch.randn(2, 8), None)
+    silent = G.synthesis(ws, noise_mode='none')
+    assert torch.equal(G.synthesis(ws, noise_mode='random'), silent)  # strengths start at 0
+    for strength in strengths:
+        strength.data.fill_(0.3)
+    const = G.synthesis(ws, noise_mode='const')
+    assert torch.equal(const, G.synthesis(ws, noise_mode='const')) and not torch.allclose(const, silent, atol=0.01)
+    assert not torch.equal(G.synthesis(ws), G.synthesis(ws))
+    assert torch.equal(render.render(G, ws, 64, 64), const) and torch.equal(render.render(G, ws, 64, 64, noise_mode='none'), silent)
+    whole = render.render(G, ws, 100, 60, (-0.2, 0, 1, 1))
+    tile = render.render(G, ws, 100, 60, (-0.2, 0, 1, 1), tile=(10, 20, 30, 25))
+    assert (tile - whole[:, :, 10:40, 20:45]).abs().max() < 1e-5
+    layer = G.synthesis.b64.layers[1]
+    layer.weight.data.zero_()
+    layer.affine.weight.data.zero_()
+    added = []
+    layer.register_forward_hook(lambda _module, _inputs, output: added.append(output))
+    G.synthesis(ws, noise_mode='const')
+    by_hand = torch.nn.functional.leaky_relu(0.3 * layer.noise.noise_const, 0.2) * 2**0.5
+    assert relative_error(added[0], by_hand.expand(2, 2, -1, -1)) < 1e-6
+
+
+def test_coordinate_skips_show_the_features_to_every_layer_of_a_block_that_has_them():
+    from inr.synthesis import place
+
+    plain, G = small(64).synthesis, small(64, coord_skips=True).synthesis
+    E = G.b64.coords.num_features  # blocks of 32 and 64 have 4 and 2 channels
+    assert [layer.weight.shape[1] for layer in plain.b64.layers] == [4 + E, 2]
+    assert [layer.weight.shape[1] for layer in G.b64.layers] == [4 + E, 2 + E]
+    assert [layer.weight.shape[1] for layer in G.b8.layers] == [8, 8]
+    weight, bias, x, e = torch.randn(2, 5, 7), torch.randn(2, 5), torch.randn(2, 4, 3, 3), torch.randn(1, 3, 3, 3)
+    joined = torch.einsum('noc,nchw->nohw', weight, torch.cat([x, e.expand(2, -1, -1, -1)], dim=1)) + bias[:, :, None, None]
+    assert relative_error(place(weight, bias, x, e), joined) < 1e-6
+
+
+def test_plain_learning_rates_store_weights_as_they_are_used():
+    torch.manual_seed(3)
+    G = small(32, squash='tanh')
+    torch.manual_seed(3)
+    plain = small(32, squash='tanh', equalized_lr=False)
+    ws = G.mapping(torch.randn(2, 8), None)
+    assert relative_error(plain.synthesis(ws), G.synthesis(ws)) < 1e-4
+    assert relative_error(plain.mapping.fc0.weight, G.mapping.fc0.weight * G.mapping.fc0.weight_gain) < 1e-6
+    assert {m.weight_gain for m in plain.modules() if hasattr(m, 'weight_gain')} == {1}
+    twin = Generator(**plain.init_kwargs)
+    twin.load_state_dict(plain.state_dict())
+    assert torch.equal(twin.synthesis(ws), plain.synthesis(ws))
+
+
+def test_pixel_norm_is_an_option():
+    G, free, z = small(32).eval(), small(32, pixel_norm=False).eval(), torch.randn(2, 8)
+    assert torch.allclose(G.mapping(z, None), G.mapping(5 * z, None), atol=1e-5)
+    assert not torch.allclose(free.mapping(z, None), free.mapping(5 * z, None), atol=1e-3)
+
+
+def test_full_input_resolution_is_cips():
+    """All blocks at the size of the image, coordinates at the input alone, no FMM: the shape of the public configuration."""
+    _, state, config = load_public('cips_32')
+    public = constructor_arguments(config)
+    G = Generator(16, 0, 24, 32, 3, dict(num_layers=2), dict(
+        channel_base=224, channel_max=7, fmm_rank=None, input_resolution='full', extra_layers={},
+        input_features=dict(learned=6, constants=6, cosine=False, scale=3.0, init='uniform')))
+    assert {k: v.shape for k, v in G.state_dict().items()} == {k: v.shape for k, v in Generator(**public).state_dict().items()}
+    assert G.synthesis.grids == [32] and G.synthesis.pointwise
+
+
 @pytest.mark.parametrize('squash', ['demod', 'tanh', 'sigmoid'])
 def test_activations_keep_their_size_through_a_deep_decoder(squash):
     G = Generator(16, 0, 16, 64, 3, dict(num_layers=1), dict(channel_base=4096, channel_max=64, squash=squash)).eval()
@@ -146,7 +220,9 @@ def test_double_z_in_place_ws_deepcopy_and_pickle():
     'res, options, word',
     [
         (48, {}, 'resolution 48'), (8, {}, 'resolution 8'), (2048, {}, 'resolution 2048'), (32, dict(squash='cube'), "squash 'cube'"),
-        (32, dict(fmm_rank=0), 'rank 0'), (32, dict(upsampling='cubic'), "upsampling 'cubic'"), (32, dict(half_dtype='int8'), 'int8'),
+        (32, dict(fmm_rank=0), 'rank 0'),
+        (32, dict(fmm_rank=999), 'rank 999 is above'), (32, dict(upsampling='cubic'), "upsampling 'cubic'"),
+        (32, dict(half_dtype='int8'), 'int8'),
         (32, dict(input_features=dict(logs=3)), "feature 'logs'"), (32, dict(input_features={}), 'input needs'),
         (64, dict(input_resolution=48), 'input resolution 48'), (64, dict(input_resolution=128), 'input resolution 128'),
         (64, dict(extra_layers={48: 1}), 'resolution 48'), (64, dict(features={'999': dict(log=3)}), 'resolution 999'),

@@ -89,7 +89,18 @@ z = torch.from_numpy(np.random.RandomState(0).randn(1, 8))
 image = twin(z, None, truncation_psi=0.7, noise_mode='const')
 assert torch.equal(image, G_ema(z, None, truncation_psi=0.7, noise_mode='const')) and image.shape == (1, 3, 64, 64)
 
-from inr import render
+from inr import hypernetwork, render
+A = hypernetwork.Generator(z_dim=8, c_dim=2, w_dim=8, img_resolution=64, img_channels=3, mapping_kwargs=EasyDict(num_layers=3),
+                           synthesis_kwargs=EasyDict(channel_base=256, channel_max=8, num_fp16_res=0, conv_clamp=None))
+ws_of_a = A.mapping(torch.randn(2, 8), torch.eye(2), truncation_psi=0.7)
+assert render.render(A, ws_of_a, 30, 50).shape == (2, 3, 30, 50)
+A(torch.randn(2, 8), torch.eye(2), noise_mode='const').mean().backward()
+assert all(p.grad is not None for p in A.parameters())
+try:
+    Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=64, img_channels=3, synthesis_kwargs=dict(channel_max=8, pixel_norm=False))
+    raise SystemExit('this host cannot leave z as it is, and was not told')
+except ValueError:
+    pass
 ws = twin.mapping(z, None, truncation_psi=0.7)
 assert torch.equal(render.render(twin, ws, 64, 64), image) and render.render(twin, ws, 30, 50).shape == (1, 3, 30, 50)
 print('drawn')

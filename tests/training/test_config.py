@@ -10,6 +10,7 @@ from tests.training.tiny import ROW
 from training import config
 from training.config import DataConfig, OptimizerConfig, at_resolution, build, override
 from training.config_json import from_json, to_json
+from training.ema import ema_beta
 from training.summary import describe
 
 
@@ -70,6 +71,39 @@ def test_passes_and_groups_divide_the_batch(batch, batch_gpu, world, at_once, gr
     settings = build('x', {**ROW, 'mbstd_group': 4}, data(), batch=batch, batch_gpu=batch_gpu)
     assert settings.images_at_once(world) == at_once and settings.mbstd_group(world) == group
     assert settings.discriminator_kwargs(world)['epilogue_kwargs'] == {'mbstd_group_size': group}
+
+
+def test_width_multiplies_channels_and_w():
+    row = {**ROW, 'w_dim': 64, 'g_channel_base': 4096, 'g_channel_max': 128, 'd_channel_base': 2048, 'd_channel_max': 100}
+    half = build('x', row, data(), width=0.5)
+    assert (half.generator.w_dim, half.generator.channel_base, half.generator.channel_max) == (32, 2048, 64)
+    assert (half.discriminator.channel_base, half.discriminator.channel_max) == (1024, 50)
+    least = build('x', row, data(), width=0.01)
+    assert (least.generator.w_dim, least.generator.channel_base, least.discriminator.channel_max) == (8, 4 * 64, 8)
+    assert build('x', {**row, 'g_channel_base': None}, data(), width=2).generator.channel_base is None and half.run.width == 0.5
+
+
+def test_knobs_replace_what_the_row_says_and_belong_to_it():
+    row = {**ROW, 'synthesis': {'fmm_rank': 10, 'noise': False}}
+    settings = build('x', row, data(), fmm_rank='full', noise=True, mixing=0.25)
+    assert settings.generator.synthesis == {'fmm_rank': 'full', 'noise': True} and settings.loss.style_mixing == 0.25
+    assert row['synthesis'] == {'fmm_rank': 10, 'noise': False}
+    with pytest.raises(UserError, match='--decoder is no option of --cfg=x. Of its kind there are --fmm-rank, --noise'):
+        build('x', row, data(), decoder='basic')
+    with pytest.raises(UserError, match='--coord-skips is no option of --cfg=x. Of its kind there is none'):
+        build('x', ROW, data(), coord_skips=True)
+
+
+def test_decay_in_one_step_is_what_runs():
+    settings = build('x', {**ROW, 'ema_kimg': {'decay': 0.999}}, data(), batch=12)
+    assert ema_beta(12, settings.ema.kimg, settings.ema.rampup, 0) == pytest.approx(0.999, rel=1e-12)
+    assert '(0.999 a step)' in describe(settings)
+
+
+def test_files_of_earlier_versions_are_read():
+    tree = json.loads(to_json(build('x', ROW, data())))
+    del tree['run']['width']
+    assert from_json(json.dumps(tree)).run.width == 1
 
 
 def test_constructor_arguments():
