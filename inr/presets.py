@@ -69,7 +69,7 @@ PRESETS = {
         cost='32 pixels: minutes on two cores until shapes form',
         G='inr.hypernetwork.Generator', w_dim=256, mapping_layers=3,
         synthesis=dict(decoder='multiscale', fmm_rank=10, coord_skips=True, equalized_lr=False, pixel_norm=False),
-        g_channel_base=None, g_channel_max=64, g_lr=dict(trunk=2e-4, inr=2e-3), betas=(0, 0.99),
+        g_channel_base=None, g_channel_max=64, g_lr=dict(trunk=1e-4, inr=2e-3), betas=(0, 0.99),
         gamma=1, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
     ),
 }  # fmt: skip

@@ -64,7 +64,7 @@ class Budget:
 
 
 BUDGETS = {
-    'cpu': Budget('paper-tiny', 'stylegan2-tiny', (), {'fashion-cond': 16, 'fashion': 16, 'emoji': 8}),  # 2 to 12 minutes a rung on a core
+    'cpu': Budget('paper-tiny', 'stylegan2-tiny', (), {'fashion-cond': 20, 'fashion': 12, 'emoji': 8}),  # 5 to 15 minutes a rung on a core
     'gpu': Budget('paper-tiny', 'stylegan2-tiny', ('--width=2',), {'fashion-cond': 2000, 'fashion': 2000, 'emoji': 2000}),  # hours each
 }
 
@@ -122,27 +122,33 @@ class Scorer:
     """Scores sets of images alike. reals: ImageDataset to compare with; test: ImageDataset of the test split or None; num: images each."""
 
     def __init__(self, reals, test, num: int, folder: Path, device):
-        from metrics import detectors
+        from metrics.perceptual import EfficientNetLite0
 
-        self.num, self.device, self.reals, self.test = min(num, len(reals)), device, reals, test
-        self.detector = detectors.get('efficientnet-lite0', device=device)
+        self.num, self.device = min(num, len(reals)), device
+        self.network = EfficientNetLite0().network.to(device)
         self.of_reals = self.features(pixels(reals, self.num))
         self.classifier = train_classifier(reals, folder / 'classifier.pt', device) if test is not None and reals.label_dim else None
 
     def features(self, images) -> np.ndarray:
-        """uint8 [N, C, H, W] -> float64 [N, D]."""
-        return np.concatenate([self.detector.features(part.to(self.device)).cpu().double().numpy() for part in images.split(64)])
+        """uint8 [N, C, H, W] -> float64 [N, 1280]: what EfficientNet-Lite0 makes of them at 128x128, averaged over positions."""
+        import torch
+
+        found = []
+        with torch.no_grad():
+            for part in images.split(64):
+                part = torch.nn.functional.interpolate(part.to(self.device).float().expand(-1, 3, -1, -1), size=[128, 128], mode='bilinear')
+                found.append(self.network.extract_features((part - 127) / 128).mean(dim=[2, 3]).cpu().double().numpy())
+        return np.concatenate(found)
 
     def score(self, images, labels=None) -> dict[str, float]:
         """All figures of uint8 images [N, C, H, W]; labels [N] are the classes that were asked for, or None."""
-        from metrics.frechet_distance import frechet_distance
+        from metrics.frechet_distance import frechet_distance, moments
         from metrics.inception_score import inception_score
         from metrics.kernel_distance import kernel_distance
 
         features = self.features(images)
-        moments = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (self.of_reals, features)]
         kd, kd_std = kernel_distance(self.of_reals, features, subset_size=min(1000, self.num), num_subsets=20, seed=0)
-        scores = {'fd': frechet_distance(*moments[0], *moments[1]), 'kd': 1000 * kd, 'kd_std': 1000 * kd_std}
+        scores = {'fd': frechet_distance(*moments(self.of_reals), *moments(features)), 'kd': 1000 * kd, 'kd_std': 1000 * kd_std}
         if self.classifier is not None:
             probs = probabilities(self.classifier, images, self.device)
             scores['cs'] = inception_score(probs.numpy(), splits=10)[0]
@@ -217,6 +223,8 @@ def probabilities(network, images, device):
 
 def score_set(name: str, folder: Path, data: Path, test_data: Path | None, rungs, num: int, device) -> dict:
     """{rung: scores} of a set, and its sample sheet SET.png: a row for each rung in the order of the ladder, the last row real images."""
+    import torch
+
     from training import checkpoint
     from training.dataset import ImageDataset
     from training.snapshot import save_grid
@@ -240,7 +248,7 @@ def score_set(name: str, folder: Path, data: Path, test_data: Path | None, rungs
     images = pixels(others, min(scorer.num, len(others)))
     if test is not None:
         labels = np.array([others.get_label(int(i)).argmax() for i in np.linspace(0, len(others) - 1, len(images)).round()])
-        found['real'] = scorer.score(images, __import__('torch').from_numpy(labels))
+        found['real'] = scorer.score(images, torch.from_numpy(labels))
         click.echo(f'{name} real: ' + ', '.join(f'{key} {value:.4g}' for key, value in found['real'].items()))
     sheet.append(images[np.linspace(0, len(images) - 1, COLUMNS).round()])
     save_grid(folder / f'{name}.png', np.concatenate([part.numpy() for part in sheet]).transpose(0, 2, 3, 1), COLUMNS)
