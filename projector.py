@@ -249,27 +249,15 @@ class Result:
         """The search from its start as an MP4, target on the left; one line instead where imageio-ffmpeg is not installed."""
         import numpy as np
 
+        from training.sheets import enlarged, write_video
         from training.snapshot import to_uint8
 
-        try:
-            import imageio_ffmpeg
-        except ImportError:
-            print('No video: imageio-ffmpeg is not installed (pip install imageio-ffmpeg)')
-            return
-        from dnnlib.util import atomic_path
-
-        enlarge = max(1, 256 // self.G.img_resolution)
-        side = self.G.img_resolution * enlarge
-        path = self.outdir / 'projection.mp4'
-        with atomic_path(path) as temporary:
-            writer = imageio_ffmpeg.write_frames(str(temporary), (2 * side, side), fps=30, quality=8, macro_block_size=2)
-            writer.send(None)
+        def frames():
             for ws in self.path[::-(-len(self.path) // VIDEO_FRAMES)]:
                 pair = np.concatenate([to_uint8(x)[0] for x in (self.target, draw(self.G, ws.to(self.target.device)))], axis=1)
-                frame = np.broadcast_to(pair[:, :, :3], (*pair.shape[:2], 3)).repeat(enlarge, axis=0).repeat(enlarge, axis=1)
-                writer.send(np.ascontiguousarray(frame))
-            writer.close()
-        print(path)
+                yield enlarged(pair, 512)
+
+        write_video(self.outdir / 'projection.mp4', frames())
 
 
 def curve(values, title, width=640, height=360):

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
-from dnnlib.util import UserError, fetch
+from dnnlib.util import UserError, fetch, optional
 from training.config import KNOBS, PRECISIONS, Config, DataConfig, build, check_processes, override
 from training.presets import PRESETS
 
@@ -16,22 +16,12 @@ SHAPING = ('cfg', 'batch', 'seed', 'cond', 'mirror', 'subset', 'precision', 'wid
 
 def presets() -> dict[str, dict]:
     """All rows: training's, and inr's where that folder is there."""
-    try:
-        from inr.presets import PRESETS as of_inr
-    except ModuleNotFoundError as err:
-        if err.name not in ('inr', 'inr.presets'):
-            raise
-        return PRESETS
-    return {**PRESETS, **of_inr}
+    return {**PRESETS, **optional('inr.presets', 'PRESETS', {})}
 
 
 def decoders() -> tuple[str, ...]:
     """What --decoder takes; nothing where inr is not there."""
-    try:
-        from inr.presets import DECODERS
-    except ModuleNotFoundError:
-        return ()
-    return DECODERS
+    return optional('inr.presets', 'DECODERS', ())
 
 
 def preset_list() -> str:

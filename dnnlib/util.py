@@ -57,6 +57,16 @@ def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
 # ---- Files
 
 
+def optional(module: str, name: str, default: Any) -> Any:
+    """What a module calls `name`, or `default` where that module is not there; a module it needs being missing is an error all the same."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as err:
+        if err.name is None or not f'{module}.'.startswith(f'{err.name}.'):
+            raise
+        return default
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Lets a file appear whole or not at all.

@@ -132,11 +132,14 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros([out_channels]))
         self.noise = None if noise_resolution is None else SpatialNoise(noise_resolution)
 
+    def weights(self, w):
+        """Image-specific weights [N, C_out, C_in] for w [N, w_dim]."""
+        return self.modulation.weight(self.weight[:, :, 0, 0], self.affine(w))
+
     def forward(self, x, w, features=None, read=None, noise=lambda module: None):
         """x, features, read: see `place`; w [N, w_dim]; noise: what calls the layer's SpatialNoise."""
         dtype = (features if x is None else x).dtype
-        weight = self.modulation.weight(self.weight[:, :, 0, 0], self.affine(w)).to(dtype)  # [N, C_out, C_in]
-        y = place(weight, None, x, features, read)
+        y = place(self.weights(w).to(dtype), None, x, features, read)
         if self.noise is not None and (added := noise(self.noise)) is not None:
             y = y + added.to(dtype)
         return bias_act.bias_act(y, self.bias.to(dtype), act='lrelu', clamp=self.conv_clamp)

@@ -125,7 +125,7 @@ class Scorer:
         from metrics.perceptual import EfficientNetLite0
 
         self.num, self.device = min(num, len(reals)), device
-        self.network = EfficientNetLite0().network.to(device)
+        self.network = EfficientNetLite0().to(device)
         self.of_reals = self.features(pixels(reals, self.num))
         self.classifier = train_classifier(reals, folder / 'classifier.pt', device) if test is not None and reals.label_dim else None
 
@@ -133,11 +133,12 @@ class Scorer:
         """uint8 [N, C, H, W] -> float64 [N, 1280]: what EfficientNet-Lite0 makes of them at 128x128, averaged over positions."""
         import torch
 
+        from metrics.perceptual import as_rgb
+
         found = []
         with torch.no_grad():
             for part in images.split(64):
-                part = torch.nn.functional.interpolate(part.to(self.device).float().expand(-1, 3, -1, -1), size=[128, 128], mode='bilinear')
-                found.append(self.network.extract_features((part - 127) / 128).mean(dim=[2, 3]).cpu().double().numpy())
+                found.append(self.network.pooled(as_rgb(part.to(self.device) / 127.5 - 1)).cpu().double().numpy())
         return np.concatenate(found)
 
     def score(self, images, labels=None) -> dict[str, float]:

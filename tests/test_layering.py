@@ -15,6 +15,7 @@ LAYERS = {  # folder: the folders of this repository that it may import
     'training': {'dnnlib', 'torch_utils', 'training'},
     'inr': {'inr'},  # and INR_HOST
     'metrics': {'dnnlib', 'torch_utils', 'training', 'metrics'},
+    'figures': {'dnnlib', 'torch_utils', 'training', 'inr', 'metrics', 'figures'},
 }
 INR_HOST = {
     'training.networks': {'MappingNetwork', 'FullyConnectedLayer'},

@@ -105,8 +105,24 @@ def _abridged(names, most=20):
 @torch.no_grad()
 def latents_of(G, seed, label, psi=1.0, psi_cutoff=None):
     """w of a seed, the same whatever else is drawn: z is drawn by NumPy, as in stylegan2-ada-pytorch.  [1, num_ws, w_dim]"""
-    z = torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).to(next(G.parameters()).device)
+    z = torch.from_numpy(z_of(G, seed)).to(next(G.parameters()).device)
     return G.mapping(z, label, truncation_psi=psi, truncation_cutoff=psi_cutoff)
+
+
+def z_of(G, seed):
+    """z of a seed, float64 [1, z_dim]."""
+    return np.random.RandomState(seed).randn(1, G.z_dim)
+
+
+def slerp(a, b, share):
+    """From a to b [1, z_dim] along the great circle between their directions, lengths interpolated: `share` of the way."""
+    lengths = [np.linalg.norm(x) for x in (a, b)]
+    cosine = np.clip((a * b).sum() / np.prod(lengths), -1, 1)
+    angle = np.arccos(cosine)
+    if angle < 1e-6:
+        return a + (b - a) * share
+    direction = (np.sin((1 - share) * angle) * a / lengths[0] + np.sin(share * angle) * b / lengths[1]) / np.sin(angle)
+    return direction * (lengths[0] + (lengths[1] - lengths[0]) * share)
 
 
 def truncated(G, ws, psi=1.0, psi_cutoff=None):

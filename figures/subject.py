@@ -1,0 +1,202 @@
+"""What a figure is of, the options that say so, and drawing from any generator."""
+
+import functools
+import json
+import time
+from pathlib import Path
+
+import click
+
+from dnnlib import cli
+from dnnlib.util import UserError, atomic_path, optional
+from training.presets import PRESETS
+
+REFINEMENTS = ('last', 'all', 'smooth')
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+def presets() -> dict[str, dict]:
+    """All rows: training's, and inr's where that folder is there."""
+    return {**PRESETS, **optional('inr.presets', 'PRESETS', {})}
+
+
+def figure(seeds):
+    """A click command with the options all figures share, as a decorator; the function gets a Subject in their place.
+
+    seeds: the default of --seeds
+    """
+    def decorate(command):
+        @click.option('--network', metavar='FILE|URL|DIR', help='Snapshot.  [default: the newest under training-runs/, else a bundled one]')
+        @click.option('--cfg', type=cli.PresetName(presets), help='A preset in place of a network, with its weights as they start.')
+        @click.option('--res', type=click.Choice([str(2**k) for k in range(4, 11)]), help='Training resolution for --cfg.  [default: 256]')
+        @click.option('--seeds', type=cli.IntRangeList(), default=seeds, help='Images by number, such as 0-7,12.')
+        @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw.  [default: seed N draws class N, in turn]')
+        @click.option('--outdir', type=Path, default='out/figures', help='Folder for the picture and the numbers.')
+        @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
+        @functools.wraps(command)
+        def wrapped(network, cfg, res, seeds, class_text, outdir, device, **options):
+            if network and cfg:
+                raise UserError('--network and --cfg: both say what to look at; give one of them')
+            if res and not cfg:
+                raise UserError('--res is the training resolution of a preset: give --cfg with it')
+            if max(seeds) >= 2**32:
+                raise UserError(f'--seeds: {max(seeds)} is too large; 0 to 4294967295')
+            return command(Subject(network, cfg, int(res or 256), seeds, class_text, outdir, device), **options)
+
+        return click.command(context_settings={'show_default': True})(wrapped)
+    return decorate
+
+
+class Subject:
+    """What a figure is of: a generator, the seeds to draw, and where to write."""
+
+    def __init__(self, network, cfg, res, seeds, class_text, outdir, device):
+        from training import drawing
+
+        self.seeds, self.class_text, self.outdir, self.cfg, self.res = seeds, class_text, outdir, cfg, res
+        self.device = drawing.pick_device(device)
+        if cfg:
+            self.name, self.meta = f'{cfg} at {res}, untrained', {'dataset': {'classes': None}}
+            return
+        self.G, self.meta = drawing.open_network(network, self.device)
+        self.name = f'{self.meta["cfg"]}, {self.meta["kimg"]:g} kimg'
+
+    @functools.cached_property
+    def settings(self):
+        """The configuration of --cfg, for RGB images without classes."""
+        from training import config
+
+        data = config.DataConfig('none.zip', '', self.res, 3, 1, 0, None, False, None)
+        return config.build(self.cfg, presets()[self.cfg], data)
+
+    @functools.cached_property
+    def G(self):
+        """The generator; that of a preset is only built where it is drawn from."""
+        import torch
+
+        torch.manual_seed(0)
+        return built(self.settings).to(self.device)
+
+    def need_inr(self, what):
+        """Raises UserError for a generator that does not draw by points."""
+        if not draws_by_points(self.G):
+            raise UserError(f'{what} needs a generator of inr; this is a {type(self.G).__module__}.{type(self.G).__name__}')
+
+    def label(self, seed):
+        """The label of a seed, [1, c_dim], or None."""
+        from training import drawing
+
+        if self.class_text is None and self.G.c_dim:
+            return drawing.one_hot(self.G, seed % self.G.c_dim)
+        return drawing.class_label(self.G, self.class_text, self.meta['dataset']['classes'])
+
+    def ws(self, seed, psi=1.0):
+        """w of a seed, [1, num_ws, w_dim]."""
+        from training import drawing
+
+        return drawing.latents_of(self.G, seed, self.label(seed), psi)
+
+    def picture(self, ws, size=None, window=WHOLE, refine=None):
+        """See the function of that name."""
+        return picture(self.G, ws, size, window, refine)
+
+    def path(self, name):
+        """A file in the folder to write to, which is made if it is not there."""
+        self.outdir.mkdir(parents=True, exist_ok=True)
+        return self.outdir / name
+
+    def write(self, name, picture, numbers):
+        """Writes NAME.png, a Pillow image, a matplotlib figure or None, and NAME.json; `numbers` is a list or gets what it is of."""
+        if isinstance(numbers, dict):
+            numbers = {'network': self.name, 'seeds': self.seeds, **numbers}
+        with atomic_path(self.path(f'{name}.json')) as temporary:
+            temporary.write_text(json.dumps(numbers, indent=2))
+        path = self.path(f'{name}.png')
+        with atomic_path(path) as temporary:
+            if hasattr(picture, 'savefig'):
+                picture.savefig(temporary, format='png', dpi=120)
+            else:
+                picture.save(temporary, format='PNG')
+        print(f'{path} and {name}.json, of {self.name}')
+
+
+def picture(G, ws, size=None, window=WHOLE, refine=None):
+    """uint8 [size, size, C] of ws [1, num_ws, w_dim]; size None is the trained one. StyleGAN2 draws its own size, which is resized."""
+    import torch
+
+    from training.snapshot import to_uint8
+
+    size = size or G.img_resolution
+    if draws_by_points(G):
+        from inr import render
+
+        try:
+            return to_uint8(render.render(G, ws, size, size, window, refine))[0]
+        except render.CannotTile as error:
+            raise UserError(str(error)) from None
+    with torch.no_grad():
+        own = to_uint8(G.synthesis(ws, noise_mode='const'))[0]
+    return own if size == G.img_resolution else resized(own, size, 'LANCZOS')
+
+
+def draws_by_points(G):
+    """Whether a generator is one of inr."""
+    try:
+        from inr import render
+    except ImportError:
+        return False
+    return render.supports(G)
+
+
+def built(settings):
+    """The generator of a configuration, in eval mode. Raises UserError where it does not fit into memory."""
+    from dnnlib.util import construct_class_by_name
+    from training import memory
+
+    needed = memory.needs(settings)
+    if needed.weights['G'] > memory.SHARE * memory.free_bytes('cpu'):
+        raise UserError(f'--cfg={settings.run.cfg}: its generator takes {needed.weights["G"] / 2**30:.1f} GiB, more than is free')
+    return construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs()).eval().requires_grad_(False)
+
+
+def unbuilt(settings):
+    """The generator of a configuration as shapes alone, on the meta device."""
+    import torch
+
+    from dnnlib.util import construct_class_by_name
+
+    with torch.device('meta'):
+        return construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs())
+
+
+def measured(subject, G, size, times=3):
+    """Median seconds of drawing one picture of size x size, resizing included, after one that is not counted."""
+    import torch
+
+    ws, taken = torch.zeros([1, G.num_ws, G.w_dim], device=subject.device), []
+    for _ in range(times + 1):
+        begin = time.perf_counter()
+        picture(G, ws, size)
+        taken.append(time.perf_counter() - begin)
+    return sorted(taken[1:])[times // 2]
+
+
+def resized(pixels, size, method):
+    """uint8 [H, W, C] at size x size by one of Pillow's methods."""
+    import numpy as np
+    from PIL import Image
+
+    from dnnlib.image_io import from_array
+
+    image = from_array(pixels).resize((size, size), getattr(Image.Resampling, method))
+    return np.asarray(image).reshape(size, size, pixels.shape[2])
+
+
+def axes(title, xlabel, ylabel):
+    """(matplotlib figure, axes) that need no display."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(8, 5), layout='constrained')
+    plot = drawn.subplots()
+    plot.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    return drawn, plot

@@ -1,0 +1,1 @@
+"""Numbers and pictures out of a generator: the figures of the paper."""

@@ -1,0 +1,73 @@
+"""The INR of an image as a point of its own: reading out the parameters that a latent becomes, and drawing with others.
+
+Interpolating them is not interpolating latents: the image between is drawn with the mean of two functions' weights (main paper, on the
+meaning of the space of parameters).
+"""
+
+import contextlib
+
+import torch
+
+from inr import grid
+from inr.hypernetwork import InrLayer
+from inr.synthesis import SynthesisLayer, ToRGBLayer
+
+
+def sources(G):
+    """{name: (module, method)}: all that turns w into parameters of the INR: weights and biases, Fourier matrices, to-RGB."""
+    found = {}
+    for name, module in G.synthesis.named_modules():
+        if isinstance(module, InrLayer):
+            found[name] = module, 'forward'
+        elif isinstance(module, SynthesisLayer):
+            found[name] = module, 'weights'
+        elif isinstance(module, ToRGBLayer):
+            found[f'{name}.affine'] = module.affine, 'forward'
+        elif name.endswith('coords'):
+            found[name] = module, 'rows'
+    return found
+
+
+@contextlib.contextmanager
+def _replaced(G, make):
+    """While entered, every source is make(name, original)."""
+    replaced = sources(G)
+    for name, (module, method) in replaced.items():
+        setattr(module, method, make(name, getattr(module, method)))
+    try:
+        yield
+    finally:
+        for module, method in replaced.values():
+            delattr(module, method)
+
+
+@torch.no_grad()
+def parameters_of(G, ws):
+    """{source: parameters} of the INRs of ws [N, num_ws, w_dim]: tensors [N or 1, ...], or tuples of them."""
+    found = {}
+
+    def recorded(name, original):
+        def call(w):
+            found[name] = original(w)
+            return found[name]
+        return call
+
+    with _replaced(G, recorded):
+        G.synthesis.draw(ws, grid.training_points(G.synthesis.grids, G.synthesis.convention, ws.device))
+    return found
+
+
+def blend(a, b, share):
+    """(1 - share) a + share b of two results of `parameters_of`."""
+    if isinstance(a, dict):
+        return {name: blend(a[name], b[name], share) for name in a}
+    if isinstance(a, tuple):
+        return tuple(blend(x, y, share) for x, y in zip(a, b, strict=True))
+    return a if a is None else torch.lerp(a, b, share)
+
+
+@torch.no_grad()
+def draw_with(G, parameters, ws, levels):
+    """The image of given parameters at the points `levels` (see SynthesisNetwork.draw); ws only says how many images there are."""
+    with _replaced(G, lambda name, original: lambda w: parameters[name]):
+        return G.synthesis.draw(ws, levels)
