@@ -7,6 +7,9 @@ import numpy as np
 from dnnlib.util import atomic_path
 from metrics.inception_score import RunningScore
 
+SAVED = ('total', 'rows', 'features', '_chosen', '_stored', '_shift', '_sum', '_outer')
+SCORE_SAVED = ('rows', 'marginals', 'entropies')
+
 
 class FeatureStats:
     """Mean and covariance in float64, a random sample of rows, and the sums of an inception score.
@@ -25,6 +28,11 @@ class FeatureStats:
         self.features, self._stored = None, 0
         self._shift = self._sum = self._outer = None
         self.score = RunningScore(total, splits) if splits else None
+
+    @property
+    def dim(self):
+        """Number of features; None before any have come (in other processes than the main one they never do)."""
+        return None if self.features is None else self.features.shape[1]
 
     def add(self, features, probs=None):
         """features: [N, D], finite;  probs: [N, K], class probabilities, needed with `splits`. Raises ValueError for what is not finite."""
@@ -58,22 +66,22 @@ class FeatureStats:
         return self._shift + mean, (self._outer - self.rows * np.outer(mean, mean)) / (self.rows - 1)
 
     def save(self, path: Path):
-        """Writes all but an inception score's sums as .npz, whole or not at all."""
-        arrays = {'total': self.total, 'features': self.features}
-        if self.moments:
-            arrays.update(shift=self._shift, sum=self._sum, outer=self._outer)
+        """Writes everything, also when rows are still to come, as .npz, whole or not at all."""
+        arrays = {name: value for name, value in vars(self).items() if name in SAVED and value is not None}
+        if self.score is not None:
+            arrays.update({f'score_{name}': getattr(self.score, name) for name in SCORE_SAVED if getattr(self.score, name) is not None})
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary, open(temporary, 'wb') as file:
             np.savez(file, **arrays)
 
-    @classmethod
-    def load(cls, path: Path):
-        """What `save` wrote. Raises ValueError or OSError for another or a damaged file."""
+    def load(self, path: Path):
+        """Takes over what `save` wrote for the same arguments. Raises ValueError or OSError for another or a damaged file."""
         with np.load(path, allow_pickle=False) as file:
-            if not {'total', 'features'} <= set(file.files):
-                raise ValueError(f'{path} holds no statistics of features')
-            stats = cls(int(file['total']), moments='outer' in file.files)
-            stats.features, stats.rows = file['features'], stats.total
-            if stats.moments:
-                stats._shift, stats._sum, stats._outer = file['shift'], file['sum'], file['outer']
-        return stats
+            arrays = dict(file)
+        if int(arrays.get('total', -1)) != self.total or not np.array_equal(arrays['_chosen'], self._chosen):
+            raise ValueError(f'{path} holds statistics of another set')
+        for name, value in arrays.items():
+            if name.startswith('score_'):
+                setattr(self.score, name.removeprefix('score_'), value if value.ndim else int(value))
+            else:
+                setattr(self, name, value if value.ndim else int(value))

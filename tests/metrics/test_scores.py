@@ -215,16 +215,21 @@ def test_statistics_stream_in_any_batches():
 
 
 def test_statistics_survive_the_disk(tmp_path):
-    stats = FeatureStats(20, kept=30)
-    stats.add(np.random.RandomState(0).randn(20, 3))
+    """Saved half-way, loaded and gone on with, they are what they would have been."""
+    x, probs = np.random.RandomState(0).randn(20, 3), np.random.RandomState(0).dirichlet(np.ones(4), 20)
+    stats, again = FeatureStats(20, kept=10, splits=2), FeatureStats(20, kept=10, splits=2)
+    stats.add(x[:7], probs[:7])
     stats.save(tmp_path / 'sub' / 'a.npz')
-    again = FeatureStats.load(tmp_path / 'sub' / 'a.npz')
-    assert again.rows == 20 and np.array_equal(again.features, stats.features)
+    again.load(tmp_path / 'sub' / 'a.npz')
+    for each in (stats, again):
+        each.add(x[7:], probs[7:])
+    assert again.rows == 20 and np.array_equal(again.features, stats.features) and again.score.result() == stats.score.result()
     assert all(np.array_equal(a, b) for a, b in zip(again.mean_cov(), stats.mean_cov(), strict=True))
     assert [path.name for path in (tmp_path / 'sub').iterdir()] == ['a.npz']
     np.savez(tmp_path / 'b.npz', x=1)
-    with pytest.raises(ValueError, match='holds no statistics'):
-        FeatureStats.load(tmp_path / 'b.npz')
+    for other, path in ((FeatureStats(20), tmp_path / 'b.npz'), (FeatureStats(21), tmp_path / 'sub' / 'a.npz')):
+        with pytest.raises(ValueError, match='holds statistics of another set'):
+            other.load(path)
 
 
 def test_statistics_refuse():
