@@ -24,6 +24,16 @@ def presets() -> dict[str, dict]:
     return {**PRESETS, **of_inr}
 
 
+def known_metrics(_ctx, _param, text: str | None) -> str | None:
+    """--metrics, checked; '' for none."""
+    if text is None or text == 'none':
+        return text and ''
+    from metrics.registry import parse_list
+
+    parse_list(text)
+    return text
+
+
 def preset_list() -> str:
     """The end of --help: a paragraph for each preset."""
     return '\n\n'.join(f'{name}: {row["summary"]} ({row["cost"]})' for name, row in presets().items())
@@ -51,6 +61,10 @@ def preset_list() -> str:
 @click.option('--snap', type=click.IntRange(min=1), help='Ticks between snapshots.', show_default='50; on the CPU 10')
 @click.option('--img-snap', type=click.IntRange(min=1), help='Ticks between pictures.', show_default='10; on the CPU 4')
 @click.option('--keep-last', type=click.IntRange(min=0), help='Snapshots to keep; 0 keeps all.', show_default='3')
+@click.option('--metrics', metavar='LIST', callback=known_metrics, show_default='none',
+              help='Scores of the averaged G, such as fid5k,kid5k; calc_metrics.py --help lists them. The first decides which snapshot '
+                   "is kept as network-best; 'none' ends it.")
+@click.option('--metric-every', type=click.IntRange(min=1), metavar='N', help='Score every N-th snapshot, and the last.', show_default='1')
 @click.option('--workers', type=click.IntRange(min=0), show_default='3; on the CPU 0',
               help='Processes that load data; 0 loads in the main one, which on a CPU costs about 1% of a step.')
 @click.option('--device', default='auto', help='auto, cpu, cuda or cuda:N; auto is a GPU if there is one.')
@@ -103,7 +117,8 @@ def main(**options) -> int:
         note = f'New run in {folder}'
     given = ' '.join(f'--{name.replace("_", "-")}={value}' for name, value in settings_given(options).items() if value is not None)
     try:
-        number = training_loop.train(settings, dataset, folder, device, network, options['init_from'], options['minutes'],
+        evaluate = evaluation(settings, folder, device, world_size)
+        number = training_loop.train(settings, dataset, folder, device, network, options['init_from'], options['minutes'], evaluate,
                                      note=f'{note} on {device}' + (f', with {given}' if given else '') + f'\n{line}')
     finally:
         distributed.shutdown()
@@ -112,8 +127,25 @@ def main(**options) -> int:
 
 def settings_given(options: dict) -> dict:
     """Those options that are part of the configuration."""
-    fields = ('kimg', 'batch', 'batch_gpu', 'gamma', 'lr', 'seed', 'tick', 'snap', 'img_snap', 'keep_last', 'workers', 'precision')
+    fields = ('kimg', 'batch', 'batch_gpu', 'gamma', 'lr', 'seed', 'tick', 'snap', 'img_snap', 'keep_last', 'workers', 'precision',
+              'metrics', 'metric_every')
     return {name: options[name] for name in fields}
+
+
+def evaluation(settings: Config, folder: Path, device, world_size: int):
+    """What scores snapshots, None without --metrics."""
+    if not settings.run.metrics:
+        return None
+    from metrics.during_training import Evaluation
+    try:
+        from inr.render import render, supports
+    except ModuleNotFoundError:
+        return Evaluation(settings, folder, device, settings.images_at_once(world_size), None)
+
+    def draw(G, ws, scale):
+        return render(G, ws, *[round(G.img_resolution * scale)] * 2) if supports(G) else None
+
+    return Evaluation(settings, folder, device, settings.images_at_once(world_size), draw)
 
 
 def device_kind(name: str) -> str:
@@ -166,6 +198,9 @@ def resumed(options: dict) -> tuple[Path, Path | None, Config]:
         if options[name] is not None and options[name] != stored[name] and (name, options[name]) != ('precision', 'auto'):
             raise UserError(f'--{name}={options[name]} cannot change when a run is resumed, {folder} has {stored[name]}: start a new run, '
                             'with --init-from if its weights are wanted')
+    before, now = (text.partition(',')[0] for text in (stored['metrics'], options['metrics'] or ''))
+    if before and now and before != now:
+        raise UserError(f'--metrics={options["metrics"]}: the best snapshot so far was chosen by {before}, so that must stay the first')
     changes = {name: value for name, value in settings_given(options).items() if name not in SHAPING}
     return folder, network, override(settings, **changes)
 

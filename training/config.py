@@ -25,7 +25,8 @@ ROW_KEYS = {
     'ema_kimg': "half-life of the average of G, or 'auto': batch 10/32", 'ema_rampup': 'half-life at most this share of the images seen',
     'mirror': 'whether x-flips double the data',
 }
-RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last')  # may change when a run is resumed
+RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last', 'metrics',
+             'metric_every')  # may change when a run is resumed
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 RESOLUTIONS = tuple(2 ** k for k in range(4, 11))
 
@@ -113,7 +114,10 @@ class EmaConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """kimg: total; batch_gpu: most images at once on a device; tick: kimg; snap, img_snap: ticks; keep_last: snapshots, 0 keeps all."""
+    """kimg: total; batch_gpu: most images at once on a device; tick: kimg; snap, img_snap: ticks; keep_last: snapshots, 0 keeps all.
+
+    metrics: names with commas between, '' for none; metric_every: snapshots
+    """
 
     cfg: str
     seed: int
@@ -126,6 +130,8 @@ class RunConfig:
     keep_last: int
     workers: int
     precision: str
+    metrics: str
+    metric_every: int
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,8 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
 
     name, row: a preset and its name
     device:    'cpu' or 'cuda': half precision and the length of a tick follow it where nothing is given
-    given:     options of train.py (kimg, batch, batch_gpu, gamma, lr, seed, tick, snap, img_snap, keep_last, workers, precision);
+    given:     options of train.py (kimg, batch, batch_gpu, gamma, lr, seed, tick, snap, img_snap, keep_last, workers, precision,
+               metrics, metric_every);
                None means as the preset says
     Raises UserError for misspelt or missing keys and for values out of range.
     """
@@ -203,7 +210,8 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     run = RunConfig(
         cfg=name, seed=given.pop('seed', 0), kimg=row['kimg'], batch=batch, batch_gpu=batch,
         tick=4.0 if gpu else max(4 * batch / 1000, min(0.5, 1024 / data.resolution ** 2)),
-        snap=50 if gpu else 10, img_snap=10 if gpu else 4, keep_last=3, workers=3 if gpu else 0, precision=precision)
+        snap=50 if gpu else 10, img_snap=10 if gpu else 4, keep_last=3, workers=3 if gpu else 0, precision=precision,
+        metrics='', metric_every=1)
     config = Config(
         data=data,
         generator=GeneratorConfig(row['G'], row['z_dim'], row['w_dim'], row['mapping_layers'], row['g_channel_base'], row['g_channel_max'],
@@ -268,6 +276,7 @@ def validate(config: Config) -> None:
         (run.tick > 0, f'--tick={run.tick}: more than 0 (thousands of images)'),
         (run.snap >= 1 and run.img_snap >= 1, f'--snap={run.snap} --img-snap={run.img_snap}: at least 1 tick'),
         (run.keep_last >= 0 and run.workers >= 0, f'--keep-last={run.keep_last} --workers={run.workers}: 0 or more'),
+        (run.metric_every >= 1, f'--metric-every={run.metric_every}: at least 1 snapshot'),
         (all(math.isfinite(rate) and rate > 0 for rate in rates), f'learning rates {rates}: more than 0'),
         (math.isfinite(loss.gamma) and loss.gamma >= 0, f'--gamma={loss.gamma}: 0 or more'),
         (loss.r1_interval >= 1 and loss.g_reg_interval >= 1, f'intervals {loss.r1_interval} and {loss.g_reg_interval}: at least 1 step'),
