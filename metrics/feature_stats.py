@@ -76,7 +76,7 @@ class FeatureStats:
 
     def load(self, path: Path):
         """Takes over what `save` wrote for the same arguments. Raises ValueError or OSError for another or a damaged file."""
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, 'rb') as opened, np.load(opened, allow_pickle=False) as file:
             arrays = dict(file)
         if int(arrays.get('total', -1)) != self.total or not np.array_equal(arrays['_chosen'], self._chosen):
             raise ValueError(f'{path} holds statistics of another set')

@@ -108,7 +108,7 @@ def evaluate(metrics, subject, on_error=None):
                     _expect_fitting(group, detector)
                 yield from RUNS[group[0].kind](group, subject, detector)
         except (ValueError, OtherProcessFailed) as err:
-            err = err if isinstance(err, OtherProcessFailed) else UserError(f'{", ".join(m.score_name() for m in group)}: {err}')
+            err = err if isinstance(err, OtherProcessFailed) else UserError(f'{", ".join(m.variant for m in group)}: {err}')
             if on_error is None:
                 raise err from None
             on_error(group, err)
