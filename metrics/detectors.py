@@ -174,13 +174,13 @@ def load(name, files=None, device='cpu'):
         if given is None:
             raise UserError('dinov2 has no file of its own: give a TorchScript of the model, --detector=dinov2:PATH')
         path = fetch(given)
-        return DinoV2(f'dinov2-{file_digest(path)[:8]}', file_digest(path), _script(path)).eval().requires_grad_(False).to(device)
+        return DinoV2(f'dinov2-{file_digest(path)[:8]}', file_digest(path), load_script(path)).eval().requires_grad_(False).to(device)
     path = fetch(given) if given else _published(name)
     digest = file_digest(path)
     known = any(digest.startswith(start) for _url, start in PUBLISHED[name])
     told = name if known else f'file-{digest[:8]}'
     state = _weights(path) if name == 'inception' else None
-    detector = InceptionWeights(told, digest, state) if state is not None else Scripted(told, digest, _script(path), name)
+    detector = InceptionWeights(told, digest, state) if state is not None else Scripted(told, digest, load_script(path), name)
     _try_out(detector, path)
     return detector.eval().requires_grad_(False).to(device)
 
@@ -211,7 +211,8 @@ def _weights(path):
     return {**fresh, **{key: state[key] for key in expected if key in state}}
 
 
-def _script(path):
+def load_script(path):
+    """The TorchScript in a file, in evaluation mode. Raises UserError for any other file."""
     try:
         with warnings.catch_warnings(action='ignore'):
             return torch.jit.load(str(path), map_location='cpu').eval()

@@ -29,6 +29,10 @@ class DataImages:
         """uint8 [N, C, H, W] of the images with these numbers."""
         return torch.from_numpy(np.stack([self.dataset[int(self._items[i])][0] for i in numbers]))
 
+    def label(self, number):
+        """float32 [label_dim]."""
+        return self.dataset.get_label(int(self._items[number]))
+
 
 class Latents:
     """z and class of each number, the same whatever else is drawn and by how many processes.
