@@ -60,7 +60,7 @@ def collect(work, stats, batch, device='cpu', title='', state=None, say=None):
     start = stats.rows = int(_agreed(stats.rows if main else 0, device))
     firsts = list(range(start, stats.total, batch))
     if start and main and say:
-        say(f'{title}: going on at {start} of {stats.total}')
+        say(f'{title}: going on at {start} of {stats.total}' if start < stats.total else f'{title}: {start}, from the cache')
     began = saved = told = time.monotonic()
     with tqdm(total=stats.total, initial=start, desc=title, unit='img', disable=None if main and say else True, leave=False) as bar:
         for i in range(0, len(firsts), world):
