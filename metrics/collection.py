@@ -80,9 +80,32 @@ def collect(work, stats, batch, device='cpu', title='', state=None, say=None):
                     left = (time.monotonic() - began) / (done - start) * (stats.total - done)
                     say(f'{title}: {done} of {stats.total}, {format_time(left)} left')
             if main and state is not None and time.monotonic() - saved > SAVE_EVERY:
-                stats.save(state)
+                keep(stats, state, say)
                 saved = time.monotonic()
     return stats.total - start
+
+
+def keep(stats, state, say=None):
+    """Saves statistics for later; a disk that refuses costs a line, for nothing but time depends on it."""
+    try:
+        stats.save(state)
+    except OSError as err:
+        if say:
+            say(f'Warning: sums are not kept: {err}')
+
+
+def together(work, device='cpu'):
+    """work() in every process. Raises what it raises where it fails, and OtherProcessFailed in the others: they would wait for ever."""
+    problem, made = None, None
+    try:
+        made = work()
+    except Exception as err:  # told to the others before it is raised
+        problem = err
+    if distributed.world_size() > 1 and distributed.max_(torch.tensor(int(problem is not None), device=device)).item():
+        raise problem or OtherProcessFailed('another process failed')
+    if problem:
+        raise problem
+    return made
 
 
 def _agreed(number, device):
@@ -94,14 +117,7 @@ def _shared(work, numbers, rank, busy, batch, device):
     """What all processes made in this turn: ([busy, batch, D], [busy, batch, K] or None), rows beyond a batch's end are 0."""
     if distributed.world_size() == 1:
         return [x if x is None else x[None] for x in work(numbers)]
-    problem, made = None, (None, None)
-    try:
-        made = work(numbers)
-    except Exception as err:  # told to the others before it is raised: they would wait for ever
-        problem = err
-    if distributed.max_(torch.tensor(int(problem is not None), device=device)).item():
-        raise problem or OtherProcessFailed('another process failed')
-    shared = []
+    made, shared = together(lambda: work(numbers), device), []
     for x in made:
         if x is not None:
             everyone = torch.zeros(busy, batch, x.shape[1], dtype=x.dtype, device=device)

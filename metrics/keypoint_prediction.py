@@ -11,7 +11,7 @@ import torch
 
 from dnnlib.util import UserError
 from metrics import perceptual
-from metrics.collection import collect, from_main
+from metrics.collection import collect, from_main, keep
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import DataImages, synthesize, weights_digest
 from metrics.keypoints import EYE_CORNERS, SIDE
@@ -87,7 +87,7 @@ class KeypointPrediction:
         state = subject.folder / f'kpl-{title}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz'
         stats = FeatureStats(total, moments=False, kept=total)
         if collect(work, stats, batch, subject.device, f'kpl, {title}', state, subject.say) and distributed.is_main():
-            stats.save(state)
+            keep(stats, state, subject.say)
         return stats
 
     def _row(self, ws, points):

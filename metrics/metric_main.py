@@ -13,7 +13,7 @@ import torch
 
 from dnnlib.util import UserError, cache_folder
 from metrics import detectors, path_length, scale_consistency
-from metrics.collection import Clock, OtherProcessFailed, collect, from_main
+from metrics.collection import Clock, OtherProcessFailed, collect, from_main, keep, together
 from metrics.feature_stats import FeatureStats
 from metrics.frechet_distance import extrapolated, frechet_distance
 from metrics.image_sources import SCALES, DataImages, DrawnImages, Latents, synthesize, weights_digest
@@ -103,7 +103,8 @@ def evaluate(metrics, subject, on_error=None):
             with torch.no_grad():
                 detector = None
                 if name is not None:
-                    loaded = {name: loaded.get(name) or detectors.load(name, subject.files, subject.device)}  # one at a time in memory
+                    loaded = {name: loaded.get(name) or together(  # one at a time in memory
+                        lambda name=name: detectors.load(name, subject.files, subject.device), subject.device)}
                     detector = loaded[name]
                     _expect_fitting(group, detector)
                 yield from RUNS[group[0].kind](group, subject, detector)
@@ -223,7 +224,7 @@ def _statistics(group, source, subject, detector, clock, title, kept_on_disk):
     clock.to(None)
     if distributed.is_main() and state is not None:
         if kept_on_disk and added:
-            stats.save(state)
+            keep(stats, state, subject.say)
         elif not kept_on_disk:
             state.unlink(missing_ok=True)
     return stats

@@ -274,6 +274,15 @@ def test_what_is_not_finite_is_refused():
         collect(lambda numbers: (torch.full((len(numbers), 2), np.nan), None), FeatureStats(4), 2)
 
 
+def test_a_disk_that_refuses_costs_a_line(tmp_path):
+    (tmp_path / 'file').write_text('')
+    lines = []
+    stats = FeatureStats(2)
+    stats.add(np.zeros((2, 1)))
+    collection.keep(stats, tmp_path / 'file' / 'a.npz', lines.append)
+    assert len(lines) == 1 and lines[0].startswith('Warning: sums are not kept:')
+
+
 def test_errors_of_the_main_process(monkeypatch):
     assert from_main(lambda: {'a': 1.5}, ['a']) == {'a': 1.5}
     with pytest.raises(ZeroDivisionError):
