@@ -19,7 +19,8 @@ from metrics import registry
 @click.option('--metrics', 'text', metavar='LIST', default='fid50k_full', help='Names with commas between; the list is below.')
 @click.option('--num', type=click.IntRange(2), metavar='N', help='Images to draw; scores are named after it.  [default: as the names say]')
 @click.option('--batch', type=click.IntRange(1), metavar='N', default=32, help='Images at once in a process.')
-@click.option('--psi', type=cli.FiniteRange(), metavar='NUMBER', default=1.0, help='Truncation of what is drawn (not for path lengths, which take 1).')
+@click.option('--psi', type=cli.FiniteRange(), metavar='NUMBER', default=1.0,
+              help='Truncation of what is drawn (not for path lengths, which take 1).')
 @click.option('--seed', type=click.IntRange(0, 2 ** 32 - 1), metavar='N', default=0, help='Of what is drawn.')
 @click.option('--detector', 'files', metavar='[NET:]PATH', multiple=True,
               help='File of a feature network: of inception (TorchScript, or weights as pytorch-fid has), vgg16:PATH, dinov2:PATH.')
