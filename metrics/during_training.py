@@ -68,4 +68,4 @@ class Evaluation:
 
 def _line(err):
     """An error as one line."""
-    return ' '.join(str(err).split())[:300] or type(err).__name__
+    return ' '.join(str(err).split())[:600] or type(err).__name__
