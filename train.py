@@ -1,17 +1,13 @@
 """Trains a GAN: python train.py --cfg=inr --data=ffhq.zip. Everything else follows from the preset's row and the data."""
 
-import dataclasses
 from pathlib import Path
 
 import click
 
 from dnnlib import cli
 from dnnlib.util import UserError, fetch, optional
-from training.config import KNOBS, PRECISIONS, Config, DataConfig, build, check_processes, override
+from training.config import KNOBS, PRECISIONS, Config, DataConfig, build, check_processes
 from training.presets import PRESETS
-
-SHAPING = ('cfg', 'batch', 'seed', 'cond', 'mirror', 'subset', 'precision', 'width', 'mixing', *KNOBS)
-# what a run is: given again with --resume, it must be the same
 
 
 def presets() -> dict[str, dict]:
@@ -22,6 +18,16 @@ def presets() -> dict[str, dict]:
 def decoders() -> tuple[str, ...]:
     """What --decoder takes; nothing where inr is not there."""
     return optional('inr.presets', 'DECODERS', ())
+
+
+def known_metrics(_ctx, _param, text: str | None) -> str | None:
+    """--metrics, checked; '' for none."""
+    if text is None or text == 'none':
+        return text and ''
+    from metrics.registry import parse_list
+
+    parse_list(text)
+    return text
 
 
 def preset_list() -> str:
@@ -62,6 +68,10 @@ def preset_list() -> str:
 @click.option('--snap', type=click.IntRange(min=1), help='Ticks between snapshots.', show_default='50; on the CPU 10')
 @click.option('--img-snap', type=click.IntRange(min=1), help='Ticks between pictures.', show_default='10; on the CPU 4')
 @click.option('--keep-last', type=click.IntRange(min=0), help='Snapshots to keep; 0 keeps all.', show_default='3')
+@click.option('--metrics', metavar='LIST', callback=known_metrics, show_default='none',
+              help='Scores of the averaged G, such as fid5k,kid5k; calc_metrics.py --help lists them. The first decides which snapshot '
+                   "is kept as network-best; 'none' ends it.")
+@click.option('--metric-every', type=click.IntRange(min=1), metavar='N', help='Score every N-th snapshot, and the last.', show_default='1')
 @click.option('--workers', type=click.IntRange(min=0), show_default='3; on the CPU 0',
               help='Processes that load data; 0 loads in the main one, which on a CPU costs about 1% of a step.')
 @click.option('--device', default='auto', help='auto, cpu, cuda or cuda:N; auto is a GPU if there is one.')
@@ -76,13 +86,13 @@ def main(**options) -> int:
     python train.py --cfg=inr --data=ffhq.zip
     """
     from torch_utils import distributed
-    from training import checkpoint, memory, snapshot, summary, training_loop
+    from training import checkpoint, memory, resuming, snapshot, summary, training_loop
     from training.dataset import quick_check
 
     if options['resume'] and options['init_from']:
         raise UserError('--resume goes on with a run and --init-from starts one: give one of them')
     kind = device_kind(options['device'])
-    folder, network, settings = resumed(options) if options['resume'] else (None, None, None)
+    folder, network, settings = resuming.resumed(options, settings_given(options)) if options['resume'] else (None, None, None)
     if settings is None:
         for name in ('cfg', 'data'):
             if options[name] is None:
@@ -92,7 +102,7 @@ def main(**options) -> int:
             checkpoint.read_header(fetch(options['init_from']))
         dataset, settings = new_run(options, kind)
     else:
-        dataset, settings = same_data(options, settings)
+        dataset, settings = resuming.same_data(options['data'], settings)
     world_size, chosen = distributed.world_size(), bool(options['batch_gpu'] or options['resume'])
     check_processes(settings, world_size)
     if options['dry_run']:
@@ -119,7 +129,8 @@ def main(**options) -> int:
         note = f'New run in {folder}'
     given = ' '.join(f'--{name.replace("_", "-")}={value}' for name, value in settings_given(options).items() if value is not None)
     try:
-        number = training_loop.train(settings, dataset, folder, device, network, options['init_from'], options['minutes'],
+        evaluate = evaluation(settings, folder, device, world_size)
+        number = training_loop.train(settings, dataset, folder, device, network, options['init_from'], options['minutes'], evaluate,
                                      note=f'{note} on {device}' + (f', with {given}' if given else '') + f'\n{line}')
     finally:
         distributed.shutdown()
@@ -129,8 +140,24 @@ def main(**options) -> int:
 def settings_given(options: dict) -> dict:
     """Those options that are part of the configuration."""
     fields = ('kimg', 'batch', 'batch_gpu', 'gamma', 'lr', 'seed', 'tick', 'snap', 'img_snap', 'keep_last', 'workers', 'precision',
-              'width', 'mixing', *KNOBS)
+              'width', 'mixing', *KNOBS, 'metrics', 'metric_every')
     return {name: options[name] for name in fields}
+
+
+def evaluation(settings: Config, folder: Path, device, world_size: int):
+    """What scores snapshots, None without --metrics."""
+    if not settings.run.metrics:
+        return None
+    from metrics.during_training import Evaluation
+    try:
+        from inr.render import render, supports
+    except ModuleNotFoundError:
+        return Evaluation(settings, folder, device, settings.images_at_once(world_size), None)
+
+    def draw(G, ws, scale):
+        return render(G, ws, *[round(G.img_resolution * scale)] * 2) if supports(G) else None
+
+    return Evaluation(settings, folder, device, settings.images_at_once(world_size), draw)
 
 
 def device_kind(name: str) -> str:
@@ -158,48 +185,6 @@ def new_run(options: dict, device: str):
         images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
         classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=options['subset'])
     return dataset, build(options['cfg'], row, data, device, **settings_given(options))
-
-
-def resumed(options: dict) -> tuple[Path, Path | None, Config]:
-    """(run folder, network file of the snapshot to go on from or None, configuration) for --resume, with the options that may change."""
-    from torch_utils import distributed
-    from training import checkpoint
-
-    place = Path(options['resume'])
-    if options['resume'] == 'latest':
-        place = checkpoint.find_latest_run(options['outdir'])
-    if place.is_file():
-        if not checkpoint.SNAPSHOT_NAME.fullmatch(place.name):
-            raise UserError(f'--resume={place}: give a run folder or its network-snapshot-*.safetensors; --init-from takes any weights')
-        folder, network = place.parent, place
-    elif place.is_dir():
-        folder, network = place, checkpoint.find_resumable(place, distributed.print0)
-    else:
-        raise UserError(f'--resume={place}: no such run folder or snapshot; --resume=latest finds the newest run in {options["outdir"]}')
-    settings = checkpoint.stored_config(folder)
-    stored = {'cond': settings.data.label_dim > 0, 'mirror': settings.data.mirror, 'subset': settings.data.subset,
-              'mixing': settings.loss.style_mixing,
-              **dict.fromkeys(KNOBS), **settings.generator.synthesis, **dataclasses.asdict(settings.run)}
-    for name in SHAPING:
-        if options[name] is not None and options[name] != stored[name] and (name, options[name]) != ('precision', 'auto'):
-            raise UserError(f'--{name}={options[name]} cannot change when a run is resumed, {folder} has {stored[name]}: start a new run, '
-                            'with --init-from if its weights are wanted')
-    changes = {name: value for name, value in settings_given(options).items() if name not in SHAPING}
-    return folder, network, override(settings, **changes)
-
-
-def same_data(options: dict, settings: Config):
-    """(data set, configuration) of a resumed run. --data may say where the same data is now."""
-    from training.dataset import ImageDataset, resolve
-
-    path, data = resolve(options['data'] or settings.data.path), settings.data
-    if options['data'] is None and not path.exists():
-        raise UserError(f'{path}, the data of this run, is not there any more: say where it is with --data')
-    dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed)
-    if dataset.digest != data.digest:
-        raise UserError(f'{path} is not what this run was trained on (digest {dataset.digest[:12]}, it was {data.digest[:12]}): '
-                        'give that data with --data, or start a new run with --init-from')
-    return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=str(path)))
 
 
 if __name__ == '__main__':

@@ -150,18 +150,15 @@ def artifacts(subject, show):
     import numpy as np
     import torch
 
-    from metrics.perceptual import EfficientNetLite0, as_rgb
+    from metrics import detectors
     from training.sheets import enlarged, sheet
 
     if len(subject.seeds) < 8:
         raise UserError('artifacts: give 8 seeds or more, of which the strangest are shown')
-    network, pictures, features = EfficientNetLite0().to(subject.device), [], []
-    with torch.no_grad():
-        for seed in subject.seeds:
-            pictures.append(subject.picture(subject.ws(seed)))
-            pixels = torch.from_numpy(pictures[-1]).permute(2, 0, 1)[None].to(subject.device) / 127.5 - 1
-            features.append(network.pooled(as_rgb(pixels))[0].cpu().double())
-    features = torch.stack(features)
+    detector = detectors.load('efficientnet-lite0', device=subject.device)
+    pictures = [subject.picture(subject.ws(seed)) for seed in subject.seeds]
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    features = torch.cat([detector.features(part.to(subject.device)).cpu().double() for part in pixels.split(16)])
     nearest = torch.cdist(features, features).topk(min(6, len(features)), largest=False).values[:, 1:].mean(dim=1)
     order = nearest.argsort(descending=True).tolist()
     show = min(show, len(order) // 2)

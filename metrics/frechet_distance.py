@@ -1,21 +1,47 @@
-"""Frechet distance of two Gaussians, which FID is with Inception features (Heusel et al. 2017, arXiv 1706.08500, eq. 6)."""
+"""Fréchet distance of two Gaussians: FID when the features are the 2015 Inception's (Heusel et al., arXiv 1706.08500, eq. 6)."""
 
 import numpy as np
 
 
-def moments(features):
-    """(mean [D], covariance [D, D]) of features [N, D], in float64."""
-    features = np.asarray(features, dtype=np.float64)
-    return features.mean(axis=0), np.cov(features, rowvar=False)
-
-
 def frechet_distance(mu_a, cov_a, mu_b, cov_b):
-    """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), with the trace of the root from the symmetric C_a^(1/2) C_b C_a^(1/2).
+    """|mu_a - mu_b|^2 + tr(cov_a) + tr(cov_b) - 2 tr((cov_a cov_b)^(1/2)).
 
-    mu_a, mu_b: [D]; cov_a, cov_b: [D, D], symmetric, may be singular (fewer samples than features). Returns a float, at least 0.
+    mu_a, mu_b:   [D], means
+    cov_a, cov_b: [D, D], symmetric, may be singular (fewer samples than features): negative eigenvalues, which only rounding makes, are
+                  taken as 0
+    Returns a float in squared units of the features, at least 0. Raises ValueError for shapes that do not fit and for infinities.
+
+    The trace of the root is the sum of the singular values of A^T B, where cov_a = A A^T and cov_b = B B^T are symmetric factors: unlike
+    the roots of the eigenvalues of cov_a cov_b it does not blow rounding errors up from eps to eps^(1/2) where an eigenvalue is 0.
     """
-    mu_a, cov_a, mu_b, cov_b = (np.asarray(x, dtype=np.float64) for x in (mu_a, cov_a, mu_b, cov_b))
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    trace = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(min=0)).sum()
-    return float(max(np.square(mu_a - mu_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * trace, 0))
+    mu_a, cov_a, mu_b, cov_b = (np.asarray(x, np.float64) for x in (mu_a, cov_a, mu_b, cov_b))
+    for mu, cov in ((mu_a, cov_a), (mu_b, cov_b)):
+        if mu.shape != mu_a.shape or mu.ndim != 1 or cov.shape != (len(mu), len(mu)):
+            raise ValueError(f'means [D] and covariances [D, D] of one D are needed, not {[x.shape for x in (mu_a, cov_a, mu_b, cov_b)]}')
+        if not (np.isfinite(mu).all() and np.isfinite(cov).all()):
+            raise ValueError('means and covariances must be finite')
+    roots = np.linalg.svd(symmetric_factor(cov_a).T @ symmetric_factor(cov_b), compute_uv=False)
+    distance = np.square(mu_a - mu_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots.sum()
+    return max(float(distance), 0.0)
+
+
+def symmetric_factor(cov):
+    """A [D, rank] with cov = A A^T, from the eigenvectors of a symmetric [D, D]; eigenvalues that are 0 but for rounding are left out."""
+    values, vectors = np.linalg.eigh((cov + cov.T) / 2)
+    kept = values > max(values.max(initial=0), 0) * len(cov) * np.finfo(np.float64).eps
+    return vectors[:, kept] * np.sqrt(values[kept])
+
+
+def extrapolated(counts, distances):
+    """The distance that an unlimited number of samples would have: distances fitted by a line in 1/N (Chong and Forsyth, arXiv 1911.07023).
+
+    counts, distances: numbers of samples N, at least two different ones, and the distances measured with them
+    Returns (distance at 1/N = 0, slope in distance times N, root mean square residual of the fit). Raises ValueError for too few counts.
+    """
+    counts, distances = np.asarray(counts, np.float64), np.asarray(distances, np.float64)
+    if len(np.unique(counts)) < 2:
+        raise ValueError('a line in 1/N needs at least two different numbers of samples')
+    design = np.stack([np.ones_like(counts), 1 / counts], axis=1)
+    (limit, slope), *_rest = np.linalg.lstsq(design, distances, rcond=None)
+    residual = np.sqrt(np.mean(np.square(design @ [limit, slope] - distances)))
+    return float(limit), float(slope), float(residual)

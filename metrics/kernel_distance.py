@@ -1,23 +1,43 @@
-"""Kernel distance: squared MMD with a cubic kernel, which KID is with Inception features (Binkowski et al. 2018, arXiv 1801.01401)."""
+"""Kernel distance: KID when the features are the 2015 Inception's (Binkowski et al., arXiv 1801.01401, section 4)."""
 
 import numpy as np
 
 
-def kernel_distance(a, b, subset_size=1000, num_subsets=100, seed=0):
-    """Unbiased squared MMD of features a [N, D] and b [M, D] with the kernel (x.y / D + 1)^3, over random subsets.
+def cubic_kernel(a, b):
+    """(a.b / D + 1)^3 of all pairs of rows.  [N, D], [M, D] -> [N, M], float64"""
+    return (a @ b.T / a.shape[1] + 1) ** 3
 
-    subset_size: of each subset, at most min(N, M); num_subsets: how many; seed: of their choice
-    Returns (mean, standard deviation) over the subsets. Around 0, and as often below, where both come from one distribution.
-    Raises ValueError for fewer than two samples.
+
+def unbiased_mmd(a, b):
+    """The unbiased estimate of the squared maximum mean discrepancy under the cubic kernel; it may be negative.
+
+    a, b: float64 [N, D] and [M, D], at least two rows each
     """
-    a, b = (np.asarray(x, dtype=np.float64) for x in (a, b))
+    n, m = len(a), len(b)
+    within_a, within_b = cubic_kernel(a, a), cubic_kernel(b, b)
+    return ((within_a.sum() - np.trace(within_a)) / (n * (n - 1)) + (within_b.sum() - np.trace(within_b)) / (m * (m - 1))
+            - 2 * cubic_kernel(a, b).mean())
+
+
+def kernel_distance(a, b, subset_size=1000, num_subsets=100, seed=0):
+    """Unbiased MMD^2 with the cubic kernel, over random subsets.
+
+    a, b:        [N, D] and [M, D], features of the two sets
+    subset_size: rows of each set in a subset, drawn without putting back; at most the smaller of N and M are taken
+    num_subsets: subsets drawn
+    seed:        of the subsets
+    Returns (mean, standard deviation over the subsets), floats. The deviation tells of one subset, not of the mean; subsets overlap, so it
+    does not shrink with their number. Raises ValueError for shapes that do not fit, fewer than 2 rows, and numbers that are not finite.
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f'features [N, D] and [M, D] are needed, not {a.shape} and {b.shape}')
     size = min(subset_size, len(a), len(b))
-    if size < 2:
-        raise ValueError(f'a kernel distance needs two samples or more, there are {len(a)} and {len(b)}')
-    random, found = np.random.RandomState(seed), []
-    for _ in range(num_subsets):
-        x, y = (features[random.choice(len(features), size, replace=False)] for features in (a, b))
-        k_xx, k_yy, k_xy = ((p @ q.T / a.shape[1] + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
-        within = (k_xx.sum() - np.trace(k_xx) + k_yy.sum() - np.trace(k_yy)) / (size * (size - 1))
-        found.append(within - 2 * k_xy.mean())
-    return float(np.mean(found)), float(np.std(found))
+    if size < 2 or num_subsets < 1:
+        raise ValueError(f'at least 2 rows in a subset and 1 subset are needed, not {size} and {num_subsets}')
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError('features must be finite')
+    random = np.random.RandomState(seed)
+    values = [unbiased_mmd(*(x[random.choice(len(x), size, replace=False)].astype(np.float64) for x in (a, b)))
+              for _ in range(num_subsets)]
+    return float(np.mean(values)), float(np.std(values))

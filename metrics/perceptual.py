@@ -116,11 +116,6 @@ class EfficientNetLite0(Distance):
                 stages.append(below)
         return [*stages, x]
 
-    def pooled(self, images):
-        """What the classifier makes of RGB images [N, 3, H, W] in [-1, 1] at 128x128 before its last layer: [N, 1280]."""
-        images = F.interpolate(images, size=[128, 128], mode='bilinear', align_corners=False)
-        return self.network.extract_features((images * 127.5 + 0.5) / 128).mean(dim=[2, 3])
-
     def embed_rgb(self, images):
         pixels = self.pixels.embed_rgb(images) * math.sqrt(self.pixel_weight)
         side = min(images.shape[2:])

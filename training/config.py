@@ -31,7 +31,8 @@ ROW_KEYS = {
 KNOBS = ('decoder', 'fmm_rank', 'squash', 'noise', 'coord_skips', 'equalized_lr', 'pixel_norm')
 ROW_OPTIONS = {'batch': 'batch', 'mixing': 'style_mixing'}
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')
-RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last')  # may change when a run is resumed
+RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last', 'metrics',
+             'metric_every')  # may change when a run is resumed
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 RESOLUTIONS = tuple(2 ** k for k in range(4, 11))
 
@@ -124,7 +125,7 @@ class EmaConfig:
 class RunConfig:
     """kimg: total; batch_gpu: most images at once on a device; tick: kimg; snap, img_snap: ticks; keep_last: snapshots, 0 keeps all.
 
-    width: what the preset's channels and w were multiplied by
+    width: what the preset's channels and w were multiplied by; metrics: names with commas between, '' for none; metric_every: snapshots
     """
 
     cfg: str
@@ -139,6 +140,8 @@ class RunConfig:
     workers: int
     precision: str
     width: float = 1.0
+    metrics: str = ''
+    metric_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     name, row: a preset and its name
     device:    'cpu' or 'cuda': half precision and the length of a tick follow it where nothing is given
     given:     options of train.py (kimg, batch, batch_gpu, gamma, lr, seed, tick, snap, img_snap, keep_last, workers, precision, width,
-               mixing and KNOBS); None means as the preset says
+               mixing, metrics, metric_every and KNOBS); None means as the preset says
     Raises UserError for misspelt or missing keys, options that are not the preset's and values out of range.
     """
     check_keys(row, ROW_KEYS, f'preset {name!r}')
@@ -304,6 +307,7 @@ def validate(config: Config) -> None:
         (run.tick > 0, f'--tick={run.tick}: more than 0 (thousands of images)'),
         (run.snap >= 1 and run.img_snap >= 1, f'--snap={run.snap} --img-snap={run.img_snap}: at least 1 tick'),
         (run.keep_last >= 0 and run.workers >= 0, f'--keep-last={run.keep_last} --workers={run.workers}: 0 or more'),
+        (run.metric_every >= 1, f'--metric-every={run.metric_every}: at least 1 snapshot'),
         (all(math.isfinite(rate) and rate > 0 for rate in rates), f'learning rates {rates}: more than 0'),
         (math.isfinite(loss.gamma) and loss.gamma >= 0, f'--gamma={loss.gamma}: 0 or more'),
         (loss.r1_interval >= 1 and loss.g_reg_interval >= 1, f'intervals {loss.r1_interval} and {loss.g_reg_interval}: at least 1 step'),

@@ -246,10 +246,10 @@ class TickClock:
 
 def save(training: Training, folder: Path, log: snapshot.RunLog, evaluate: Callable | None) -> None:
     """Writes a snapshot, scores it if there is a way to, and removes those that are too old. All processes must call this."""
-    scores = evaluate(training.G_ema, training.images) if evaluate else {}
-    better = bool(scores) and next(iter(scores.values())) < training.best
+    scores, cost = evaluate(training.G_ema, training.images, log.say) if evaluate else ({}, None)
+    better = cost is not None and cost < training.best
     if better:
-        training.best = float(next(iter(scores.values())))
+        training.best = cost
     state = training.state_dict()
     if not distributed.is_main():
         return
@@ -267,15 +267,15 @@ def save(training: Training, folder: Path, log: snapshot.RunLog, evaluate: Calla
 
 def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.device | str = 'cpu', resume: Path | None = None,
           init_from: str | None = None, minutes: float | None = None,
-          evaluate: Callable[[torch.nn.Module, int], dict[str, float]] | None = None, note: str = '') -> int:
+          evaluate: Callable[[torch.nn.Module, int, Callable], tuple[dict[str, float], float | None]] | None = None, note: str = '') -> int:
     """Trains until settings.run.kimg, and leaves a snapshot of the last step.
 
     folder:    the run folder, there already
     resume:    network file of the snapshot to go on from; None starts at the first step
     init_from: network file or URL whose weights a new run starts from, as far as they fit
     minutes:   stop after so long in this process; None: do not
-    evaluate:  (G_ema, images seen) -> {metric: score}, called by all processes for every snapshot; the one with the lowest first score is
-               kept as network-best.safetensors
+    evaluate:  (G_ema, images seen, log.say) -> ({metric: score}, cost), called by all processes for every snapshot; the one of the
+               lowest cost is kept as network-best.safetensors; cost None: not measured
     note:      first line of the log
     Returns 0, or the number of the signal that ended the run early. Raises UserError (data, gradients that stay out of range).
     """

@@ -276,20 +276,23 @@ def test_resume_takes_new_rates(images, folder):
 
 def test_best_snapshot_is_kept_under_its_own_name(images, folder):
     dataset, settings = tiny_run(images, kimg=0.012, tick=0.004, snap=1, keep_last=1)
-    scores = iter([5.0, 3.0, 4.0])
+    scores = iter([5.0, 3.0, None])
     seen = []
 
-    def evaluate(G, step):
+    def evaluate(G, step, say):
         seen.append((step, G.training))
-        return {'score': next(scores)}
+        cost = next(scores)
+        say(f'cost {cost}')
+        return {'score': -(cost or 0)}, cost
 
     run = folder('run')
     train(settings, dataset, run, evaluate=evaluate)
     assert seen == [(4, False), (8, False), (12, False)]
     assert checkpoint.read_header(run / 'network-best.safetensors')['images'] == 8
     assert [path.name for path in checkpoint.snapshots(run)] == ['network-snapshot-000000_012.safetensors']
-    assert [line['score'] for line in stats_of(run) if 'score' in line] == [5, 3, 4]
+    assert [line['score'] for line in stats_of(run) if 'score' in line] == [-5, -3, 0]
     assert torch.load(run / 'training-state-000000_012.pt', weights_only=True)['best'] == 3
+    assert 'cost 3.0\nkimg 0.008: score -3 (best so far)' in (run / 'log.txt').read_text()
 
 
 def test_run_folder_says_everything(images, folder, capsys):

@@ -1,0 +1,167 @@
+"""Score a generator, or a set of images, against real ones: FID, KID, IS, precision and recall, path length, KPL, other sizes."""
+
+import json
+import time
+
+import click
+
+from dnnlib import cli
+from dnnlib.util import UserError, format_time
+from metrics import registry
+
+
+@click.command(context_settings={'show_default': True, 'max_content_width': 140},
+               epilog='Metrics.\n\n\b\n' + registry.__doc__.partition('\n\n')[2])
+@click.option('--network', metavar='FILE|URL|DIR',
+              help='Snapshot to score.  [default: the newest under training-runs/, else a bundled one]')
+@click.option('--images', metavar='PATH', help='Folder or zip of images to score in place of a network.')
+@click.option('--data', metavar='PATH', help="Zip or folder of the real images, or 'demo'.  [default: the network's own data set]")
+@click.option('--metrics', 'text', metavar='LIST', default='fid50k_full', help='Names with commas between; the list is below.')
+@click.option('--num', type=click.IntRange(2), metavar='N', help='Images to draw; scores are named after it.  [default: as the names say]')
+@click.option('--batch', type=click.IntRange(1), metavar='N', default=32, help='Images at once in a process.')
+@click.option('--psi', type=cli.FiniteRange(), metavar='NUMBER', default=1.0,
+              help='Truncation of what is drawn (not for path lengths, which take 1).')
+@click.option('--seed', type=click.IntRange(0, 2 ** 32 - 1), metavar='N', default=0, help='Of what is drawn.')
+@click.option('--detector', 'files', metavar='[NET:]PATH', multiple=True,
+              help='File of a feature network: of inception (TorchScript, or weights as pytorch-fid has), vgg16:PATH, dinov2:PATH.')
+@click.option('--extrapolate', is_flag=True, help='Fit Fréchet distances against 1/N: what unlimited images would have.')
+@click.option('--keypoints', metavar='dlib68|PATH', help='Keypoint extractor of kpl: dlib (pip install .[faces]), or a TorchScript.')
+@click.option('--kpl-test', type=click.IntRange(1), metavar='N', default=256, help='Real images that kpl projects.')
+@click.option('--kpl-steps', type=click.IntRange(1), metavar='N', default=1000, help='Steps of each projection of kpl.')
+@click.option('--kpl-distance', metavar='NAME', default='auto', help='Distance of the projections, as in projector.py.')
+@click.option('--ridge', type=cli.FiniteRange(min=0), default=0.0, help="Ridge penalty of kpl's regression, relative to the spread of w.")
+@click.option('--record', metavar='FILE', help="JSON lines to add the scores to.  [default: metrics.jsonl of the network's run, else out/]")
+@click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
+def main(network, images, data, text, num, batch, psi, seed, files, extrapolate, keypoints, kpl_test, kpl_steps, kpl_distance, ridge,
+         record, device):
+    """Score a generator, or a set of images, against real ones.
+
+    Statistics of the real images are kept in the cache, so that a second score of the same data costs its drawn images alone. A run that
+    was killed goes on where it was when the same command is given again. torchrun --nproc-per-node=N gives the same figures N times faster.
+
+    \b
+    python calc_metrics.py --metrics=fid50k_full,kid50k_full
+    python calc_metrics.py --network=FILE --data=demo --metrics=fd_efficientnet-lite0_5k,kd_efficientnet-lite0_5k
+    python calc_metrics.py --images=folder/ --data=demo --metrics=fid5k --detector=inception-2015-12-05.pt
+    """
+    metrics = registry.parse_list(text)
+    if network and images:
+        raise UserError('--network and --images: both say what to score; give one of them')
+    if images and not data:
+        raise UserError('--images needs --data, the real images to compare with')
+    if num:
+        metrics = list(dict.fromkeys(metric.with_num(num) for metric in metrics))
+
+    from metrics import detectors
+    from torch_utils import distributed
+    from training import drawing
+    from training.dataset import ImageDataset
+
+    files = detectors.parse_files(files)
+    dataset = ImageDataset(data) if data else None
+    scored = ImageDataset(images) if images else None
+    place = distributed.init('cpu' if (chosen := drawing.pick_device(device)).type == 'cpu' else str(chosen))
+    try:
+        with cli_quiet(not distributed.is_main()):
+            G, meta = drawing.open_network(network, place) if scored is None else (None, None)
+        subject = subject_of(G, meta, dataset, scored, metrics)
+        subject.files, subject.batch, subject.psi, subject.seed = files, batch, psi, seed
+        subject.device, subject.extrapolate, subject.resume = place, extrapolate, True
+        subject.say = distributed.print0
+        if keypoints:
+            from metrics.keypoint_prediction import KeypointPrediction
+            from metrics.keypoints import load_extractor
+
+            subject.keypoints = KeypointPrediction(load_extractor(keypoints, place), kpl_test, kpl_steps, kpl_distance, ridge)
+        run(metrics, subject, record_path(record, network, images, meta), {'network': network, 'images': images, 'data': data})
+    finally:
+        distributed.shutdown()
+
+
+def cli_quiet(quiet):
+    """A context in which nothing is printed to stdout, where `quiet`."""
+    import contextlib
+    import io
+
+    return contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext()
+
+
+def subject_of(G, meta, dataset, scored, metrics):
+    """The subject to score: the network's own data set is opened where none was given and a metric needs one."""
+    from metrics.metric_main import Subject
+    from training.dataset import ImageDataset
+    from training.image_files import DEMO
+
+    needed = any(metric.kind in ('fid', 'kid', 'pr', 'kpl') for metric in metrics) or (G is not None and G.c_dim > 0)
+    if dataset is None and needed:
+        path = meta['dataset']['path']
+        if path.endswith(DEMO.name):
+            path = 'demo'  # wherever it was when the network was trained
+        try:
+            dataset = ImageDataset(path)
+        except UserError as err:
+            raise UserError(f"the network's own data set cannot be read ({err}): give it with --data") from None
+    if G is not None and G.c_dim:
+        dataset = ImageDataset(dataset.path, use_labels=True)
+        if dataset.label_dim != G.c_dim:
+            raise UserError(f'this network has {G.c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data')
+    if scored is not None and scored.resolution != dataset.resolution:
+        print(f'The images are {scored.resolution}x{scored.resolution}, the real ones {dataset.resolution}x{dataset.resolution}: '
+              'the feature network resizes both')
+    return Subject(dataset, G, scored, draw=draw_at(G))
+
+
+def draw_at(G):
+    """(ws, scale) -> images [N, C, scale R, scale R], for a generator of inr; None for any other."""
+    try:
+        from inr import render
+    except ImportError:
+        return None
+    if G is None or not render.supports(G):
+        return None
+    return lambda ws, scale: render.render(G, ws, round(G.img_resolution * scale), round(G.img_resolution * scale))
+
+
+def record_path(given, network, images, meta):
+    """The file that the scores are added to."""
+    from pathlib import Path
+
+    from training import checkpoint
+
+    if given:
+        return Path(given)
+    if images is None and network and not str(network).startswith(('http://', 'https://')):
+        folder = Path(network) if Path(network).is_dir() else Path(network).parent
+        if (folder / 'training_options.json').is_file():
+            return folder / 'metrics.jsonl'
+    elif images is None and network is None and (latest := checkpoint.find_latest_snapshot('training-runs')):
+        return latest.parent / 'metrics.jsonl'
+    return Path('out') / 'metrics.jsonl'
+
+
+def run(metrics, subject, record, what):
+    """Computes, prints and records the scores. what: {option: value} to record"""
+    import torch
+
+    from metrics import metric_main
+    from torch_utils import distributed
+
+    began = time.monotonic()
+    try:
+        for score in metric_main.evaluate(metrics, subject):
+            if not distributed.is_main():
+                continue
+            line = metric_main.as_json(score, **what, date=time.strftime('%Y-%m-%dT%H:%M:%S'), torch=torch.__version__,
+                                       processes=distributed.world_size())
+            record.parent.mkdir(parents=True, exist_ok=True)
+            with open(record, 'a', encoding='utf-8') as file:
+                file.write(json.dumps(line) + '\n')
+            told = '  '.join(f'{name} {value:.6g}' for name, value in score.values.items())
+            print('\n'.join([told, *(f'  note: {note}' for note in score.notes)]), flush=True)
+    except metric_main.OtherProcessFailed:
+        raise SystemExit(2) from None  # the process that failed says why
+    distributed.print0(f'Done in {format_time(time.monotonic() - began)}; recorded in {record}')
+
+
+if __name__ == '__main__':
+    cli.run(main)
