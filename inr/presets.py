@@ -5,7 +5,7 @@ DECODERS = ('basic', 'hyper', 'fourier', 'fmm', 'multiscale')  # of inr.hypernet
 _INR = dict(
     summary='INR-GAN: FMM decoder on the StyleGAN2 mapping network',
     source="paper, appendix A ('additional ablations'), and the authors' public runs; FFHQ 256: FID 9.57 (paper)",
-    cost='256: 25,000 kimg at 15 GMAC an image in G alone, days on a data-centre GPU; a CPU can look, not finish',
+    cost='256: 25,000 kimg at 11 GMAC an image in G alone, days on a data-centre GPU; a CPU can look, not finish',
     G='inr.generator.Generator', z_dim=512, w_dim=512, mapping_layers=2,
     synthesis=dict(fmm_rank=10, squash='demod', noise=False, coord_skips=False, equalized_lr=True, pixel_norm=True),
     g_channel_base=32768, g_channel_max=512, g_fp16_res=0,

@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -271,10 +272,15 @@ def table(name: str, scores: dict, about: str) -> str:
     return '\n'.join([*lines, '', f'From worst to best, here: {", ".join(order(scores))}; in the paper: {", ".join(RUNGS)}.', ''])
 
 
-def write_results(path: Path, sections: dict[str, str]) -> None:
-    """Puts every section between its own marks in a document, replacing what stood there; new ones go to the end."""
+def write_results(path: Path, sections: dict[str, str], outdir: Path) -> None:
+    """Puts every section between its own marks in a document, replacing what stood there; new ones go to the end.
+
+    The sample sheets OUTDIR/SET/SET.png are copied beside the document and shown in it.
+    """
     text = path.read_text(encoding='utf-8')
     for name, section in sections.items():
+        shutil.copyfile(outdir / name / f'{name}.png', path.with_name(f'ladder-{name}.png'))
+        section += f'\n![A row for each decoder in the order of the table, the last row real images](ladder-{name}.png)\n'
         begin, end = f'<!-- ladder {name} -->', f'<!-- end of ladder {name} -->'
         block = f'{begin}\n{section}{end}\n'
         if begin in text:
@@ -297,7 +303,8 @@ def write_results(path: Path, sections: dict[str, str]) -> None:
 @click.option('--jobs', type=click.IntRange(1), default=1, help='Runs at a time.')
 @click.option('--seed', type=click.IntRange(0), default=0)
 @click.option('--num', type=click.IntRange(32), default=2048, help='Images that a score is made from.')
-@click.option('--results', type=Path, help='Document to write the tables to, such as docs/results.md.')
+@click.option('--results', type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help='Document to write the tables to, such as docs/results.md; sheets go beside it.')
 @click.option('--score/--no-score', default=True, help='Score when all are trained.')
 def main(outdir, set_names, rung_names, fashion, emoji, budget, kimg, device, jobs, seed, num, results, score):
     """Train the six rungs of the paper's Table 4 under one budget, score them, and write tables and sample sheets."""
@@ -332,7 +339,7 @@ def main(outdir, set_names, rung_names, fashion, emoji, budget, kimg, device, jo
         sections[name] = table(name, scores, about)
         click.echo('\n' + sections[name])
     if results:
-        write_results(results, sections)
+        write_results(results, sections, outdir)
 
 
 def data_of_test(fashion: str, outdir: Path) -> Path:

@@ -42,9 +42,13 @@ def test_table_and_order(ladder):
 def test_sections_are_replaced_in_place(ladder, tmp_path):
     path = tmp_path / 'results.md'
     path.write_text('# Results\n\nbefore\n')
-    ladder.write_results(path, {'a': 'one\n', 'b': 'two\n'})
+    for name in 'ab':
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f'{name}.png').write_bytes(name.encode())
+    ladder.write_results(path, {'a': 'one\n', 'b': 'two\n'}, tmp_path)
     path.write_text(path.read_text() + '\nafter\n')
-    ladder.write_results(path, {'a': 'three\n'})
+    ladder.write_results(path, {'a': 'three\n'}, tmp_path)
+    assert (tmp_path / 'ladder-b.png').read_text() == 'b' and '(ladder-a.png)' in path.read_text()
     text = path.read_text()
     assert 'one' not in text and text.index('before') < text.index('three') < text.index('two') < text.index('after')
     assert text.count('<!-- ladder a -->') == text.count('<!-- end of ladder b -->') == 1
