@@ -120,15 +120,18 @@ def train_rung(name: str, rung: str, data: Path, folder: Path, budget: Budget, k
 
 
 class Scorer:
-    """Scores sets of images alike. reals: ImageDataset to compare with; test: ImageDataset of the test split or None; num: images each."""
+    """Scores sets of images alike. reals: ImageDataset to compare with; test: ImageDataset of the test split or None; num: images each.
 
-    def __init__(self, reals, test, num: int, folder: Path, device):
+    classifier: where the classifier is kept, which is trained once for all sets of one source
+    """
+
+    def __init__(self, reals, test, num: int, classifier: Path, device):
         from metrics import detectors
 
         self.num, self.device = min(num, len(reals)), device
         self.detector = detectors.load('efficientnet-lite0', device=device)
         self.of_reals = self.features(pixels(reals, self.num))
-        self.classifier = train_classifier(reals, folder / 'classifier.pt', device) if test is not None and reals.label_dim else None
+        self.classifier = train_classifier(reals, classifier, device) if test is not None and reals.label_dim else None
 
     def features(self, images) -> np.ndarray:
         """uint8 [N, C, H, W] -> float64 [N, D]."""
@@ -226,7 +229,7 @@ def score_set(name: str, folder: Path, data: Path, test_data: Path | None, rungs
 
     reals = ImageDataset(data, use_labels=SETS[name].source == 'fashion')
     test = ImageDataset(test_data, use_labels=True) if test_data else None
-    scorer = Scorer(reals, test, num, folder, device)
+    scorer = Scorer(reals, test, num, folder.parent / f'{SETS[name].source}-classifier.pt', device)
     found, sheet = {}, []
     for rung in rungs:
         path = checkpoint.find_latest_snapshot(folder / rung)
