@@ -4,17 +4,15 @@ Sizes, layers and coordinate features follow from the resolution by one rule (`f
 implementation names them one by one up to 256, and agrees there. `from_inr_gan` rebuilds its generators.
 """
 
-import json
 import math
 from dataclasses import fields, replace
-
-from torch import nn
 
 from inr.fmm import Modulation, check_rank
 from inr.fourier import FeatureSpec
 from inr.grid import GENERATOR_B
 from inr.synthesis import (
     MAX_RESOLUTION,
+    BaseGenerator,
     BlockOptions,
     BlockSpec,
     SynthesisBlock,
@@ -133,7 +131,7 @@ def plain_learning_rates(module):
             part.modulation = replace(part.modulation, equalized=False)
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """INR-GAN's generator B.
 
     z_dim, c_dim, w_dim: sizes of latent, label (0 for none) and w
@@ -141,20 +139,12 @@ class Generator(nn.Module):
     mapping_kwargs: for the host's MappingNetwork
     synthesis_kwargs: see build_synthesis. Two more concern all of G: equalized_lr (True; False: see plain_learning_rates) and pixel_norm
         (True; False: the mapping network takes z as it is, where the host's can)
-    `init_kwargs` are the arguments as JSON would hold them.
     """
 
     def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
-        super().__init__()
+        super().__init__(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs)
         mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
-        arguments = dict(
-            z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
-            mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs,
-        )  # fmt: skip
-        self.init_kwargs = json.loads(json.dumps(arguments))
         equalized_lr, pixel_norm = synthesis_kwargs.pop('equalized_lr', True), synthesis_kwargs.pop('pixel_norm', True)
-        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
-        self.img_resolution, self.img_channels = img_resolution, img_channels
         self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=self.num_ws, **mapping_kwargs)
@@ -164,11 +154,6 @@ class Generator(nn.Module):
             raise ValueError('the MappingNetwork here always normalizes z: it has no attribute pixel_norm to turn that off')
         if not pixel_norm:
             self.mapping.pixel_norm = False
-
-    def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
-        """z [N, z_dim], c [N, c_dim] or None -> image [N, img_channels, R, R]."""
-        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
-        return self.synthesis(ws, **synthesis_kwargs)
 
 
 def from_inr_gan(config, state):

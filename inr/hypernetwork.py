@@ -9,7 +9,6 @@ lies below, hidden layers that all see the embedding again, to-RGB; tanh last. N
 Legend: N images, C channels, E coordinate features, n rows of a Fourier matrix, r rank.
 """
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from torch import nn
 from inr import grid
 from inr.fmm import Modulation, check_rank
 from inr.fourier import phases, plane
-from inr.synthesis import SynthesisNetwork, block_dtypes, check_resolution, place, read_below
+from inr.synthesis import BaseGenerator, SynthesisNetwork, block_dtypes, check_resolution, place, read_below
 from training.networks import FullyConnectedLayer
 
 FOURIER_SCALE = 10  # of generated Fourier matrices
@@ -315,34 +314,21 @@ def build_synthesis(
     )
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """INR-GAN's generator A.
 
     z_dim, c_dim: sizes of latent and label (0 for none); w_dim: width of the trunk (1024 in the paper)
     img_resolution: training resolution, a power of two from 16 to 1024; img_channels: any
     mapping_kwargs: see Trunk; synthesis_kwargs: see build_synthesis, and `pixel_norm` as in Trunk
-    `init_kwargs` are the arguments as JSON would hold them.
     """
 
     def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
-        super().__init__()
+        super().__init__(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs)
         mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
-        arguments = dict(
-            z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
-            mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs,
-        )  # fmt: skip
-        self.init_kwargs = json.loads(json.dumps(arguments))
-        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
-        self.img_resolution, self.img_channels = img_resolution, img_channels
         pixel_norm, equalized_lr = synthesis_kwargs.pop('pixel_norm', False), synthesis_kwargs.get('equalized_lr', False)
         self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = Trunk(z_dim, c_dim, w_dim, self.num_ws, pixel_norm=pixel_norm, equalized_lr=equalized_lr, **mapping_kwargs)
-
-    def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
-        """z [N, z_dim], c [N, c_dim] or None -> image [N, img_channels, R, R]."""
-        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
-        return self.synthesis(ws, **synthesis_kwargs)
 
     def parameter_groups(self):
         """Parameters by learning rate: 'trunk' makes an image's own parameters, 'inr' are those of the INR that all images share."""

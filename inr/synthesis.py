@@ -7,6 +7,7 @@ product with the features from below is taken before they are upsampled, nothing
 Legend: N images, C channels, E coordinate features, H and W rows and columns of points.
 """
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -253,3 +254,25 @@ class SynthesisNetwork(nn.Module):
             x, img = block(x, img, ws[:, first : first + block.spec.layers + 1], points, noise_mode, force_fp32)
             first += block.spec.layers
         return img if self.activation is None else self.activation(img)
+
+
+class BaseGenerator(nn.Module):
+    """What both generators of this package share: arguments, attributes and the forward pass, as stylegan2-ada-pytorch has them.
+
+    A subclass adds `mapping` and `synthesis`. `init_kwargs` are the arguments as JSON would hold them.
+    """
+
+    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs):
+        super().__init__()
+        arguments = dict(
+            z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
+            mapping_kwargs=dict(mapping_kwargs or {}), synthesis_kwargs=dict(synthesis_kwargs or {}),
+        )  # fmt: skip
+        self.init_kwargs = json.loads(json.dumps(arguments))
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+
+    def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
+        """z [N, z_dim], c [N, c_dim] or None -> image [N, img_channels, R, R]."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, **synthesis_kwargs)
