@@ -47,7 +47,8 @@ def preset_list() -> str:
 @click.option('--batch-gpu', type=click.IntRange(min=1), show_default='what fits into memory',
               help='Most images at once on a device; the rest of a batch is accumulated.')
 @click.option('--gamma', type=cli.FiniteRange(min=0), help='R1 weight.', show_default='preset')
-@click.option('--lr', type=cli.FiniteRange(min=0, min_open=True), help='Learning rate of both networks.', show_default='preset')
+@click.option('--lr', type=cli.FiniteRange(min=0, min_open=True), show_default='preset',
+              help='Learning rate of both networks; groups of G keep their ratio to the largest.')
 @click.option('--width', type=cli.FiniteRange(min=0, min_open=True, max=16), show_default='1',
               help="Factor for the channels of both networks and for w: 0.25 makes a preset fit a small machine.")
 @click.option('--decoder', type=cli.PresetName(decoders), help="Rung of the paper's Table 4, for --cfg=paper.", show_default='preset')

@@ -51,7 +51,8 @@ def macs(subject, against, seconds):
     G = unbuilt(subject.settings) if subject.cfg else subject.G
     R = G.img_resolution
     data = config.DataConfig('none.zip', '', R, G.img_channels, 1, G.c_dim, None, False, None)
-    other_settings = config.build(against, presets()[against], data)
+    width = subject.settings.run.width if subject.cfg else subject.meta['recipe']['run'].get('width', 1)
+    other_settings = config.build(against, presets()[against], data, width=width)  # as wide a rival as the network is
     other = unbuilt(other_settings)
 
     def work(network, size):

@@ -52,11 +52,11 @@ def superres(subject, refine):
             for factor in factors:
                 large = subject.picture(ws, R * factor, refine=refine) if method == 'inr' else resized(own, R * factor, method)
                 back = large.reshape(R, factor, R, factor, -1).mean(axis=(1, 3))
-                error, step = np.square(back - own).mean(), np.abs(np.diff(large.astype(float), axis=1)).max(axis=2)
+                cut = large[crop.start * factor:crop.stop * factor, crop.start * factor:crop.stop * factor]
+                error, step = np.square(back - own).mean(), np.abs(np.diff(cut.astype(float), axis=1)).max(axis=2)
                 numbers.setdefault(f'seed {seed}', {}).setdefault(method.lower(), {})[f'{factor}x'] = {
                     'PSNR of the average against the trained size, dB': 10 * math.log10(255**2 / error) if error else None,
                     '99th percentile of steps between pixels': float(np.quantile(step, 0.99))}
-                cut = large[crop.start * factor:crop.stop * factor, crop.start * factor:crop.stop * factor]
                 row.append(cut.repeat(8 // factor, axis=0).repeat(8 // factor, axis=1))
             rows.append(row)
             names.append(f'{seed} {method.lower()}')
@@ -106,7 +106,7 @@ def interpolate(subject, steps, video):
 
 
 @figure(seeds='0-7')
-@click.option('--psi', 'psis', type=float, multiple=True, default=(0, 0.25, 0.5, 0.7, 0.9, 1, 1.3), help='Several times.')
+@click.option('--psi', 'psis', type=cli.FiniteRange(), multiple=True, default=(0, 0.25, 0.5, 0.7, 0.9, 1, 1.3), help='Several times.')
 def truncation(subject, psis):
     """From the mean of w to all of it and beyond (Fig. 12)."""
     import numpy as np
@@ -173,7 +173,7 @@ def artifacts(subject, show):
 
 @figure(seeds='0-3')
 @click.option('--angle', type=cli.FiniteRange(), default=30, help='Degrees, clockwise.')
-@click.option('--shift', type=(float, float), default=(0.1, 0.0), help='Right and down, in units of the image.')
+@click.option('--shift', type=(cli.FiniteRange(), cli.FiniteRange()), default=(0.1, 0.0), help='Right and down, in units of the image.')
 @click.option('--scale', type=cli.FiniteRange(min=0.01, max=100), default=1.25, help='Above 1 enlarges.')
 def geometry(subject, angle, shift, scale):
     """Rotates, shifts and scales images by composing the map of the plane with the first layer, not by moving pixels (appendix D)."""

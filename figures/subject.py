@@ -110,7 +110,7 @@ class Subject:
         if isinstance(numbers, dict):
             numbers = {'network': self.name, 'seeds': self.seeds, **numbers}
         with atomic_path(self.path(f'{name}.json')) as temporary:
-            temporary.write_text(json.dumps(numbers, indent=2))
+            temporary.write_text(json.dumps(numbers, indent=2, allow_nan=False))
         path = self.path(f'{name}.png')
         with atomic_path(path) as temporary:
             if hasattr(picture, 'savefig'):

@@ -63,8 +63,8 @@ class Modulation:
     def __post_init__(self):
         if self.squash not in SQUASHES:
             raise ValueError(f"unknown FMM squash '{self.squash}'; choose one of {', '.join(SQUASHES)}")
-        if isinstance(self.rank, str) and self.rank != FULL:
-            raise ValueError(f"FMM rank '{self.rank}' is neither a number nor '{FULL}'")
+        if not (self.rank is None or self.rank == FULL or type(self.rank) is int):
+            raise ValueError(f"FMM rank '{self.rank}' is neither a whole number nor '{FULL}'")
         if isinstance(self.rank, int) and self.rank < 1:
             raise ValueError(f'FMM rank {self.rank} is below 1')
 

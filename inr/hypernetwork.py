@@ -90,7 +90,9 @@ def block_specs(resolution, width, decoder):
 def linear(in_features, out_features, equalized, bias_scale=1.0):
     """A linear layer with PyTorch's initialization, or with an equalized learning rate; its initial biases times `bias_scale`."""
     if equalized:
-        return FullyConnectedLayer(in_features, out_features)
+        layer = FullyConnectedLayer(in_features, out_features)
+        layer.weight_gain /= math.sqrt(3)  # used at the spread that PyTorch's initialization has
+        return layer
     layer = nn.Linear(in_features, out_features)
     layer.bias.data *= bias_scale
     return layer
@@ -301,6 +303,8 @@ def build_synthesis(
     """
     if decoder not in DECODERS:
         raise ValueError(f"unknown decoder '{decoder}'; choose one of {', '.join(DECODERS)}")
+    if fmm_rank is None or channel_max < 1:
+        raise ValueError(f"generator A needs a rank of FMM and at least 1 channel, not fmm_rank={fmm_rank} and channel_max={channel_max}")
     specs = block_specs(img_resolution, channel_max, DECODERS[decoder])
     modulation = Modulation(fmm_rank, '2sigmoid', equalized=False)
     dtypes = block_dtypes([spec.grid for spec in specs], num_fp16_res, half_dtype)
@@ -308,7 +312,8 @@ def build_synthesis(
         InrBlock(spec, w_dim, img_channels, DECODERS[decoder], modulation, coord_skips, equalized_lr, conv_clamp, len(specs), dtype)
         for spec, dtype in zip(specs, dtypes, strict=True)
     ]
-    check_rank(fmm_rank, max(layer.shape[1] for block in blocks for layer in block.layers))
+    if DECODERS[decoder].weights == FMM:
+        check_rank(fmm_rank, max(layer.shape[1] for block in blocks for layer in block.layers))
     return SynthesisNetwork(
         w_dim, img_resolution, img_channels, [spec.grid for spec in specs], blocks, grid.GENERATOR_A, activation=torch.tanh
     )

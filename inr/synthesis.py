@@ -33,6 +33,8 @@ def block_dtypes(resolutions, half_blocks, half_dtype):
     """The type each block computes in: the `half_blocks` finest in 'float16' or 'bfloat16', others, and what is below 8, in float32."""
     if half_dtype not in ('float16', 'bfloat16'):
         raise ValueError(f"unknown half_dtype '{half_dtype}'; choose float16 or bfloat16")
+    if half_blocks < 0:
+        raise ValueError(f'{half_blocks} blocks in half precision are fewer than none')
     lowest_half = max(2 * resolutions[-1] >> half_blocks, 8)  # StyleGAN2 keeps the first block in float32 too
     return [getattr(torch, half_dtype) if res >= lowest_half else torch.float32 for res in resolutions]
 

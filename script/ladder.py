@@ -102,17 +102,17 @@ def train_rung(name: str, rung: str, data: Path, folder: Path, budget: Budget, k
     begin, log = time.monotonic(), folder / 'train.log'
     folder.mkdir(parents=True, exist_ok=True)
     common = [f'--kimg={kimg:g}', f'--device={device}', f'--outdir={folder}', '--keep-last=1']
+    entry = SETS[name]
+    cfg = [f'--cfg={budget.baseline}'] if rung == 'stylegan2' else [f'--cfg={budget.cfg}', f'--decoder={rung}']
+    args = [*cfg, f'--data={data}', f'--seed={seed}', '--cond' if entry.cond else '--no-cond',
+            '--mirror' if entry.mirror else '--no-mirror', *budget.options, *common]
     if any(folder.glob('*/training_options.json')):
-        args = ['--resume=latest', *common]
-    else:
-        entry = SETS[name]
-        cfg = [f'--cfg={budget.baseline}'] if rung == 'stylegan2' else [f'--cfg={budget.cfg}', f'--decoder={rung}']
-        args = [*cfg, f'--data={data}', f'--seed={seed}', '--cond' if entry.cond else '--no-cond',
-                '--mirror' if entry.mirror else '--no-mirror', *budget.options, *common]
+        args.append('--resume=latest')  # which refuses a run of another budget or seed
     with open(log, 'a', encoding='utf-8') as out:
         done = subprocess.run([sys.executable, str(ROOT / 'train.py'), *args], stdout=out, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise UserError(f'{name} {rung}: train.py ended with {done.returncode}, see {log}')
+        last = (log.read_text(encoding='utf-8').strip() or '?').splitlines()[-1]
+        raise UserError(f'{name} {rung}: train.py ended with {done.returncode}, see {log}: {last}')
     click.echo(f'{name} {rung}: at {kimg:g} kimg after {(time.monotonic() - begin) / 60:.1f} minutes more')
 
 
@@ -334,7 +334,7 @@ def main(outdir, set_names, rung_names, fashion, emoji, budget, kimg, device, jo
         test = data_of_test(fashion, outdir) if SETS[name].source == 'fashion' else None
         scores = score_set(name, outdir / name, data[name], test, chosen['rung'], num, device)
         recipe = ' '.join([f'`--cfg={budget.cfg}` and `--cfg={budget.baseline}`', *budget.options])
-        about = (f'`{" ".join(["script/ladder", *sys.argv[1:]])}`, {machine()}, {datetime.date.today()}, commit {commit()}. Budget: '
+        about = (f'`{" ".join(["script/ladder", *sys.argv[1:]])}`, {machine(device)}, {datetime.date.today()}, commit {commit()}. Budget: '
                  f'{next(iter(scores.values()))["kimg"]:g} kimg of {recipe}; {num} images, features of EfficientNet-Lite0 against '
                  f'{data[name].name}.')
         with atomic_path(outdir / name / 'scores.json') as temporary:
@@ -353,11 +353,11 @@ def data_of_test(fashion: str, outdir: Path) -> Path:
     return dest
 
 
-def machine() -> str:
-    """This machine in words."""
+def machine(device: str) -> str:
+    """What was trained on, in words."""
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f'{os.cpu_count()} cores, {platform.machine()}, no GPU'
+    return torch.cuda.get_device_name() if device.startswith('cuda') else f'{os.cpu_count()} cores, {platform.machine()}, no GPU'
 
 
 def commit() -> str:

@@ -29,6 +29,7 @@ ROW_KEYS = {
 }
 # Options of train.py that replace what a row's `synthesis` says, and other keys of a row; and what --width multiplies.
 KNOBS = ('decoder', 'fmm_rank', 'squash', 'noise', 'coord_skips', 'equalized_lr', 'pixel_norm')
+WITHOUT_FMM = ('basic', 'hyper', 'fourier')
 ROW_OPTIONS = {'batch': 'batch', 'mixing': 'style_mixing'}
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')
 RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last', 'metrics',
@@ -247,7 +248,12 @@ def _synthesis(name: str, synthesis: dict, given: dict) -> dict:
             known = [f'--{knob.replace("_", "-")}' for knob in KNOBS if knob in synthesis]
             raise UserError(f'--{key.replace("_", "-")} is no option of --cfg={name}. Of its kind there '
                             + (f'are {", ".join(known)}' if known else 'is none'))
-    return json.loads(json.dumps({**synthesis, **given}))
+    result = {**synthesis, **given}
+    if 'fmm_rank' in given and result.get('decoder') in WITHOUT_FMM:
+        raise UserError(f'--fmm-rank has no effect with --decoder={result["decoder"]}: fmm and multiscale have FMM')
+    if 'squash' in given and result['fmm_rank'] is None:
+        raise UserError(f'--squash has no effect with --cfg={name}, which has no FMM: --fmm-rank=N gives it one')
+    return json.loads(json.dumps(result))
 
 
 def _half_life(value, batch: int) -> float:

@@ -166,6 +166,9 @@ def fit(settings: Config, needed: Needs, device: torch.device | str, world_size:
     Raises UserError where there is a choice and not even one image fits.
     """
     free = free_bytes(device)
+    if sum(needed.weights.values()) > free:
+        raise UserError(f'the weights alone take {format_bytes(sum(needed.weights.values()))}, a step about '
+                        f'{format_bytes(needed.memory(1))}, and {format_bytes(free)} is free on {device}: take a smaller --width or preset')
     fitting = needed.fitting(settings, free, world_size)
     if not chosen:
         fitting = -int(distributed.max_(torch.tensor(-fitting, device=device)))

@@ -63,7 +63,8 @@ def compose(G, matrix, offset):
         if block.coords is None:
             continue
         if getattr(getattr(block.coords, 'spec', None), 'constants', 0):
-            raise ValueError('this generator has learned constants in the cells of its grids, which do not turn with the coordinates')
+            raise ValueError('this generator has learned constants in the cells of its grids, which do not turn with the coordinates; '
+                'paper, paper-tiny and inr-tiny have none')
         block.coords = Placed(block.coords, matrix.to(next(G.parameters())), offset.to(next(G.parameters())))
     return moved
 

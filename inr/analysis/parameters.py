@@ -23,7 +23,7 @@ def sources(G):
             found[name] = module, 'weights'
         elif isinstance(module, ToRGBLayer):
             found[f'{name}.affine'] = module.affine, 'forward'
-        elif name.endswith('coords'):
+        elif name.endswith('coords') and not name.endswith('coords.coords'):  # one that geometry moves holds the one it moves
             found[name] = module, 'rows'
     return found
 

@@ -205,7 +205,7 @@ def test_equalized_learning_rate_stores_unit_spread_and_draws_alike():
     assert G.synthesis.b32.layers[0].weight.std().item() == pytest.approx(1, rel=0.1)
     assert G.mapping.layers[1].weight.std().item() == pytest.approx(1, rel=0.2)
     z = torch.randn(64, 8)
-    assert 0.2 < (G(z).std() / plain(z).std()).item() < 5
+    assert 0.5 < (G(z).std() / plain(z).std()).item() < 2
 
 
 # ---- The rungs
@@ -262,7 +262,7 @@ def test_every_parameter_has_a_gradient_and_a_second_one(decoder):
     image = G.synthesis(ws)
     (gradient,) = torch.autograd.grad((image * torch.randn_like(image)).sum(), ws, create_graph=True)
     (gradient.square().sum() + image.square().sum()).backward()
-    assert [name for name, p in G.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [name for name, p in G.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()] == []
     assert G.mapping.layers[0].weight.grad.abs().sum() > 0
 
 
@@ -310,7 +310,9 @@ def test_conv_clamp_limits_activations():
 
 @pytest.mark.parametrize('options, word', [
     (dict(decoder='multi'), "decoder 'multi'"), (dict(fmm_rank=0), 'rank 0'), (dict(fmm_rank='fool'), "rank 'fool'"),
-    (dict(fmm_rank=33), 'rank 33 is above the 32 inputs'), (dict(half_dtype='int8'), 'int8'),
+    (dict(fmm_rank=33), 'rank 33 is above the 32 inputs'),
+    (dict(fmm_rank=None), 'needs a rank of FMM'), (dict(fmm_rank=2.5), "rank '2.5'"), (dict(channel_max=0), 'channel_max=0'),
+    (dict(num_fp16_res=-1), '-1 blocks in half'), (dict(half_dtype='int8'), 'int8'),
 ])  # fmt: skip
 def test_mistakes_are_told(options, word):
     with pytest.raises(ValueError, match=word):

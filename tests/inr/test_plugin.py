@@ -51,58 +51,53 @@ import copy, io, pickle
 import numpy as np
 import torch
 from inr.generator import Generator
+from inr import hypernetwork, render
 
 class EasyDict(dict):
     __getattr__ = dict.__getitem__
 
 torch.manual_seed(0)
-G = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=64, img_channels=3, mapping_kwargs=EasyDict(num_layers=2),
-              synthesis_kwargs=EasyDict(channel_base=256, channel_max=8, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False))
-G = G.train().requires_grad_(False)
-G_ema = copy.deepcopy(G).eval()
-assert G_ema.synthesis.num_ws == G.mapping.num_ws == G.num_ws
+for cls in (Generator, hypernetwork.Generator):
+    G = cls(z_dim=8, c_dim=0, w_dim=8, img_resolution=64, img_channels=3, mapping_kwargs=EasyDict(num_layers=2),
+            synthesis_kwargs=EasyDict(channel_base=256, channel_max=8, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False))
+    G = G.train().requires_grad_(False)
+    G_ema = copy.deepcopy(G).eval()
+    assert G_ema.synthesis.num_ws == G.mapping.num_ws == G.num_ws
 
-G.requires_grad_(True)  # main phase, style mixing written in place
-z, c = torch.randn(4, 8), torch.zeros(4, 0)
-ws = G.mapping(z, c)
-ws[:, 3:] = G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)[:, 3:]
-torch.nn.functional.softplus(-G.synthesis(ws).mean()).backward()
-assert all(p.grad is not None and p.grad.isfinite().all() for p in G.parameters())
+    G.requires_grad_(True)  # main phase, style mixing written in place
+    z, c = torch.randn(4, 8), torch.zeros(4, 0)
+    ws = G.mapping(z, c)
+    ws[:, 3:] = G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)[:, 3:]
+    torch.nn.functional.softplus(-G.synthesis(ws).mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in G.parameters())
 
-G.zero_grad()  # path length phase
-ws = G.mapping(z[:2], c[:2])
-image = G.synthesis(ws)
-noise = torch.randn_like(image) / np.sqrt(image.shape[2] * image.shape[3])
-gradient = torch.autograd.grad(outputs=[(image * noise).sum()], inputs=[ws], create_graph=True, only_inputs=True)[0]
-lengths = gradient.square().sum(2).mean(1).sqrt()
-((lengths - 0.1).square() + image[:, 0, 0, 0] * 0).mean().backward()
-assert G.synthesis.b64.layers[0].weight.grad.abs().sum() > 0
+    G.zero_grad()  # path length phase
+    ws = G.mapping(z[:2], c[:2])
+    image = G.synthesis(ws)
+    noise = torch.randn_like(image) / np.sqrt(image.shape[2] * image.shape[3])
+    gradient = torch.autograd.grad(outputs=[(image * noise).sum()], inputs=[ws], create_graph=True, only_inputs=True)[0]
+    lengths = gradient.square().sum(2).mean(1).sqrt()
+    ((lengths - 0.1).square() + image[:, 0, 0, 0] * 0).mean().backward()
+    assert G.synthesis.b64.layers[0].weight.grad.abs().sum() > 0
 
-with torch.no_grad():  # averaged copy
-    for p_ema, p in zip(G_ema.parameters(), G.parameters()):
-        p_ema.copy_(p.lerp(p_ema, 0.9))
-    for b_ema, b in zip(G_ema.buffers(), G.buffers()):
-        b_ema.copy_(b)
+    with torch.no_grad():  # averaged copy
+        for p_ema, p in zip(G_ema.parameters(), G.parameters()):
+            p_ema.copy_(p.lerp(p_ema, 0.9))
+        for b_ema, b in zip(G_ema.buffers(), G.buffers()):
+            b_ema.copy_(b)
 
-twin = pickle.loads(pickle.dumps(dict(G_ema=copy.deepcopy(G_ema).eval().requires_grad_(False).cpu())))['G_ema']
-z = torch.from_numpy(np.random.RandomState(0).randn(1, 8))
-image = twin(z, None, truncation_psi=0.7, noise_mode='const')
-assert torch.equal(image, G_ema(z, None, truncation_psi=0.7, noise_mode='const')) and image.shape == (1, 3, 64, 64)
+    twin = pickle.loads(pickle.dumps(dict(G_ema=copy.deepcopy(G_ema).eval().requires_grad_(False).cpu())))['G_ema']
+    z = torch.from_numpy(np.random.RandomState(0).randn(1, 8))
+    image = twin(z, None, truncation_psi=0.7, noise_mode='const')
+    assert torch.equal(image, G_ema(z, None, truncation_psi=0.7, noise_mode='const')) and image.shape == (1, 3, 64, 64)
 
-from inr import hypernetwork, render
-A = hypernetwork.Generator(z_dim=8, c_dim=2, w_dim=8, img_resolution=64, img_channels=3, mapping_kwargs=EasyDict(num_layers=3),
-                           synthesis_kwargs=EasyDict(channel_base=256, channel_max=8, num_fp16_res=0, conv_clamp=None))
-ws_of_a = A.mapping(torch.randn(2, 8), torch.eye(2), truncation_psi=0.7)
-assert render.render(A, ws_of_a, 30, 50).shape == (2, 3, 30, 50)
-A(torch.randn(2, 8), torch.eye(2), noise_mode='const').mean().backward()
-assert all(p.grad is not None for p in A.parameters())
+    ws = twin.mapping(z, None, truncation_psi=0.7)
+    assert torch.equal(render.render(twin, ws, 64, 64), image) and render.render(twin, ws, 30, 50).shape == (1, 3, 30, 50)
 try:
     Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=64, img_channels=3, synthesis_kwargs=dict(channel_max=8, pixel_norm=False))
     raise SystemExit('this host cannot leave z as it is, and was not told')
 except ValueError:
     pass
-ws = twin.mapping(z, None, truncation_psi=0.7)
-assert torch.equal(render.render(twin, ws, 64, 64), image) and render.render(twin, ws, 30, 50).shape == (1, 3, 30, 50)
 print('drawn')
 '''
 

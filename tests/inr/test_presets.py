@@ -76,8 +76,10 @@ def test_paper_is_the_recipe_of_the_appendix(images):
 def test_what_does_not_fit_is_told_with_its_number_before_it_is_built(images):
     code, out, err = call(train.main, '--cfg=paper', '--decoder=hyper', f'--data={images}', '--dry-run', '--width=10')
     assert code == 2 and 'parameters:  G 1' in out and 'memory:      does not fit' in out
-    assert 'one image at a time needs about ' in err and 'TiB' in err and '--width' in err and err.count('\n') == 1
-    assert ' TiB of memory' in mistake(train.main, '--cfg=paper', '--decoder=hyper', f'--data={images}', '--width=10', '--device=cpu')
+    assert 'the weights alone take ' in err and ' TiB, a step about ' in err and '--width' in err and err.count('\n') == 1
+    assert ' TiB, a step about ' in mistake(train.main, '--cfg=paper', '--decoder=hyper', f'--data={images}', '--width=10', '--device=cpu')
+    line = mistake(train.main, '--cfg=paper', '--decoder=hyper', f'--data={images}', '--width=16', '--device=cpu', '--batch-gpu=1')
+    assert line.startswith('Error: the weights alone take ')
     assert not (images.parent / 'training-runs').exists()
 
 
@@ -89,6 +91,8 @@ def test_what_does_not_fit_is_told_with_its_number_before_it_is_built(images):
     (['--cfg=paper', '--fmm-rank=half'], "'half' is not a rank"),
     (['--cfg=paper', '--fmm-rank=9999'], '--cfg=paper: FMM rank 9999 is above the 1024 inputs of the widest layer'),
     (['--cfg=inr', '--fmm-rank=9999'], 'FMM rank 9999 is above the '),
+    (['--cfg=paper', '--decoder=basic', '--fmm-rank=3'], '--fmm-rank has no effect with --decoder=basic'),
+    (['--cfg=cips', '--squash=tanh'], '--squash has no effect with --cfg=cips'),
     (['--cfg=paper', '--width=0'], "'--width': 0.0 is not in the range"),
     (['--cfg=inr', '--mixing=2'], "'--mixing': 2.0 is not in the range"),
     (['--cfg=inr', '--squash=cube'], "'cube' is not one of"),
