@@ -128,7 +128,7 @@ def test_noise_strengths(tmp_path, inr, stylegan2):
 
 @pytest.mark.parametrize('args, expected', [
     (['zoom', '--window=0.5,0,0.2,1'], "'0.5,0,0.2,1' is empty"),
-    (['macs', '--cfg=papper'], "'papper' is not known. Did you mean 'paper'?"),
+    (['macs', '--cfg=stylgan2'], "'stylgan2' is not known. Did you mean 'stylegan2'?"),
     (['macs', '--cfg=stylegan2', '--res=100'], "'100' is not one of '16'"),
     (['macs', '--res=64'], '--res is the training resolution of a preset: give --cfg with it'),
     (['zoom', '--seeds=3-1'], 'runs backwards'),
