@@ -6,7 +6,7 @@ import zlib
 import click
 
 from dnnlib import cli, image_io
-from dnnlib.util import UserError, format_bytes
+from dnnlib.util import UserError, format_bytes, optional
 
 REFINEMENTS = ('last', 'all', 'smooth')
 PRECISIONS = ('fp32', 'bf16', 'fp16')
@@ -157,21 +157,14 @@ class Painter:
 
     def _resized(self, images):
         import numpy as np
-        from PIL import Image
 
         if images.shape[1:3] == (self.height, self.width):
             return images
-        size = self.width, self.height
-        resized = [np.asarray(image_io.from_array(image).resize(size, Image.Resampling.LANCZOS)) for image in images]
-        return np.stack(resized).reshape(len(images), self.height, self.width, self.channels)
+        return np.stack([image_io.resized(image, self.width, self.height) for image in images])
 
 
 def _draws_by_points(G):
-    try:
-        from inr import render
-    except ImportError:
-        return False
-    return render.supports(G)
+    return optional('inr.render', 'supports', lambda G: False)(G)
 
 
 def expect_disk(size, folder):

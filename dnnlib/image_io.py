@@ -47,6 +47,12 @@ def from_array(pixels):
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
+def resized(pixels, width, height, method='LANCZOS'):
+    """uint8 [H, W, channels] as [height, width, channels]. method: the name of one of Pillow's resampling filters"""
+    image = from_array(pixels).resize((width, height), getattr(Image.Resampling, method))
+    return np.asarray(image).reshape(height, width, pixels.shape[2])
+
+
 def write(path, bands, width, height, channels, image_format=None):
     """Write one picture from its bands; a file that could not be finished leaves nothing behind.
 

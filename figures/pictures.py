@@ -4,9 +4,9 @@ import math
 
 import click
 
-from dnnlib import cli
+from dnnlib import cli, image_io
 from dnnlib.util import UserError
-from figures.subject import REFINEMENTS, WHOLE, draws_by_points, figure, resized
+from figures.subject import REFINEMENTS, WHOLE, draws_by_points, figure
 
 
 @figure(seeds='0-3')
@@ -50,7 +50,8 @@ def superres(subject, refine):
         for method in ('inr', 'BICUBIC', 'LANCZOS'):
             row = []
             for factor in factors:
-                large = subject.picture(ws, R * factor, refine=refine) if method == 'inr' else resized(own, R * factor, method)
+                side = R * factor
+                large = subject.picture(ws, side, refine=refine) if method == 'inr' else image_io.resized(own, side, side, method)
                 back = large.reshape(R, factor, R, factor, -1).mean(axis=(1, 3))
                 cut = large[crop.start * factor:crop.stop * factor, crop.start * factor:crop.stop * factor]
                 error, step = np.square(back - own).mean(), np.abs(np.diff(cut.astype(float), axis=1)).max(axis=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dnnlib import cli
+from dnnlib import cli, image_io
 from dnnlib.util import UserError, atomic_path, optional
 from training.presets import PRESETS
 
@@ -136,16 +136,12 @@ def picture(G, ws, size=None, window=WHOLE, refine=None):
             raise UserError(str(error)) from None
     with torch.no_grad():
         own = to_uint8(G.synthesis(ws, noise_mode='const'))[0]
-    return own if size == G.img_resolution else resized(own, size, 'LANCZOS')
+    return own if size == G.img_resolution else image_io.resized(own, size, size)
 
 
 def draws_by_points(G):
     """Whether a generator is one of inr."""
-    try:
-        from inr import render
-    except ImportError:
-        return False
-    return render.supports(G)
+    return optional('inr.render', 'supports', lambda G: False)(G)
 
 
 def built(settings):
@@ -179,17 +175,6 @@ def measured(subject, G, size, times=3):
         picture(G, ws, size)
         taken.append(time.perf_counter() - begin)
     return sorted(taken[1:])[times // 2]
-
-
-def resized(pixels, size, method):
-    """uint8 [H, W, C] at size x size by one of Pillow's methods."""
-    import numpy as np
-    from PIL import Image
-
-    from dnnlib.image_io import from_array
-
-    image = from_array(pixels).resize((size, size), getattr(Image.Resampling, method))
-    return np.asarray(image).reshape(size, size, pixels.shape[2])
 
 
 def axes(title, xlabel, ylabel):

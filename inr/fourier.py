@@ -67,10 +67,11 @@ def log_basis(resolution, diagonal=False, most=None):
     return torch.cat(rows)
 
 
-def phases(basis, points):
-    """W p at every point: basis [..., n, 2], points a grid.Points of H x W -> [..., n, H, W]."""
+def phases(basis, points, shift=None):
+    """W p + shift at every point: basis [..., n, 2], shift [..., n] or None, points a grid.Points of H x W -> [..., n, H, W]."""
     x, y = points.plane
-    return basis[..., 0, None, None] * x + basis[..., 1, None, None] * y
+    angles = basis[..., 0, None, None] * x + basis[..., 1, None, None] * y
+    return angles if shift is None else angles + shift[..., None, None]
 
 
 def read_cells(values, points):
@@ -130,9 +131,7 @@ class CoordinateFeatures(nn.Module):
 
     def features(self, points, rows, shift, coordinates):
         """All features, from W and its phases as `rows` gives them and the coordinates of the points [1, 2, H, W]."""
-        angles = phases(rows, points)  # [N or 1, n, H, W]
-        if shift is not None:
-            angles = angles + shift[..., None, None]
+        angles = phases(rows, points, shift)  # [N or 1, n, H, W]
         columns = [coordinates] if self.spec.raw else []
         columns.append(angles.sin())
         if self.spec.cosine:

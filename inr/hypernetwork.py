@@ -180,7 +180,7 @@ class GeneratedFourier(nn.Module):
         return FOURIER_SCALE * self.head(w).reshape(len(w), -1, 2), None
 
     def features(self, points, rows, shift, coordinates):
-        angles = phases(rows, points) if shift is None else phases(rows, points) + shift[..., None, None]
+        angles = phases(rows, points, shift)
         return torch.cat([angles.sin(), angles.cos()], dim=1)  # [N, 2n, H, W]
 
     def forward(self, points, w):

@@ -60,12 +60,6 @@ def outlined(pixels, box, colour=(255, 0, 0)):
     return np.asarray(image)
 
 
-def save_png(path, picture):
-    """Writes a Pillow image as a PNG, whole or not at all."""
-    with atomic_path(Path(path)) as temporary:
-        picture.save(temporary, format='PNG')
-
-
 def write_video(path, frames, fps=30):
     """Writes frames, uint8 [H, W, C] of one size with even sides, as an MP4; one line instead where imageio-ffmpeg is not installed.
 
