@@ -44,6 +44,40 @@ def demodulated_weight(shared, styles):
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The weights of a layer for N images: W of each, or, before they are put together, what the images share and their factors.
+
+    matrix: W [N, C_out, C_in]; with factors the shared weights [C_out, C_in], W being rows of shared * (1 + A B), normalized
+    left, right: A [N, C_out, r], B [N, r, C_in], or None
+    """
+
+    matrix: object
+    left: object = None
+    right: object = None
+
+    @property
+    def images(self):
+        return len(self.matrix if self.left is None else self.left)
+
+    @property
+    def shape(self):
+        """(C_out, C_in)."""
+        return tuple(self.matrix.shape[-2:])
+
+    def of(self, n):
+        """(matrix, A, B) of image n, contiguous."""
+        if self.left is None:
+            return self.matrix[n].contiguous(), None, None
+        return self.matrix.contiguous(), self.left[n].contiguous(), self.right[n].contiguous()
+
+    def whole(self):
+        """W [N, C_out, C_in]."""
+        if self.left is None:
+            return self.matrix
+        return normalize_rows(fmm_weight(self.matrix, self.left, self.right, SQUASHES['demod']))
+
+
+@dataclass(frozen=True)
 class Modulation:
     """How w makes the weights of a layer its own.
 
@@ -87,17 +121,23 @@ class Modulation:
         left = left.reshape(-1, out_channels, self.rank)  # [N, C_out, r]
         return left, right.reshape(-1, self.rank, in_channels)  # [N, r, C_in]
 
-    def weight(self, shared, styles):
-        """Image-specific weights [N, C_out, C_in] from shared [C_out, C_in] and styles [N, num_styles]."""
+    def weights(self, shared, styles):
+        """Image-specific Weights from shared [C_out, C_in] and styles [N, num_styles]."""
         if self.rank is None:
-            return demodulated_weight(shared, styles)
+            return Weights(demodulated_weight(shared, styles))
         out_channels, in_channels = shared.shape
         left, right = self.factors(styles, out_channels, in_channels)
         if right is not None and self.squash != '2sigmoid':
             left = left / math.sqrt(self.rank)
+        if self.squash == 'demod' and right is not None:
+            return Weights(shared, left, right)
         gain = 1 / math.sqrt(in_channels) if self.equalized and self.squash in ('tanh', 'sigmoid') else 1
         weight = fmm_weight(shared * gain, left, right, SQUASHES[self.squash])
-        return normalize_rows(weight) if self.squash == 'demod' else weight
+        return Weights(normalize_rows(weight) if self.squash == 'demod' else weight)
+
+    def weight(self, shared, styles):
+        """Image-specific weights [N, C_out, C_in], put together."""
+        return self.weights(shared, styles).whole()
 
 
 def check_rank(rank, widest):

@@ -74,6 +74,34 @@ def phases(basis, points, shift=None):
     return angles if shift is None else angles + shift[..., None, None]
 
 
+@dataclass(frozen=True)
+class Separable:
+    """Features of the points of a lattice in the parts they are made of: sin(a x + b y) comes from the sines and cosines of a x and b y.
+
+    raw: (x [W], y [H]), or None; cosine: whether there are cosines beside the sines
+    phase_x [N or 1, n, W], phase_y [N or 1, n, H]: a x, and b y with the phases of the rows, in radians
+    constants: learned ones of the grid's cells [1, C, R, R], or None
+    """
+
+    raw: tuple | None
+    phase_x: torch.Tensor
+    phase_y: torch.Tensor
+    cosine: bool
+    constants: torch.Tensor | None
+
+    @property
+    def count(self):
+        """E."""
+        constants = 0 if self.constants is None else self.constants.shape[1]
+        return 2 * (self.raw is not None) + self.phase_x.shape[1] * (1 + self.cosine) + constants
+
+
+def separable_phases(basis, shift, points):
+    """(phase_x, phase_y) of `Separable` for rows [N or 1, n, 2] and their phases [N, n] or None."""
+    along_y = basis[..., 1:] * points.y
+    return basis[..., :1] * points.x, along_y if shift is None else along_y + shift[..., None]
+
+
 def read_cells(values, points):
     """What is learned for every cell of a grid, values [N, C, R, R], read at its points: [N, C, H, W]."""
     if points.cells is None:
@@ -139,6 +167,11 @@ class CoordinateFeatures(nn.Module):
         if self.spec.constants:
             columns.append(read_cells(self.const_embs, points))  # [1, C, H, W]
         return torch.cat([c.expand(len(angles), -1, -1, -1) for c in columns], dim=1)
+
+    def separable(self, points, w):
+        """The same features as forward's in their parts."""
+        phases = separable_phases(*self.rows(w), points)
+        return Separable((points.x, points.y) if self.spec.raw else None, *phases, self.spec.cosine, getattr(self, 'const_embs', None))
 
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))

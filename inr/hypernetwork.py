@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from inr import grid
-from inr.fmm import Modulation, check_rank
-from inr.fourier import phases, plane
-from inr.synthesis import BaseGenerator, SynthesisNetwork, block_dtypes, check_resolution, place, read_below
+from inr.fmm import Modulation, Weights, check_rank
+from inr.fourier import Separable, phases, plane, separable_phases
+from inr.ops import drawing, fmm
+from inr.synthesis import BaseGenerator, SynthesisNetwork, block_dtypes, check_resolution, not_separable, place, read_below
 from training.networks import FullyConnectedLayer
 
 FOURIER_SCALE = 10  # of generated Fourier matrices
@@ -162,6 +163,10 @@ class RawCoordinates(nn.Module):
     def features(self, points, rows, shift, coordinates):
         return 2 * coordinates - 1  # [1, 2, H, W]
 
+    def separable(self, points, w):
+        none = points.x.new_zeros([1, 0, 1])
+        return Separable((2 * points.x - 1, 2 * points.y - 1), none, none, True, None)
+
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))
 
@@ -182,6 +187,9 @@ class GeneratedFourier(nn.Module):
     def features(self, points, rows, shift, coordinates):
         angles = phases(rows, points, shift)
         return torch.cat([angles.sin(), angles.cos()], dim=1)  # [N, 2n, H, W]
+
+    def separable(self, points, w):
+        return Separable(None, *separable_phases(*self.rows(w), points), True, None)
 
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))
@@ -263,9 +271,38 @@ class InrBlock(nn.Module):
         weights = SHARED if decoder.weights == SHARED else GENERATED
         self.torgb = InrLayer(C, img_channels, w_dim, weights, modulation, gain, BIAS_SCALE * gain, unit=generated, equalized=equalized)
 
-    def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False):
-        """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W]); no noise."""
+    def steps(self, w):
+        """(Steps of the layers, that of to-RGB) for ops.drawing; w: that of every layer and to-RGB."""
+        made, w = [], list(w)
+        if self.connector is not None:  # its two layers are one on [x; e]
+            below, beside = (layer(w[0]) for layer in self.connector)
+            weight, bias = torch.cat([below[0], beside[0]], dim=2), below[1] + beside[1]
+            made.append(drawing.Step(Weights(weight), bias, True, 0.0, clamp=self.conv_clamp))
+            w.pop(0)
+        for layer, sees in zip(self.layers, self.sees, strict=True):
+            weight, bias = layer(w.pop(0))
+            made.append(drawing.Step(Weights(weight), bias, sees, 0.0, clamp=self.conv_clamp))
+        weight, bias = self.torgb(w[0])
+        return made, drawing.Step(Weights(weight), bias, False, 1.0)
+
+    def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False, impl='auto', keep=True):
+        """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W]); no noise.
+
+        impl, keep: as in synthesis.SynthesisBlock
+        """
         dtype = torch.float32 if force_fp32 else self.dtype
+        given = [t for t in (ws, x, img) if t is not None]
+        if fmm.draws_whole_blocks(impl, self, points, dtype, given, not_separable(self.coords)):
+            return drawing.run(self, given, lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
+                               lambda: self._by_layers(x, img, ws, points, dtype))
+        return self._by_layers(x, img, ws, points, dtype)
+
+    def _drawn(self, x, img, w, points, dtype, keep):
+        """All layers at once, by ops.drawing."""
+        return drawing.draw(x, img, *self.steps(w), self.coords.separable(points, w[0]), points, self.spec.in_channels > 0, dtype, keep)
+
+    def _by_layers(self, x, img, ws, points, dtype):
+        """Layer by layer."""
         w = list(ws.unbind(1))
         features = self.coords(points, w[0]).to(dtype)  # [N or 1, E, H, W]
 

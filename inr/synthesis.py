@@ -16,11 +16,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from inr import grid
+from inr.fmm import Weights
 from inr.fourier import CoordinateFeatures, FeatureSpec, read_cells
+from inr.ops import drawing, fmm
 from torch_utils.ops import bias_act
 from training.networks import FullyConnectedLayer
 
 MIN_RESOLUTION, MAX_RESOLUTION = 16, 1024
+SLOPE, GAIN = 0.2, math.sqrt(2)  # of leaky ReLU
 
 
 def check_resolution(resolution):
@@ -66,6 +69,13 @@ class BlockOptions:
     noise: bool = False
     coord_skips: bool = False
     conv_clamp: float | None = None
+
+    @property
+    def by_layers(self):
+        """Why layers of a block must be computed one by one, or None."""
+        if self.bilinear:
+            return 'the grid below is read bilinearly'
+        return 'deviations are normalized' if self.instance_norm else 'it has spatial noise' if self.noise else None
 
 
 def read_below(x, points, bilinear=False):
@@ -135,14 +145,22 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros([out_channels]))
         self.noise = None if noise_resolution is None else SpatialNoise(noise_resolution)
 
-    def weights(self, w):
-        """Image-specific weights [N, C_out, C_in] for w [N, w_dim]."""
-        return self.modulation.weight(self.weight[:, :, 0, 0], self.affine(w))
+    def weights(self, w, affine=lambda layer, w: layer(w)):
+        """Image-specific fmm.Weights for w [N, w_dim]; affine: what applies the affine layer."""
+        return self.modulation.weights(self.weight[:, :, 0, 0], affine(self.affine, w))
+
+    def whole_weight(self, w):
+        """The same put together: [N, C_out, C_in]."""
+        return self.weights(w).whole()
+
+    def step(self, w, sees):
+        """The same layer for ops.drawing."""
+        return drawing.Step(self.weights(w, drawing.affine), self.bias[None], sees, SLOPE, GAIN, self.conv_clamp)
 
     def forward(self, x, w, features=None, read=None, noise=lambda module: None):
         """x, features, read: see `place`; w [N, w_dim]; noise: what calls the layer's SpatialNoise."""
         dtype = (features if x is None else x).dtype
-        y = place(self.weights(w).to(dtype), None, x, features, read)
+        y = place(self.whole_weight(w).to(dtype), None, x, features, read)
         if self.noise is not None and (added := noise(self.noise)) is not None:
             y = y + added.to(dtype)
         return bias_act.bias_act(y, self.bias.to(dtype), act='lrelu', clamp=self.conv_clamp)
@@ -159,10 +177,22 @@ class ToRGBLayer(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels)
         self.bias = nn.Parameter(torch.zeros([out_channels]))
 
+    def weights(self, w, affine=lambda layer, w: layer(w)):
+        """fmm.Weights for w [N, w_dim]."""
+        return Weights(self.weight[:, :, 0, 0] * (affine(self.affine, w) * self.weight_gain).unsqueeze(1))
+
+    def step(self, w):
+        """The same layer for ops.drawing."""
+        return drawing.Step(self.weights(w, drawing.affine), self.bias[None], False, 1.0, 1.0, self.conv_clamp)
+
     def forward(self, x, w):
-        styles = self.affine(w) * self.weight_gain
-        weight = (self.weight[:, :, 0, 0] * styles.unsqueeze(1)).to(x.dtype)  # [N, C_out, C_in]
+        weight = self.weights(w).whole().to(x.dtype)
         return bias_act.bias_act(point_product(weight, x), self.bias.to(x.dtype), clamp=self.conv_clamp).float()
+
+
+def not_separable(coords):
+    """Why features cannot be made from sines along the axes, or None; coords: what makes them, or None."""
+    return None if coords is None or hasattr(coords, 'separable') else 'its coordinates are moved'
 
 
 def scale_to_unit_deviation(x):
@@ -190,11 +220,29 @@ class SynthesisBlock(nn.Module):
         )  # fmt: skip
         self.torgb = ToRGBLayer(spec.channels, img_channels, w_dim, options.conv_clamp)
 
-    def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False):
-        """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W])."""
+    def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False, impl='auto', keep=True):
+        """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W]).
+
+        impl: see ops.fmm; keep: False where x is not needed any more (it may come back as None)
+        """
         dtype = torch.float32 if force_fp32 else self.dtype
-        x = None if x is None else x.to(dtype)
         w = ws.unbind(1)
+        given = [t for t in (ws, x, img) if t is not None]
+        if fmm.draws_whole_blocks(impl, self, points, dtype, given, self.options.by_layers or not_separable(self.coords)):
+            return drawing.run(self, given, lambda: self._drawn(x, img, w, points, dtype, keep),
+                               lambda: self._by_layers(x, img, ws, points, noise_mode, dtype))
+        return self._by_layers(x, img, ws, points, noise_mode, dtype)
+
+    def _drawn(self, x, img, w, points, dtype, keep):
+        """All layers at once, by ops.drawing."""
+        steps = [layer.step(w[i], self.sees[i]) for i, layer in enumerate(self.layers)]
+        features = None if self.coords is None else self.coords.separable(points, w[0])
+        return drawing.draw(x, img, steps, self.torgb.step(w[len(steps)]), features, points, self.spec.upsamples, dtype, keep)
+
+    def _by_layers(self, x, img, ws, points, noise_mode, dtype):
+        """Layer by layer."""
+        w = ws.unbind(1)
+        x = None if x is None else x.to(dtype)
         features = None if self.coords is None else self.coords(points, w[0]).to(dtype)
 
         def read(values):
@@ -233,15 +281,16 @@ class SynthesisNetwork(nn.Module):
         for name, block in zip(self.block_names, blocks, strict=True):
             self.add_module(name, block)
 
-    def forward(self, ws, noise_mode='random', force_fp32=False):
+    def forward(self, ws, noise_mode='random', force_fp32=False, impl='auto'):
         """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1].
 
         noise_mode: 'random', 'const' or 'none'; only networks built with spatial noise have any
+        impl: who computes the layers: 'auto', 'ref', 'fused' or 'cuda', see ops.fmm
         Raises ValueError for ws of another shape or another noise_mode.
         """
-        return self.draw(ws, grid.training_points(self.grids, self.convention, ws.device), noise_mode, force_fp32)
+        return self.draw(ws, grid.training_points(self.grids, self.convention, ws.device), noise_mode, force_fp32, impl)
 
-    def draw(self, ws, levels, noise_mode='const', force_fp32=False):
+    def draw(self, ws, levels, noise_mode='const', force_fp32=False, impl='auto'):
         """ws [N, num_ws, w_dim], levels: grid.Points of every grid, coarse to fine -> image [N, img_channels, H, W] at the last ones."""
         if noise_mode not in ('random', 'const', 'none'):
             raise ValueError(f"unknown noise_mode '{noise_mode}'; choose random, const or none")
@@ -253,7 +302,8 @@ class SynthesisNetwork(nn.Module):
         for name in self.block_names:
             block = getattr(self, name)
             points = levels[self.grids.index(block.spec.grid)]
-            x, img = block(x, img, ws[:, first : first + block.spec.layers + 1], points, noise_mode, force_fp32)
+            own = ws[:, first : first + block.spec.layers + 1]
+            x, img = block(x, img, own, points, noise_mode, force_fp32, impl, keep=name != self.block_names[-1])
             first += block.spec.layers
         return img if self.activation is None else self.activation(img)
 

@@ -20,7 +20,7 @@ def sources(G):
         if isinstance(module, InrLayer):
             found[name] = module, 'forward'
         elif isinstance(module, SynthesisLayer):
-            found[name] = module, 'weights'
+            found[name] = module, 'whole_weight'
         elif isinstance(module, ToRGBLayer):
             found[f'{name}.affine'] = module.affine, 'forward'
         elif name.endswith('coords') and not name.endswith('coords.coords'):  # one that geometry moves holds the one it moves
@@ -53,7 +53,7 @@ def parameters_of(G, ws):
         return call
 
     with _replaced(G, recorded):
-        G.synthesis.draw(ws, grid.training_points(G.synthesis.grids, G.synthesis.convention, ws.device))
+        G.synthesis.draw(ws, grid.training_points(G.synthesis.grids, G.synthesis.convention, ws.device), impl='ref')
     return found
 
 
@@ -70,4 +70,4 @@ def blend(a, b, share):
 def draw_with(G, parameters, ws, levels):
     """The image of given parameters at the points `levels` (see SynthesisNetwork.draw); ws only says how many images there are."""
     with _replaced(G, lambda name, original: lambda w: parameters[name]):
-        return G.synthesis.draw(ws, levels)
+        return G.synthesis.draw(ws, levels, impl='ref')

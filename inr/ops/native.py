@@ -1,0 +1,113 @@
+"""The compiled CPU code of fmm_cpu.cpp: built by the C++ compiler at hand at first use, kept in a cache, called through ctypes.
+
+One file without PyTorch's headers takes two seconds to build, so this asks for a compiler alone: neither ninja nor an activated
+environment. The cache is torch's: TORCH_EXTENSIONS_DIR, or ~/.cache/torch_extensions. A build is named by a digest of source, flags and
+processor, so machines that share a home do not share code. CXX names the compiler.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name('fmm_cpu.cpp')
+FLAGS = ('-O3', '-std=c++17', '-shared', '-fPIC', '-pthread')
+OPENMP = ('-fopenmp',), ()  # Apple's compiler has none; the code then starts threads of its own
+COMPILERS = ('c++', 'g++', 'clang++')
+
+_int, _float, _pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+
+
+class Unavailable(RuntimeError):
+    """Why there is no compiled code, in one line."""
+
+
+def _structure(name, *fields):
+    return type(name, (ctypes.Structure,), {'_fields_': [(each, kind) for kind, names in fields for each in names.split()]})
+
+
+Layer = _structure(
+    'Layer', (_int, 'below_channels features channels'), (_pointer, 'w_x w_e bias below'), (_float, 'slope most')
+)  # fmt: skip
+Features = _structure(
+    'Features', (_int, 'raw rows cosine constants'), (_pointer, 'x y sin_x cos_x sin_y cos_y cells'), (_int, 'cell_rows cell_columns'),
+    (_pointer, 'row_low row_high column_low column_high row_share column_share'),
+)  # fmt: skip
+Block = type('Block', (ctypes.Structure,), {'_fields_': [
+    *((name, _int) for name in ('height', 'width', 'layers')), ('layer', ctypes.POINTER(Layer)), ('to_rgb', Layer),
+    ('features', ctypes.POINTER(Features)), ('x', _pointer), ('x_bits', _int), ('x_out', _pointer), ('image', _pointer),
+    ('below_row', _pointer), ('below_column', _pointer), ('below_width', _int), ('below_points', _int),
+]})  # fmt: skip
+
+FUNCTIONS = {
+    'fmm_channels_step': (_int, []),
+    'fmm_pack': (None, [_pointer] * 3 + [_int] * 4 + [_float, _int] + [_pointer] * 2 + [_int]),
+    'fmm_affine': (None, [_pointer] * 3 + [_float] * 2 + [_pointer] + [_int] * 3),
+    'fmm_product': (None, [_pointer, _int, _pointer, _pointer] + [_int] * 5),
+    'fmm_block': (None, [ctypes.POINTER(Block), _int, _int]),
+}
+
+
+def library():
+    """The compiled library, built if the cache has none. Raises Unavailable; what failed is not tried again by this process."""
+    found = _library()
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
+@functools.cache
+def _library():
+    try:
+        loaded = ctypes.CDLL(str(build()))
+    except Unavailable as why:
+        return why
+    except OSError as error:
+        return Unavailable(f'the compiled code of inr/ops cannot be loaded: {error}')
+    for name, (result, arguments) in FUNCTIONS.items():
+        getattr(loaded, name).restype, getattr(loaded, name).argtypes = result, arguments
+    return loaded
+
+
+def build(folder=None):
+    """Path of the library, compiled if it is not there. folder: of the cache, default torch's. Raises Unavailable."""
+    native = '-mcpu=native' if platform.machine() in ('arm64', 'aarch64') else '-march=native'
+    digest = hashlib.sha256(SOURCE.read_bytes() + ' '.join([*FLAGS, native, _processor()]).encode()).hexdigest()[:16]
+    folder = Path(folder or os.environ.get('TORCH_EXTENSIONS_DIR') or Path.home() / '.cache/torch_extensions')
+    target = folder / f'inr_fmm_{digest}' / 'fmm_cpu.so'
+    if target.exists():
+        return target
+    named = os.environ.get('CXX')
+    compiler = next(filter(shutil.which, [named] if named else COMPILERS), None)
+    if compiler is None:
+        raise Unavailable(f'no C++ compiler found ({named or ", ".join(COMPILERS)}): install one (Debian, Ubuntu: sudo apt install g++)')
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # renamed when whole: others may be building it too
+            built = Path(scratch) / target.name
+            for openmp in OPENMP:
+                command = [compiler, *FLAGS, *openmp, native, str(SOURCE), '-o', str(built)]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode == 0:
+                    break
+            else:
+                first = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[0]
+                raise Unavailable(f'{compiler} could not build {SOURCE.name}: {first}')
+            os.replace(built, target)
+    except OSError as error:
+        raise Unavailable(f'{folder} cannot hold compiled code ({error.strerror}): set TORCH_EXTENSIONS_DIR to a folder that can') from None
+    return target
+
+
+def _processor():
+    """What code built with the native flag depends on."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return platform.machine() + next(line for line in lines if line.startswith(('flags', 'Features')))
+    except (OSError, StopIteration):
+        return f'{platform.machine()} {platform.processor()} {platform.node()}'

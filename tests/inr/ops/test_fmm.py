@@ -1,0 +1,176 @@
+"""Blocks drawn whole by the compiled CPU code against the same blocks layer by layer, and who computes what."""
+
+import warnings
+
+import pytest
+import torch
+
+from inr import grid, hypernetwork, refinement, render
+from inr.generator import Generator
+from inr.ops import drawing, fmm, native
+from tests.helpers import relative_error
+
+try:
+    native.library()
+except native.Unavailable as why:
+    pytest.skip(str(why), allow_module_level=True)
+
+ODD = dict(channel_base=10**6, channel_max=13, fmm_rank=3)
+CASES = {
+    'B': (Generator, ODD),
+    'B rank 1': (Generator, {**ODD, 'fmm_rank': 1, 'channel_max': 21}),
+    'B full': (Generator, {**ODD, 'fmm_rank': 'full'}),
+    'B plain': (Generator, {**ODD, 'fmm_rank': None}),
+    'B tanh': (Generator, {**ODD, 'squash': 'tanh', 'conv_clamp': 0.5}),
+    'B skips': (Generator, {**ODD, 'coord_skips': True}),
+    'B generated': (Generator, {**ODD, 'features': dict(generated=5, raw=True, constants=3, learned=2)}),
+    'B sines': (Generator, {**ODD, 'features': dict(random=7, cosine=False)}),
+    'cips': (Generator, {**ODD, 'fmm_rank': None, 'input_resolution': 'full', 'extra_layers': {}}),
+    **{f'A {name}': (hypernetwork.Generator, dict(channel_max=17, fmm_rank=2, decoder=name)) for name in hypernetwork.DECODERS},
+    'A clamped': (hypernetwork.Generator, dict(channel_max=40, conv_clamp=0.3, coord_skips=False)),
+}
+
+
+def build(case, res=64, **more):
+    torch.manual_seed(3)
+    cls, synthesis = CASES[case]
+    G = cls(8, 0, 12, res, 3, synthesis_kwargs={**synthesis, **more}).eval()
+    for name, parameter in G.named_parameters():
+        if name.endswith('bias'):
+            parameter.data.normal_()
+    return G, torch.randn(3, G.num_ws, 12)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_whole_blocks_are_the_layers_one_by_one(case):
+    G, ws = build(case)
+    ws.requires_grad_()
+    images = {impl: G.synthesis(ws, impl=impl) for impl in ('ref', 'fused')}
+    assert relative_error(images['fused'], images['ref']) < 1e-5
+    dy = torch.randn_like(images['ref'])
+    inputs = [ws, *G.synthesis.parameters()]
+    grads = {impl: torch.autograd.grad(image, inputs, dy, allow_unused=True) for impl, image in images.items()}
+    for ours, plain in zip(grads['fused'], grads['ref'], strict=True):
+        assert (ours is None) == (plain is None)
+        assert plain is None or relative_error(ours, plain) < 1e-4
+    with torch.no_grad():
+        assert torch.equal(G.synthesis(ws, impl='fused'), images['fused'])
+        assert relative_error(G.synthesis(ws[1:2], impl='fused'), images['fused'][1:2]) < 1e-5
+
+
+@pytest.mark.parametrize('case', ['B', 'A multiscale'])
+def test_second_order(case):
+    G, ws = build(case, res=32)
+    ws.requires_grad_()
+    found = {}
+    for impl in ('ref', 'fused'):
+        image = G.synthesis(ws, impl=impl)
+        grad, = torch.autograd.grad((image * torch.ones_like(image)).sum(), ws, create_graph=True)
+        found[impl] = torch.autograd.grad(grad.square().sum(), [ws, *G.synthesis.parameters()], allow_unused=True)
+    assert sum(grad is not None for grad in found['ref']) > 5
+    for ours, plain in zip(found['fused'], found['ref'], strict=True):
+        assert plain is None or plain.norm() == 0 or relative_error(ours, plain) < 1e-4
+
+
+@pytest.mark.parametrize('case', ['B', 'B generated', 'A multiscale'])
+@pytest.mark.parametrize('height, width, window', [(1, 1, grid.WHOLE), (37, 101, (-0.3, -0.2, 1.1, 1.6)), (200, 150, (0.2, 0.3, 0.4, 0.7))])
+@torch.no_grad()
+def test_any_points(case, height, width, window):
+    G, ws = build(case)
+    for refine in ('last', 'all'):
+        points = grid.lattice(height, width, window, G.synthesis.convention)
+        levels = refinement.plan(points, G.synthesis.grids, refine, G.synthesis.convention)
+        assert relative_error(G.synthesis.draw(ws, levels, impl='fused'), G.synthesis.draw(ws, levels, impl='ref')) < 1e-5
+    whole = render.render(G, ws, height, width, window)
+    part = (height // 3, width // 4, max(height // 2, 1), max(width // 2, 1))
+    tile = render.render(G, ws, height, width, window, tile=part)
+    assert torch.equal(tile, whole[:, :, part[0] : part[0] + part[2], part[1] : part[1] + part[3]])
+
+
+@pytest.mark.parametrize('case', ['B', 'A multiscale'])
+@torch.no_grad()
+def test_bfloat16_is_near(case):
+    G, ws = build(case)
+    halved, _ = build(case, num_fp16_res=7, half_dtype='bfloat16')
+    full = G.synthesis(ws, impl='ref')
+    ours, plain = (relative_error(halved.synthesis(ws, impl=impl), full) for impl in ('fused', 'ref'))
+    assert 1e-5 < ours < 1.5 * plain
+
+
+@torch.no_grad()
+def test_threads_do_not_change_the_image():
+    G, ws = build('B')
+    before = torch.get_num_threads()
+    images = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        images.append(G.synthesis(ws[:1], impl='fused'))
+    torch.set_num_threads(before)
+    assert torch.equal(*images)
+
+
+@torch.no_grad()
+def test_what_cannot_be_had_is_refused_in_one_line():
+    G, ws = build('B')
+    with pytest.raises(ValueError, match="impl='fast' is not known"):
+        G.synthesis(ws, impl='fast')
+    with pytest.raises(RuntimeError, match="impl='cuda' cannot be had"):
+        G.synthesis(ws, impl='cuda')
+    G, ws = build('B', noise=True)
+    with pytest.raises(RuntimeError, match='spatial noise'):
+        G.synthesis(ws, impl='fused')
+    G, ws = build('B', num_fp16_res=7)
+    with pytest.raises(RuntimeError, match='not in torch.float16'):
+        G.synthesis(ws, impl='fused')
+    with torch.enable_grad(), pytest.raises(RuntimeError, match='in training'):
+        build('B')[0].train().synthesis(ws, impl='fused')
+
+
+@torch.no_grad()
+def test_without_a_compiler_auto_warns_once_and_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setenv('TORCH_EXTENSIONS_DIR', str(tmp_path))
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    native._library.cache_clear()
+    fmm._warn.cache_clear()
+    try:
+        G, ws = build('B', res=16)
+        with pytest.warns(UserWarning, match='no C.. compiler found .no-such-compiler.'):
+            image = G.synthesis(ws)
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            assert torch.equal(G.synthesis(ws), image)
+        assert torch.equal(G.synthesis(ws, impl='ref'), image)
+        with pytest.raises(native.Unavailable) as refused:
+            G.synthesis(ws, impl='fused')
+        assert '\n' not in str(refused.value)
+    finally:
+        native._library.cache_clear()
+
+
+def test_a_build_that_fails_says_why(monkeypatch, tmp_path):
+    broken = tmp_path / 'broken.cpp'
+    broken.write_text('this is no program')
+    monkeypatch.setattr(native, 'SOURCE', broken)
+    with pytest.raises(native.Unavailable, match='could not build broken.cpp') as refused:
+        native.build(tmp_path / 'cache')
+    assert '\n' not in str(refused.value) and not list((tmp_path / 'cache').rglob('*.so'))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(native.Unavailable, match='TORCH_EXTENSIONS_DIR'):
+        native.build(tmp_path / 'file')
+
+
+@torch.no_grad()
+def test_a_hook_sees_every_layer():
+    G, ws = build('B')
+    seen = []
+    G.synthesis.b64.layers[1].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    G.synthesis(ws)
+    assert seen == [(3, 13, 64, 64)]
+
+
+@torch.no_grad()
+def test_affine_is_the_layer():
+    G, ws = build('B')
+    layer = G.synthesis.b32.layers[0].affine
+    for w in (ws[:1, 0], ws[:, 0]):
+        assert relative_error(drawing.affine(layer, w), layer(w)) < 1e-6
