@@ -93,7 +93,7 @@ template <class T> struct BiasAct {
         if (saved) read(saved, i, count, s);
         if (bias) {
             long long at, channel;
-            if ((i + WIDTH) >> 31) {
+            if (o.numel >> 31) {
                 at = i % o.step, channel = i / o.step % o.channels;
             } else {  // a 64-bit division is slow
                 at = unsigned(i) % unsigned(o.step), channel = unsigned(i) / unsigned(o.step) % unsigned(o.channels);
