@@ -58,8 +58,9 @@ template <class T> struct General {
 template <class T, int UPY, int UPX, int DOWNY, int DOWNX, int ROWS, int COLUMNS, int PHASE> struct Strip {
     typedef typename Accumulate<T>::type A;
     static constexpr int HEIGHT = 8;
-    static constexpr int WIDE = (COLUMNS - 1) / UPX + 1;                                            // pixels that a row of taps meets
-    static constexpr int READ = ((HEIGHT - 1) * DOWNY + ROWS - 1 - PHASE) / UPY + 1;                // rows of pixels that a strip meets
+    static constexpr int WIDE = COLUMNS / UPX;                                        // pixels that a row of taps meets
+    static constexpr int READ = ((HEIGHT - 1) * DOWNY + ROWS - 1 - PHASE) / UPY + 1;  // rows of pixels that a strip meets
+    static_assert(COLUMNS % UPX == 0 && HEIGHT * DOWNY % UPY == 0, "the number of taps would depend on the place");
     const T* x;
     const A* f;
     T* y;
@@ -73,11 +74,10 @@ template <class T, int UPY, int UPX, int DOWNY, int DOWNX, int ROWS, int COLUMNS
         A taps[ROWS][WIDE], sums[HEIGHT];
         bool inside[WIDE];
         UNROLL for (int t = 0; t < WIDE; ++t) {
-            const int m = m0 + t * UPX;
-            inside[t] = m < COLUMNS && column0 + t >= 0 && column0 + t < p.W;
+            inside[t] = column0 + t >= 0 && column0 + t < p.W;
             UNROLL for (int k = 0; k < ROWS; ++k) {
-                const int tap = k * COLUMNS + m;
-                taps[k][t] = m < COLUMNS ? f[p.flip ? ROWS * COLUMNS - 1 - tap : tap] : A(0);
+                const int tap = k * COLUMNS + m0 + t * UPX;
+                taps[k][t] = f[p.flip ? ROWS * COLUMNS - 1 - tap : tap];
             }
         }
         UNROLL for (int h = 0; h < HEIGHT; ++h) sums[h] = A(0);
