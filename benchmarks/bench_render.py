@@ -1,40 +1,32 @@
 """Time and memory of drawing one image at several sizes, each in a process of its own.
 
-python benchmarks/bench_render.py --network=FILE [--sizes=64,256,1024,4096] [--json=FILE]
+python benchmarks/bench_render.py [--network=FILE] [--sizes=256,1024,4096] [--json=FILE]
 
 peak_mib is what the process needed above what it held before drawing (imports and weights). Tiles and the whole are compared at 512x300 in
 the window -0.5,-0.5,1.5,1.5.
 """
 
 import json
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import click
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from bench_generator import build
+from side_by_side import header, status_mib
 
 
 def load(network):
-    """(generator, w of seed 0) of a checkpoint."""
+    """(generator, w of seed 0) of a checkpoint, or of `inr` at 256 with random weights for None."""
     import torch
 
     from training.checkpoint import load_networks
 
-    G = load_networks(network, only=('G_ema',))['G_ema']
+    G = build('inr', 256, 'float32') if network is None else load_networks(network, only=('G_ema',))['G_ema']
     z = torch.randn([1, G.z_dim], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return G, G.mapping(z, torch.zeros([1, G.c_dim]))
-
-
-def status_mib(field):
-    """A field of this process's memory (Linux): VmRSS now, VmHWM the highest since the mark was last reset."""
-    text = Path('/proc/self/status').read_text()
-    return int(text.split(f'{field}:')[1].split()[0]) / 1024
 
 
 def measure(network, size):
@@ -42,6 +34,8 @@ def measure(network, size):
     from inr import render
 
     G, ws = load(network)
+    for _row, _band in render.bands(G, ws, 32, 32):  # loads the compiled code
+        pass
     before = status_mib('VmRSS')
     Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM: loading took more than it left
     start = time.perf_counter()
@@ -69,8 +63,8 @@ def tile_difference(network):
 
 
 @click.command()
-@click.option('--network', required=True, help='Checkpoint of an inr generator.')
-@click.option('--sizes', default='64,256,1024,4096', show_default=True)
+@click.option('--network', help='Checkpoint of an inr generator; without it, inr at 256 with random weights.')
+@click.option('--sizes', default='256,1024,4096', show_default=True)
 @click.option('--json', 'json_file', help='Also write the figures here.')
 @click.option('--one', type=int, hidden=True)
 def main(network, sizes, json_file, one):
@@ -78,11 +72,10 @@ def main(network, sizes, json_file, one):
     if one:
         print(json.dumps(measure(network, one)))
         return
-    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    print(f'{platform.machine()}, commit {commit}, {network}')
+    header()
     rows = []
     for size in sizes.split(','):
-        command = [sys.executable, __file__, f'--network={network}', f'--one={size}']
+        command = [sys.executable, __file__, *([f'--network={network}'] if network else []), f'--one={size}']
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         row = rows[-1]
         print(f'{row["case"]:<26} {row["seconds"]:8.2f} s   {row["seconds_per_megapixel"]:6.2f} s/megapixel   {row["peak_mib"]:6.0f} MiB')

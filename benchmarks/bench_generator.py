@@ -1,0 +1,110 @@
+"""Drawing the trained size: the fast path against the generator written as the public implementations are (public_style.py).
+
+python benchmarks/bench_generator.py [--all] [--json=FILE]
+
+The last line of a float32 case compares with the library's matrix products alone, on the shapes that the fast path multiplies: a ratio of 1
+would be a draw that costs no more than they do.
+"""
+
+import statistics
+import sys
+import time
+
+import click
+import public_style
+from side_by_side import compare, header, write
+
+DEFAULT = [('inr', 256, 1, 'float32'), ('inr', 256, 1, 'bfloat16'), ('inr', 256, 8, 'float32'), ('paper', 256, 1, 'float32')]
+ALL = [(preset, res, batch, dtype) for preset in ('inr', 'inr-bil', 'paper', 'cips') for res in (256, 1024) for batch in (1, 8, 50)
+       for dtype in ('float32', 'bfloat16')]  # fmt: skip
+
+
+def build(preset, res, dtype):
+    """Generator of a preset with random weights."""
+    import torch
+
+    from dnnlib.util import construct_class_by_name
+    from inr.presets import PRESETS
+
+    row = PRESETS[preset]
+    synthesis = {key: value for key, value in row['synthesis'].items()}
+    half = dict(num_fp16_res=9, half_dtype='bfloat16') if dtype == 'bfloat16' else {}
+    torch.manual_seed(0)
+    return construct_class_by_name(
+        class_name=row['G'], z_dim=row['z_dim'], c_dim=0, w_dim=row['w_dim'], img_resolution=res, img_channels=3,
+        mapping_kwargs=dict(num_layers=row['mapping_layers']), synthesis_kwargs=dict(synthesis, **half),
+    ).eval().requires_grad_(False)  # fmt: skip
+
+
+def products(G):
+    """The matrix products of one draw, W_x x at the points where it is taken and W_e e, as functions of torch.mm on ready operands."""
+    import torch
+
+    runs = []
+    for name in G.synthesis.block_names:
+        block = getattr(G.synthesis, name)
+        points = block.spec.grid**2
+        E = 0 if block.coords is None else block.coords.num_features
+        upsamples = getattr(block.spec, 'upsamples', block.spec.in_channels > 0)
+        below = block.spec.in_channels
+        for index in range(block.spec.layers):
+            C = block.spec.channels
+            sees = index == 0 if hasattr(block, 'options') else True
+            if below:
+                at = points // 4 if index == 0 and upsamples else points
+                runs.append((torch.randn(C, below), torch.randn(below, at)))
+            if E and sees:
+                runs.append((torch.randn(C, E), torch.randn(E, points)))
+            below = C
+    return runs
+
+
+def product_seconds(G, repeats=5):
+    """Seconds the library takes for them."""
+    import torch
+
+    runs, seconds = products(G), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for a, b in runs:
+            torch.mm(a, b)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in runs)
+
+
+@click.command()
+@click.option('--all', 'everything', is_flag=True, help='All presets, sizes, batches and types; hours on a small machine.')
+@click.option('--case', 'cases', multiple=True, help='preset,res,batch,dtype in place of the default ones; may be repeated.')
+@click.option('--device', default='cpu', show_default=True)
+@click.option('--repeats', default=7, show_default=True)
+@click.option('--json', 'json_file', help='Also write the figures here.')
+def main(everything, cases, device, repeats, json_file):
+    """Print seconds of both, their ratio, the relative error and the peak memory of the fast one."""
+    import torch
+
+    header()
+    chosen = [(p, int(r), int(b), d) for p, r, b, d in (case.split(',') for case in cases)] or (ALL if everything else DEFAULT)
+    figures = []
+    for preset, res, batch, dtype in chosen:
+        G, plain = build(preset, res, dtype).to(device), build(preset, res, 'float32').to(device)
+        ws = torch.randn([batch, G.num_ws, G.w_dim], generator=torch.Generator().manual_seed(1)).to(device)
+        case = f'{preset} {res} batch {batch} {dtype} {device}'
+        with torch.no_grad():
+            fast = lambda G=G, ws=ws: G.synthesis(ws, noise_mode='const')  # noqa: E731
+            slow = lambda plain=plain, ws=ws: public_style.synthesis(plain.synthesis, ws)  # noqa: E731
+            figures.append(compare(case, slow, fast, repeats))
+            if dtype != 'float32':
+                a, b = slow(), fast()
+                span = (a.max() - a.min()).square()
+                print(f'{"":<44} PSNR to float32 {10 * torch.log10(span / (a - b).square().mean()).item():.1f} dB')
+            if dtype == 'float32' and batch == 1 and device == 'cpu':
+                seconds, flops = product_seconds(G)
+                figures.append(dict(case=f'{case} products alone', baseline_s=seconds, fast_s=figures[-1]['fast_s'],
+                                    ratio=seconds / figures[-1]['fast_s'], rel_err=0.0, peak_mib=None))  # fmt: skip
+                print(f'{figures[-1]["case"]:<44} {seconds:8.4f} s {figures[-1]["fast_s"]:8.4f} s   ratio {figures[-1]["ratio"]:5.2f}   '
+                      f'{flops / seconds / 1e9:.0f} GFLOP/s')  # fmt: skip
+    write(figures, json_file)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

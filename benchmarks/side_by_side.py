@@ -1,0 +1,66 @@
+"""What the benchmarks share: timing two functions in turn, the line and the JSON that come of it.
+
+A figure is a dict {case, baseline_s, fast_s, ratio, rel_err, peak_mib}: medians, their ratio, ||fast - baseline|| / ||baseline||, and the
+memory that the fast one needed above what the process held (Linux; None elsewhere).
+"""
+
+import ctypes
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def header():
+    """Prints machine, threads and commit."""
+    import torch
+
+    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    print(f'{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit}', flush=True)
+
+
+def status_mib(field):
+    """A field of this process's memory: VmRSS now, VmHWM the highest since the mark was last reset; None where there is no /proc."""
+    path = Path('/proc/self/status')
+    return int(path.read_text().split(f'{field}:')[1].split()[0]) / 1024 if path.exists() else None
+
+
+def peak_mib(run):
+    """Memory that run() needs above what the process holds, in MiB, or None."""
+    if status_mib('VmRSS') is None:
+        return None
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed is otherwise still held, and hides what this one takes
+    before = status_mib('VmRSS')
+    Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
+    run()
+    return status_mib('VmHWM') - before
+
+
+def compare(case, baseline, fast, repeats=7, error=None):
+    """The figure of two functions that are run in turn. error: rel_err, or None to compare the tensors they return."""
+    expected, found = baseline(), fast()
+    if error is None:
+        error = ((found.float() - expected.float()).norm() / expected.float().norm()).item()
+    times = {baseline: [], fast: []}
+    for _ in range(repeats):
+        for run, seconds in times.items():
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+    slow_s, fast_s = (statistics.median(seconds) for seconds in times.values())
+    figure = dict(case=case, baseline_s=slow_s, fast_s=fast_s, ratio=slow_s / fast_s, rel_err=error, peak_mib=peak_mib(fast))
+    memory = '' if figure['peak_mib'] is None else f'{figure["peak_mib"]:7.0f} MiB'
+    print(f'{case:<44} {slow_s:8.4f} s {fast_s:8.4f} s   ratio {figure["ratio"]:5.2f}   error {error:.1e} {memory}', flush=True)
+    return figure
+
+
+def write(figures, json_file):
+    """Writes the figures to a file, if one is named."""
+    if json_file:
+        Path(json_file).write_text(json.dumps(figures, indent=1) + '\n')
