@@ -60,7 +60,7 @@ class Pair:
 
         torch.manual_seed(0)
         g_half = dict(num_fp16_res=9, half_dtype='bfloat16') if half else {}
-        d_half = dict(num_fp16_res=9, block_kwargs=dict(half_dtype='bfloat16')) if half else {}
+        d_half = dict(num_fp16_res=9, block_kwargs=dict(half_dtype='bfloat16', fp16_channels_last=True)) if half else {}
         self.G = Generator(128, 0, 128, res, 3, dict(num_layers=2), dict(channel_base=10**6, channel_max=64, **g_half)).train()
         self.D = Discriminator(0, res, 3, channel_base=2048, channel_max=512, **d_half).train()
         self.loss = GanLoss(self.G, self.D, LossConfig(1.0, 16, 0.0, 4, 0.0), Averages())

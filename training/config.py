@@ -183,7 +183,7 @@ class Config:
     def discriminator_kwargs(self, world_size: int) -> dict:
         """Constructor arguments of the discriminator."""
         d, data = self.discriminator, self.data
-        half = {'half_dtype': 'bfloat16'} if self.run.precision == 'bf16' and d.half_res else {}
+        half = {'half_dtype': 'bfloat16', 'fp16_channels_last': True} if self.run.precision == 'bf16' and d.half_res else {}
         return dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=half,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)})

@@ -118,7 +118,7 @@ def test_constructor_arguments():
     assert plain.run.precision == 'fp32' and plain.generator_kwargs()['synthesis_kwargs']['num_fp16_res'] == 0
     assert plain.discriminator_kwargs(1)['conv_clamp'] is None
     wide = build('x', row, data(), device='cuda', precision='bf16')
-    assert wide.discriminator_kwargs(1)['block_kwargs'] == {'half_dtype': 'bfloat16'}
+    assert wide.discriminator_kwargs(1)['block_kwargs'] == {'half_dtype': 'bfloat16', 'fp16_channels_last': True}
     assert wide.generator_kwargs()['synthesis_kwargs']['half_dtype'] == 'bfloat16'
 
 
