@@ -27,12 +27,11 @@ def build(preset, res, dtype):
     from inr.presets import PRESETS
 
     row = PRESETS[preset]
-    synthesis = {key: value for key, value in row['synthesis'].items()}
     half = dict(num_fp16_res=9, half_dtype='bfloat16') if dtype == 'bfloat16' else {}
     torch.manual_seed(0)
     return construct_class_by_name(
         class_name=row['G'], z_dim=row['z_dim'], c_dim=0, w_dim=row['w_dim'], img_resolution=res, img_channels=3,
-        mapping_kwargs=dict(num_layers=row['mapping_layers']), synthesis_kwargs=dict(synthesis, **half),
+        mapping_kwargs=dict(num_layers=row['mapping_layers']), synthesis_kwargs=dict(row['synthesis'], **half),
     ).eval().requires_grad_(False)  # fmt: skip
 
 

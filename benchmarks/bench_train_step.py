@@ -7,7 +7,9 @@ activation, gain and clamp as passes of their own, upfirdn2d with autograd's own
 the mean over one interval of R1.
 """
 
+import contextlib
 import sys
+from unittest import mock
 
 import click
 import public_style
@@ -73,7 +75,7 @@ class Pair:
     def phase(self, name, step=True):
         """The gradients of one phase, and the optimizer's step."""
         network, other, optimizer = (self.G, self.D, self.optimizers[0]) if name[0] == 'G' else (self.D, self.G, self.optimizers[1])
-        with computed_plainly(self.G) if self.plain else nothing():
+        with computed_plainly(self.G) if self.plain else contextlib.nullcontext():
             other.requires_grad_(False)
             network.requires_grad_(True)
             optimizer.zero_grad(set_to_none=True)
@@ -89,18 +91,8 @@ class Pair:
         return torch.cat([p.grad.flatten() for p in (self.G if name[0] == 'G' else self.D).parameters() if p.grad is not None])
 
 
-def nothing():
-    """A context that changes nothing."""
-    import contextlib
-
-    return contextlib.nullcontext()
-
-
 def computed_plainly(G):
     """A context in which G and the operators of D are computed as the public implementations do."""
-    import contextlib
-    from unittest import mock
-
     from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
 
     stack = contextlib.ExitStack()

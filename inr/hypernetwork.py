@@ -291,11 +291,11 @@ class InrBlock(nn.Module):
         impl, keep: as in synthesis.SynthesisBlock
         """
         dtype = torch.float32 if force_fp32 else self.dtype
-        given = [t for t in (ws, x, img) if t is not None]
-        if fmm.draws_whole_blocks(impl, self, points, dtype, given, not_separable(self.coords)):
-            return drawing.run(self, given, lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
-                               lambda: self._by_layers(x, img, ws, points, dtype))
-        return self._by_layers(x, img, ws, points, dtype)
+        return fmm.compute(
+            impl, self, (ws, x, img), points, dtype, not_separable(self.coords),
+            lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
+            lambda: self._by_layers(x, img, ws, points, dtype),
+        )  # fmt: skip
 
     def _drawn(self, x, img, w, points, dtype, keep):
         """All layers at once, by ops.drawing."""

@@ -226,12 +226,11 @@ class SynthesisBlock(nn.Module):
         impl: see ops.fmm; keep: False where x is not needed any more (it may come back as None)
         """
         dtype = torch.float32 if force_fp32 else self.dtype
-        w = ws.unbind(1)
-        given = [t for t in (ws, x, img) if t is not None]
-        if fmm.draws_whole_blocks(impl, self, points, dtype, given, self.options.by_layers or not_separable(self.coords)):
-            return drawing.run(self, given, lambda: self._drawn(x, img, w, points, dtype, keep),
-                               lambda: self._by_layers(x, img, ws, points, noise_mode, dtype))
-        return self._by_layers(x, img, ws, points, noise_mode, dtype)
+        return fmm.compute(
+            impl, self, (ws, x, img), points, dtype, self.options.by_layers or not_separable(self.coords),
+            lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
+            lambda: self._by_layers(x, img, ws, points, noise_mode, dtype),
+        )  # fmt: skip
 
     def _drawn(self, x, img, w, points, dtype, keep):
         """All layers at once, by ops.drawing."""

@@ -102,8 +102,7 @@ def draw(x, img, steps, to_rgb, features, points, upsamples, dtype, keep=True):
     """
     library, threads = native.library(), torch.get_num_threads()
     bits = dtype == torch.bfloat16
-    (H, W), N = points.shape, len(to_rgb.bias) if x is None else len(x)
-    N = max([N, *(step.weights.images for step in (*steps, to_rgb))])
+    (H, W), N = points.shape, to_rgb.weights.images
     held = torch.bfloat16 if bits else torch.float32
     x = None if x is None else x.to(held).contiguous()
     img = None if img is None else _with_tail(img)
@@ -115,7 +114,6 @@ def draw(x, img, steps, to_rgb, features, points, upsamples, dtype, keep=True):
     below_size = (H, W) if x is None else x.shape[2:]
     for n in range(N):
         layers = (native.Layer * len(steps))()
-        below = x
         for i, step in enumerate(steps):
             E = features.count if step.sees else 0
             C = step.weights.shape[1] - E
@@ -135,7 +133,7 @@ def draw(x, img, steps, to_rgb, features, points, upsamples, dtype, keep=True):
             final.below = _at(img, n)
         alive += [packed, layers]
         block = native.Block(
-            height=H, width=W, layers=len(steps), layer=layers, to_rgb=final, x=0 if below is None or upsamples else _at(below, n),
+            height=H, width=W, layers=len(steps), layer=layers, to_rgb=final, x=0 if x is None or upsamples else _at(x, n),
             x_bits=bits, x_out=0 if out is None else _at(out, n), image=_at(image, n), below_row=_ptr(rows), below_column=_ptr(columns),
             below_width=below_size[1], below_points=below_size[0] * below_size[1],
         )  # fmt: skip
@@ -209,7 +207,7 @@ class _Tables:
     """What fmm_cpu.cpp needs to make the features of a lattice, kept alive."""
 
     def __init__(self, features, points):
-        self.features, (self.H, self.W) = features, points.shape
+        self.features = features
         self.raw = [] if features.raw is None else [axis.contiguous() for axis in features.raw]
         self.waves = [wave.contiguous() for phase in (features.phase_x, features.phase_y) for wave in (phase.sin(), phase.cos())]
         self.cells = []

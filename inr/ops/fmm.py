@@ -42,6 +42,17 @@ def compiled(impl):
     return True
 
 
+def compute(impl, block, given, points, dtype, by_layers, drawn, plain):
+    """drawn(), with plain's gradients, where `impl` means ops.drawing for this block, else plain(): functions that return (x, img).
+
+    given: what comes into the block, tensors or None; the rest as in draws_whole_blocks
+    """
+    given = [tensor for tensor in given if tensor is not None]
+    if draws_whole_blocks(impl, block, points, dtype, given, by_layers):
+        return drawing.run(block, given, drawn, plain)
+    return plain()
+
+
 @functools.cache
 def _warn(why):
     warnings.warn(f'layers are computed by plain PyTorch, which is slower: {why}', stacklevel=2)
