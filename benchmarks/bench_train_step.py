@@ -65,6 +65,8 @@ class Pair:
         d_half = dict(num_fp16_res=9, block_kwargs=dict(half_dtype='bfloat16', fp16_channels_last=True)) if half else {}
         self.G = Generator(128, 0, 128, res, 3, dict(num_layers=2), dict(channel_base=10**6, channel_max=64, **g_half)).train()
         self.D = Discriminator(0, res, 3, channel_base=2048, channel_max=512, **d_half).train()
+        if not plain:
+            self.D.lie_channels_last()
         self.loss = GanLoss(self.G, self.D, LossConfig(1.0, 16, 0.0, 4, 0.0), Averages())
         self.reals = torch.rand(batch, 3, res, res) * 2 - 1
         self.latents = Latents(torch.randn(batch, 128), None, torch.zeros(batch), torch.zeros(batch), torch.zeros(batch, 0))
@@ -110,7 +112,10 @@ def computed_plainly(G):
 @click.option('--json', 'json_file', help='Also write the figures here.')
 def main(res, batch, repeats, json_file):
     """Print the phases of a step in float32 and bfloat16, and whole steps."""
+    from torch_utils.misc import keep_freed_memory
+
     header()
+    keep_freed_memory()  # as train.py does; both gain by it
     figures = []
     for dtype in ('float32', 'bfloat16'):
         base, fast = Pair(True, res, batch, False), Pair(False, res, batch, dtype == 'bfloat16')

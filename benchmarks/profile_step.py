@@ -27,7 +27,10 @@ def main(res, batch, plain, half, top, json_file):
     """Print milliseconds of every phase, its share of a step, and its dearest operators."""
     from torch.profiler import ProfilerActivity, profile
 
+    from torch_utils.misc import keep_freed_memory
+
     header()
+    keep_freed_memory()  # as train.py does
     pair, figures = Pair(plain, res, batch, half), {}
     for name, often in PHASES.items():
         pair.phase(name)

@@ -1,9 +1,24 @@
-"""Small helpers for torch modules: counting them, and copying weights between modules that only partly agree."""
+"""Small helpers: counting what modules have, copying weights between modules that only partly agree, keeping the allocator calm."""
 
+import ctypes
+import sys
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+
+def keep_freed_memory():
+    """From now on memory that this process frees stays with it, so that a step that takes what the last one left meets no page faults.
+
+    glibc hands large blocks back to the system at once and gets them anew, emptied, page by page. Returns whether it could be told so:
+    only glibc can, and only blocks up to 32 MiB (malloc's limit) are kept.
+    """
+    if not sys.platform.startswith('linux'):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    trim_threshold, mmap_threshold = -1, -3  # names in malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    return mallopt is not None and bool(mallopt(mmap_threshold, 32 << 20)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
 def count_parameters(module):

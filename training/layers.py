@@ -34,7 +34,7 @@ class FullyConnectedLayer(nn.Module):
 
     def forward(self, x):
         """[N, in_features] -> [N, out_features], in x's dtype."""
-        w = self.weight.to(x.dtype) * self.weight_gain
+        x, w = x * self.weight_gain, self.weight.to(x.dtype)  # x has the fewer numbers
         b = None if self.bias is None else self.bias.to(x.dtype) * self.bias_gain
         if self.activation == 'linear':
             return nn.functional.linear(x, w, b)
@@ -67,7 +67,10 @@ class Conv2dLayer(nn.Module):
 
     def forward(self, x, gain=1):
         """[N, C_in, H, W] -> [N, C_out, H up / down, W up / down]; gain scales the output and its clamp."""
-        w = (self.weight * self.weight_gain).to(x.dtype)
+        if x.dtype == self.weight.dtype and x.numel() < self.weight.numel():  # the gain goes where the fewer numbers are
+            x, w = x * self.weight_gain, self.weight
+        else:
+            w = (self.weight * self.weight_gain).to(x.dtype)
         x = conv2d_resample(x, w, f=self.resample_filter, up=self.up, down=self.down, padding=self.padding, flip_weight=self.up == 1)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         return bias_act.bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)

@@ -119,8 +119,8 @@ class Block(nn.Module):
         self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
 
     def cast(self, x, force_fp32):
-        """x in the block's precision and memory format; force_fp32 overrules both."""
-        memory_format = torch.channels_last if self.channels_last and not force_fp32 else torch.contiguous_format
+        """x in the block's precision, or float32, and in its memory format."""
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         return x.to(dtype=torch.float32 if force_fp32 else self.dtype, memory_format=memory_format)
 
 
@@ -283,7 +283,7 @@ class DiscriminatorEpilogue(nn.Module):
     def __init__(self, in_channels, cmap_dim, resolution, img_channels, architecture='resnet', mbstd_group_size=4, mbstd_num_channels=1,
                  activation='lrelu', conv_clamp=None):
         super().__init__()
-        self.cmap_dim, self.architecture = cmap_dim, architecture
+        self.cmap_dim, self.architecture, self.channels_last = cmap_dim, architecture, False
         if architecture == 'skip':
             self.fromrgb = Conv2dLayer(img_channels, in_channels, 1, activation=activation)
         self.mbstd = MinibatchStdLayer(mbstd_group_size, mbstd_num_channels) if mbstd_num_channels > 0 else None
@@ -293,9 +293,10 @@ class DiscriminatorEpilogue(nn.Module):
 
     def forward(self, x, img, cmap):
         """x [N, C, 4, 4], img [N, img_channels, 4, 4] for 'skip', cmap [N, cmap_dim] if conditional -> logits [N, 1]; all in float32."""
-        x = x.to(dtype=torch.float32, memory_format=torch.contiguous_format)
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        x = x.to(dtype=torch.float32, memory_format=memory_format)
         if self.architecture == 'skip':
-            x = x + self.fromrgb(img.to(dtype=torch.float32, memory_format=torch.contiguous_format))
+            x = x + self.fromrgb(img.to(dtype=torch.float32, memory_format=memory_format))
         x = x if self.mbstd is None else self.mbstd(x)
         x = self.out(self.fc(self.conv(x).flatten(1)))
         if self.cmap_dim > 0:
@@ -337,6 +338,12 @@ class Discriminator(nn.Module):
         if c_dim > 0:
             self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, w_avg_beta=None, **mapping_kwargs)
         self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim, 4, **shared, **epilogue_kwargs)
+
+    def lie_channels_last(self):
+        """From now on all blocks compute with channels last, in any precision; their weights lie so too. Nothing else changes."""
+        for block in (*(getattr(self, f'b{res}') for res in self.block_resolutions), self.b4):
+            block.channels_last = True
+        return self.to(memory_format=torch.channels_last)
 
     def forward(self, img, c, force_fp32=False):
         """img [N, img_channels, R, R] in [-1, 1], c [N, c_dim] or None -> logits [N, 1]."""

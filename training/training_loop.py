@@ -21,7 +21,7 @@ import torch
 
 from dnnlib.util import UserError, atomic_path, construct_class_by_name, format_bytes, format_time
 from torch_utils import distributed
-from torch_utils.misc import count_parameters
+from torch_utils.misc import count_parameters, keep_freed_memory
 from torch_utils.training_stats import Averages
 from training import checkpoint, snapshot
 from training.config import Config, LossConfig, OptimizerConfig
@@ -115,6 +115,8 @@ class Training:
         self.G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs()).to(device).train()
         self.D = construct_class_by_name(class_name='training.networks.Discriminator',
                                          **settings.discriminator_kwargs(distributed.world_size())).to(device).train()
+        if self.device.type == 'cpu':
+            self.D.lie_channels_last()  # a quarter less time; on a GPU only half precision is sure to gain (docs/results.md)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.optimizers = {name: make_optimizer(network, settings.optimizer(name)) for name, network in (('G', self.G), ('D', self.D))}
         self.stats = Averages()
@@ -282,6 +284,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
     begin, main, run = time.monotonic(), distributed.is_main(), settings.run
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
+        keep_freed_memory()
         training = Training(settings, dataset, device)
         loaded = checkpoint.copy_matching(init_from, training.networks) if init_from else []
         if resume is not None:

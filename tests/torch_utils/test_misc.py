@@ -1,9 +1,14 @@
 """Tests of torch_utils.misc."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
+from tests.helpers import ROOT
 from torch_utils import misc
 
 
@@ -47,3 +52,20 @@ def test_strict_writes_nothing_unless_all_fits():
     with pytest.raises(ValueError, match='2 not in the source'):
         misc.copy_params_and_buffers(net(4), net(4, extra=True), strict=True)
     assert misc.copy_params_and_buffers(net(4), dst, strict=True).missing == ()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc can be told')
+@pytest.mark.parametrize('told', [False, True])
+def test_freed_memory_is_kept(told):
+    """64 blocks of 8 MiB, freed: the process holds them still, or has given most of them back."""
+    code = f"""
+import psutil, torch
+from torch_utils import misc
+assert not {told} or misc.keep_freed_memory()
+before = psutil.Process().memory_info().rss
+blocks = [torch.ones(2**21) for _ in range(64)]
+del blocks
+print((psutil.Process().memory_info().rss - before) >> 20)
+"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 450 if told else int(done.stdout) < 200

@@ -295,6 +295,26 @@ def test_half_precision_is_close_on_the_cpu(half_dtype, tolerance, channels_last
         assert relative_error(gradients[name], parameter.grad) < 10 * tolerance, name
 
 
+@pytest.mark.parametrize('architecture', ['resnet', 'skip', 'orig'])
+def test_channels_last_is_the_same_discriminator(architecture):
+    D = small_discriminator(architecture=architecture)
+    img = torch.randn(4, 3, 16, 16, requires_grad=True)
+
+    def r1():
+        logits = D(img, None)
+        gradient, = torch.autograd.grad(logits.sum(), img, create_graph=True)
+        penalty = gradient.square().sum()
+        return [logits, gradient, *torch.autograd.grad(penalty, [D.b16.conv0.weight, D.b8.conv1.weight, D.b4.conv.weight])]
+
+    plain = r1()
+    seen = []
+    for conv in (D.b16.conv1, D.b8.conv0, D.b4.conv):
+        conv.register_forward_hook(lambda module, args, out: seen.append(out.is_contiguous(memory_format=torch.channels_last)))
+    assert D.lie_channels_last() is D and D.b8.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(relative_error(ours, theirs) < 1e-5 for ours, theirs in zip(r1(), plain, strict=True))
+    assert seen == [True] * 3
+
+
 def test_conv_clamp_bounds_the_features():
     G = small_generator(conv_clamp=0.05)
     seen = []

@@ -149,8 +149,9 @@ def _resample(x, f, up, down, padding, flip, gain):
         symmetric = y0 == y1 >= 0 and x0 == x1 >= 0
         x = x if symmetric else F.pad(x, [x0, x1, y0, y1])
         return F.conv2d(x, f.expand(C, 1, *f.shape), stride=down, padding=(y0, x0) if symmetric else 0, groups=C)
-    x = conv_transpose(x, f.flip([0, 1]).expand(C, 1, *f.shape), up, padding, groups=C)
-    return x[:, :, :: down[0], :: down[1]] if down != (1, 1) else x
+    slow = x.device.type == 'cpu' and x.dtype in (torch.float16, torch.bfloat16)  # oneDNN has no such transposed convolution
+    y = conv_transpose(x.float() if slow else x, (f.float() if slow else f).flip([0, 1]).expand(C, 1, *f.shape), up, padding, groups=C)
+    return (y[:, :, :: down[0], :: down[1]] if down != (1, 1) else y).to(x.dtype)
 
 
 def _launch(x, f, up, down, padding, flip, gain):

@@ -133,3 +133,10 @@ def test_errors():
     with pytest.raises(ValueError, match='nothing is left of 2x2 pixels'):
         upfirdn2d.upfirdn2d(x, torch.ones(3, 3))
     assert torch.equal(upfirdn2d.upfirdn2d(x, None, impl='ref'), x)
+
+
+@pytest.mark.parametrize('dtype, rounding', [(torch.bfloat16, 2.0**-8), (torch.float16, 2.0**-11)])
+def test_upsampling_in_half_precision_rounds_its_sums_once(dtype, rounding):
+    x, f = torch.randn(2, 5, 9, 6).to(dtype), upfirdn2d.setup_filter([1, 3, 3, 1])  # the taps are whole 64ths: exact in half types
+    y = upfirdn2d.upsample2d(x, f)
+    assert y.dtype == dtype and relative_error(y, upfirdn2d.upsample2d(x.double(), f)) < rounding
