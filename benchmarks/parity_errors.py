@@ -17,7 +17,7 @@ from inr.fmm import Modulation  # noqa: E402
 from inr.fourier import log_basis  # noqa: E402
 from inr.generator import from_inr_gan  # noqa: E402
 from inr.grid import training_points  # noqa: E402
-from inr.synthesis import point_product  # noqa: E402
+from inr.ops.layer import product  # noqa: E402
 
 
 def error(actual, expected):
@@ -40,7 +40,7 @@ def layer_errors(stored):
         case = {key: stored[f'fmm.{i}.{key}'] for key in ('x', 'weight', 'styles', 'y')}
         modulation = Modulation(int(stored[f'fmm.{i}.rank']), str(stored[f'fmm.{i}.activation']), equalized=False)
         weight = modulation.weight(torch.from_numpy(case['weight'][:, :, 0, 0]), torch.from_numpy(case['styles']))
-        yield error(point_product(weight, torch.from_numpy(case['x'])), case['y'])
+        yield error(product(weight, torch.from_numpy(case['x'])), case['y'])
     for res in (16, 64, 256):
         yield error(log_basis(res, True), stored[f'log_basis.{res}.diag1'])
         points, step = training_points([res])[0], res // 16

@@ -19,7 +19,8 @@ from inr import grid
 from inr.fmm import Modulation, Weights, check_rank
 from inr.fourier import Separable, phases, plane, separable_phases
 from inr.ops import drawing, fmm
-from inr.synthesis import BaseGenerator, SynthesisNetwork, block_dtypes, check_resolution, not_separable, place, read_below
+from inr.ops.layer import product
+from inr.synthesis import BaseGenerator, ReadBelow, SynthesisNetwork, block_dtypes, check_resolution, not_separable
 from training.networks import FullyConnectedLayer
 
 FOURIER_SCALE = 10  # of generated Fourier matrices
@@ -271,19 +272,14 @@ class InrBlock(nn.Module):
         weights = SHARED if decoder.weights == SHARED else GENERATED
         self.torgb = InrLayer(C, img_channels, w_dim, weights, modulation, gain, BIAS_SCALE * gain, unit=generated, equalized=equalized)
 
-    def steps(self, w):
-        """(Steps of the layers, that of to-RGB) for ops.drawing; w: that of every layer and to-RGB."""
+    def numbers(self, w):
+        """(weight [N, C_out, C_in], bias [N, C_out], whether it sees the features) of every layer; w: that of every layer and to-RGB."""
         made, w = [], list(w)
         if self.connector is not None:  # its two layers are one on [x; e]
             below, beside = (layer(w[0]) for layer in self.connector)
-            weight, bias = torch.cat([below[0], beside[0]], dim=2), below[1] + beside[1]
-            made.append(drawing.Step(Weights(weight), bias, True, 0.0, clamp=self.conv_clamp))
+            made.append((torch.cat([below[0], beside[0]], dim=2), below[1] + beside[1], True))
             w.pop(0)
-        for layer, sees in zip(self.layers, self.sees, strict=True):
-            weight, bias = layer(w.pop(0))
-            made.append(drawing.Step(Weights(weight), bias, sees, 0.0, clamp=self.conv_clamp))
-        weight, bias = self.torgb(w[0])
-        return made, drawing.Step(Weights(weight), bias, False, 1.0)
+        return made + [(*layer(each), sees) for layer, each, sees in zip(self.layers, w, self.sees, strict=False)]
 
     def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False, impl='auto', keep=True):
         """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W]); no noise.
@@ -294,36 +290,27 @@ class InrBlock(nn.Module):
         return fmm.compute(
             impl, self, (ws, x, img), points, dtype, not_separable(self.coords),
             lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
-            lambda: self._by_layers(x, img, ws, points, dtype),
+            lambda: self._by_layers(x, img, ws.unbind(1), points, dtype, impl),
         )  # fmt: skip
 
     def _drawn(self, x, img, w, points, dtype, keep):
         """All layers at once, by ops.drawing."""
-        return drawing.draw(x, img, *self.steps(w), self.coords.separable(points, w[0]), points, self.spec.in_channels > 0, dtype, keep)
+        steps = [drawing.Step(Weights(weight), bias, sees, 0.0, clamp=self.conv_clamp) for weight, bias, sees in self.numbers(w)]
+        weight, bias = self.torgb(w[len(steps)])
+        features = self.coords.separable(points, w[0])
+        upsamples = self.connector is not None
+        return drawing.draw(x, img, steps, drawing.Step(Weights(weight), bias, False, 1.0), features, points, upsamples, dtype, keep)
 
-    def _by_layers(self, x, img, ws, points, dtype):
+    def _by_layers(self, x, img, w, points, dtype, impl):
         """Layer by layer."""
-        w = list(ws.unbind(1))
         features = self.coords(points, w[0]).to(dtype)  # [N or 1, E, H, W]
-
-        def read(values):
-            return read_below(values, points)
-
-        def apply(layer, w, x, features=None, read=None):
-            weight, bias = (numbers.to(dtype) for numbers in layer(w))
-            return place(weight, bias, x, features, read)
-
-        if self.connector is not None:
-            below, beside = self.connector
-            x = self._activate(apply(below, w[0], x.to(dtype), read=read) + apply(beside, w[0], None, features))
-            w.pop(0)
-        for layer, sees in zip(self.layers, self.sees, strict=True):
-            x = self._activate(apply(layer, w.pop(0), x, features if sees else None))
-        rgb = apply(self.torgb, w[0], x).float()
+        x, read, layers = None if x is None else x.to(dtype), ReadBelow(points), self.numbers(w)
+        for index, (weight, bias, sees) in enumerate(layers):
+            below = read if index == 0 and self.connector is not None else None
+            x = fmm.layer(weight.to(dtype), bias, x, features if sees else None, below, None, 0.0, 1.0, self.conv_clamp, impl)
+        weight, bias = (numbers.to(dtype) for numbers in self.torgb(w[len(layers)]))
+        rgb = (product(weight, x) + bias[:, :, None, None]).float()
         return x, rgb if img is None else read(img) + rgb
-
-    def _activate(self, x):
-        return x.relu() if self.conv_clamp is None else x.clamp(0, self.conv_clamp)
 
 
 def build_synthesis(

@@ -2,7 +2,7 @@
 
 Blocks are named by resolution as StyleGAN2's are. Blocks up to the input grid all run on that grid; every later block doubles features
 and RGB, and its first layer sees the coordinate features of its own grid beside them. A layer is y = act(up(W_x x) + W_e e + b): the
-product with the features from below is taken before they are upsampled, nothing is concatenated.
+product with the features from below is taken before they are upsampled, nothing is concatenated (ops.fmm).
 
 Legend: N images, C channels, E coordinate features, H and W rows and columns of points.
 """
@@ -19,6 +19,7 @@ from inr import grid
 from inr.fmm import Weights
 from inr.fourier import CoordinateFeatures, FeatureSpec, read_cells
 from inr.ops import drawing, fmm
+from inr.ops.layer import product
 from torch_utils.ops import bias_act
 from training.networks import FullyConnectedLayer
 
@@ -78,34 +79,24 @@ class BlockOptions:
         return 'deviations are normalized' if self.instance_norm else 'it has spatial noise' if self.noise else None
 
 
-def read_below(x, points, bilinear=False):
-    """Values [N, C, h, w] at the points of the grid below, read at `points`: [N, C, H, W]."""
-    if points.doubled:
-        return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True) if bilinear else F.interpolate(x, scale_factor=2)
-    rows, cols = points.below
-    return rows(cols(x, dim=3), dim=2)
+@dataclass(frozen=True)
+class ReadBelow:
+    """How values at the points of the grid below, [N, C, h, w], reach `points`: [N, C, H, W]. bilinear: between corners, aligned."""
 
+    points: grid.Points
+    bilinear: bool = False
 
-def point_product(weight, x):
-    """A 1x1 layer with a weight for each image: weight [N, C_out, C_in], x [N or 1, C_in, H, W] -> [N, C_out, H, W]."""
-    return torch.matmul(weight, x.flatten(2)).unflatten(2, x.shape[2:])
+    @property
+    def doubles(self):
+        """Whether every value is held by 2x2 points."""
+        return self.points.doubled and not self.bilinear
 
-
-def place(weight, bias, x, features=None, read=None):
-    """up(W_x x) + W_e e + b for W = [W_x, W_e]: a layer on [x; e] that concatenates nothing and multiplies before it upsamples.
-
-    weight: [N, C_out, C + E]; bias: [N or 1, C_out], or None; x: [N, C, h, w], or None if there is nothing below
-    features: e [N or 1, E, H, W], or None; read: how values below reach the points, or None
-    Returns [N, C_out, H, W].
-    """
-    below, y = 0 if x is None else x.shape[1], None
-    if x is not None:
-        y = point_product(weight[:, :, :below], x)
-        y = y if read is None else read(y)
-    if features is not None:
-        placed = point_product(weight[:, :, below:], features)
-        y = placed if y is None else y + placed
-    return y if bias is None else y + bias[:, :, None, None]
+    def __call__(self, x):
+        if self.points.doubled:
+            how = dict(mode='bilinear', align_corners=True) if self.bilinear else {}
+            return F.interpolate(x, scale_factor=2, **how)
+        rows, cols = self.points.below
+        return rows(cols(x, dim=3), dim=2)
 
 
 class SpatialNoise(nn.Module):
@@ -157,13 +148,14 @@ class SynthesisLayer(nn.Module):
         """The same layer for ops.drawing."""
         return drawing.Step(self.weights(w, drawing.affine), self.bias[None], sees, SLOPE, GAIN, self.conv_clamp)
 
-    def forward(self, x, w, features=None, read=None, noise=lambda module: None):
-        """x, features, read: see `place`; w [N, w_dim]; noise: what calls the layer's SpatialNoise."""
+    def forward(self, x, w, features=None, read=None, noise=lambda module: None, impl='auto'):
+        """x, features, read, impl: as in ops.fmm.layer; w [N, w_dim]; noise: what calls the layer's SpatialNoise."""
         dtype = (features if x is None else x).dtype
-        y = place(self.whole_weight(w).to(dtype), None, x, features, read)
-        if self.noise is not None and (added := noise(self.noise)) is not None:
-            y = y + added.to(dtype)
-        return bias_act.bias_act(y, self.bias.to(dtype), act='lrelu', clamp=self.conv_clamp)
+        noise = None if self.noise is None else noise(self.noise)
+        return fmm.layer(
+            self.whole_weight(w).to(dtype), self.bias, x, features, read, None if noise is None else noise.to(dtype),
+            SLOPE, GAIN, self.conv_clamp, impl,
+        )  # fmt: skip
 
 
 class ToRGBLayer(nn.Module):
@@ -187,7 +179,7 @@ class ToRGBLayer(nn.Module):
 
     def forward(self, x, w):
         weight = self.weights(w).whole().to(x.dtype)
-        return bias_act.bias_act(point_product(weight, x), self.bias.to(x.dtype), clamp=self.conv_clamp).float()
+        return bias_act.bias_act(product(weight, x), self.bias.to(x.dtype), clamp=self.conv_clamp).float()
 
 
 def not_separable(coords):
@@ -229,7 +221,7 @@ class SynthesisBlock(nn.Module):
         return fmm.compute(
             impl, self, (ws, x, img), points, dtype, self.options.by_layers or not_separable(self.coords),
             lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
-            lambda: self._by_layers(x, img, ws, points, noise_mode, dtype),
+            lambda: self._by_layers(x, img, ws, points, noise_mode, dtype, impl),
         )  # fmt: skip
 
     def _drawn(self, x, img, w, points, dtype, keep):
@@ -238,14 +230,13 @@ class SynthesisBlock(nn.Module):
         features = None if self.coords is None else self.coords.separable(points, w[0])
         return drawing.draw(x, img, steps, self.torgb.step(w[len(steps)]), features, points, self.spec.upsamples, dtype, keep)
 
-    def _by_layers(self, x, img, ws, points, noise_mode, dtype):
+    def _by_layers(self, x, img, ws, points, noise_mode, dtype, impl):
         """Layer by layer."""
         w = ws.unbind(1)
         x = None if x is None else x.to(dtype)
         features = None if self.coords is None else self.coords(points, w[0]).to(dtype)
 
-        def read(values):
-            return read_below(values, points, self.options.bilinear)
+        read = ReadBelow(points, self.options.bilinear)
 
         def noise(module):
             return module(points, noise_mode, len(ws))
@@ -253,7 +244,7 @@ class SynthesisBlock(nn.Module):
         for index, (layer, sees) in enumerate(zip(self.layers, self.sees, strict=True)):
             if index and self.options.instance_norm:
                 x = scale_to_unit_deviation(x)
-            x = layer(x, w[index], features if sees else None, read if index == 0 and self.spec.upsamples else None, noise)
+            x = layer(x, w[index], features if sees else None, read if index == 0 and self.spec.upsamples else None, noise, impl)
         rgb = self.torgb(x, w[len(self.layers)])
         if img is None:
             return x, rgb

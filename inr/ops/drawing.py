@@ -14,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from inr.ops import native
+from inr.ops.native import pointer
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ def draw(x, img, steps, to_rgb, features, points, upsamples, dtype, keep=True):
             final.below = _at(img, n)
         alive += [packed, layers]
         block = native.Block(
-            height=H, width=W, layers=len(steps), layer=layers, to_rgb=final, x=0 if x is None or upsamples else _at(x, n),
-            x_bits=bits, x_out=0 if out is None else _at(out, n), image=_at(image, n), below_row=_ptr(rows), below_column=_ptr(columns),
-            below_width=below_size[1], below_points=below_size[0] * below_size[1],
+            height=H, width=W, layers=len(steps), layer=layers, to_rgb=final, x_bits=bits,
+            x=0 if x is None or upsamples else _at(x, n), x_out=0 if out is None else _at(out, n), image=_at(image, n),
+            below_row=pointer(rows), below_column=pointer(columns), below_width=below_size[1], below_points=below_size[0] * below_size[1],
         )  # fmt: skip
         if tables is not None:
             block.features = ctypes.pointer(tables.of(n))
@@ -154,14 +155,10 @@ def affine(layer, w):
         return y if layer.bias is None else y.add_(layer.bias * bias_gain)
     y = torch.empty([1, layer.weight.shape[0]])
     native.library().fmm_affine(
-        w.data_ptr(), layer.weight.data_ptr(), _ptr(layer.bias), layer.weight_gain, bias_gain, y.data_ptr(), *layer.weight.shape,
+        w.data_ptr(), layer.weight.data_ptr(), pointer(layer.bias), layer.weight_gain, bias_gain, y.data_ptr(), *layer.weight.shape,
         torch.get_num_threads(),
     )  # fmt: skip
     return y
-
-
-def _ptr(tensor):
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _at(tensor, n):
@@ -184,8 +181,8 @@ def _pack(library, step, n, C, E, bits, threads):
     bias[: step.weights.shape[0]] = step.bias[n if len(step.bias) > 1 else 0] * step.gain
     shared, left, right = step.weights.of(n)
     library.fmm_pack(
-        shared.data_ptr(), _ptr(left), _ptr(right), 0 if left is None else left.shape[1], step.weights.shape[0], C, E, step.gain, bits,
-        w_x.data_ptr(), w_e.data_ptr(), threads,
+        shared.data_ptr(), pointer(left), pointer(right), 0 if left is None else left.shape[1], step.weights.shape[0], C, E, step.gain,
+        bits, w_x.data_ptr(), w_e.data_ptr(), threads,
     )  # fmt: skip
     return w_x, w_e, bias
 
@@ -193,7 +190,7 @@ def _pack(library, step, n, C, E, bits, threads):
 def _layer(step, packed, C, E, below):
     w_x, w_e, bias = packed
     most = math.inf if step.clamp is None else step.clamp
-    return native.Layer(C, E, step.weights.shape[0], _ptr(w_x), _ptr(w_e), _ptr(bias), _ptr(below), step.slope, most)
+    return native.Layer(C, E, step.weights.shape[0], pointer(w_x), pointer(w_e), pointer(bias), pointer(below), step.slope, most)
 
 
 def _reads_below(points, upsamples):
@@ -221,13 +218,13 @@ class _Tables:
         """native.Features of image n."""
         f = self.features
         fields = dict(raw=f.raw is not None, rows=f.phase_x.shape[1], cosine=f.cosine, constants=0)
-        fields.update(zip(('x', 'y'), map(_ptr, self.raw), strict=False))
+        fields.update(zip(('x', 'y'), map(pointer, self.raw), strict=False))
         fields.update((name, _at(wave, n)) for name, wave in zip(('sin_x', 'cos_x', 'sin_y', 'cos_y'), self.waves, strict=True))
         if self.cells:
             fields.update(constants=self.constants.shape[1], cells=self.constants.data_ptr())
             fields.update(cell_rows=self.constants.shape[2], cell_columns=self.constants.shape[3])
             names = ('row_low', 'column_low', 'row_high', 'column_high', 'row_share', 'column_share')
-            fields.update(zip(names, map(_ptr, self.cells), strict=True))
+            fields.update(zip(names, map(pointer, self.cells), strict=True))
         return native.Features(**fields)
 
 

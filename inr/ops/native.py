@@ -1,8 +1,8 @@
-"""The compiled CPU code of fmm_cpu.cpp: built by the C++ compiler at hand at first use, kept in a cache, called through ctypes.
+"""The compiled CPU code of fmm_cpu.cpp and layer_cpu.cpp: built by the C++ compiler at hand at first use, kept in a cache.
 
-One file without PyTorch's headers takes two seconds to build, so this asks for a compiler alone: neither ninja nor an activated
-environment. The cache is torch's: TORCH_EXTENSIONS_DIR, or ~/.cache/torch_extensions. A build is named by a digest of source, flags and
-processor, so machines that share a home do not share code. CXX names the compiler.
+Files without PyTorch's headers take three seconds to build, so this asks for a compiler alone: neither ninja nor an activated
+environment. The cache is torch's: TORCH_EXTENSIONS_DIR, else torch_extensions under XDG_CACHE_HOME or ~/.cache. A build is named by a
+digest of sources, flags and processor, so machines that share a home do not share code. CXX names the compiler.
 """
 
 import ctypes
@@ -15,7 +15,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name('fmm_cpu.cpp')
+FOLDER = Path(__file__).parent
+SOURCES = FOLDER / 'fmm_cpu.cpp', FOLDER / 'layer_cpu.cpp'
+HEADER = FOLDER / 'cpu.hpp'
 FLAGS = ('-O3', '-std=c++17', '-shared', '-fPIC', '-pthread')
 OPENMP = ('-fopenmp',), ()  # Apple's compiler has none; the code then starts threads of its own
 COMPILERS = ('c++', 'g++', 'clang++')
@@ -50,6 +52,8 @@ FUNCTIONS = {
     'fmm_affine': (None, [_pointer] * 3 + [_float] * 2 + [_pointer] + [_int] * 3),
     'fmm_product': (None, [_pointer, _int, _pointer, _pointer] + [_int] * 5),
     'fmm_block': (None, [ctypes.POINTER(Block), _int, _int]),
+    'fmm_finish': (None, [_pointer] * 3 + [_int] * 6 + [_float] * 3 + [_int] * 2),
+    'fmm_derive': (None, [_pointer] * 5 + [_int] * 5 + [_float] * 3 + [_int] * 2),
 }
 
 
@@ -74,11 +78,18 @@ def _library():
     return loaded
 
 
+def pointer(tensor):
+    """Where a tensor lies, for the compiled code; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
 def build(folder=None):
     """Path of the library, compiled if it is not there. folder: of the cache, default torch's. Raises Unavailable."""
     native = '-mcpu=native' if platform.machine() in ('arm64', 'aarch64') else '-march=native'
-    digest = hashlib.sha256(SOURCE.read_bytes() + ' '.join([*FLAGS, native, _processor()]).encode()).hexdigest()[:16]
-    folder = Path(folder or os.environ.get('TORCH_EXTENSIONS_DIR') or Path.home() / '.cache/torch_extensions')
+    text = b''.join(path.read_bytes() for path in (*SOURCES, HEADER))
+    digest = hashlib.sha256(text + ' '.join([*FLAGS, native, _processor()]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    folder = Path(folder or os.environ.get('TORCH_EXTENSIONS_DIR') or cache / 'torch_extensions')
     target = folder / f'inr_fmm_{digest}' / 'fmm_cpu.so'
     if target.exists():
         return target
@@ -91,13 +102,13 @@ def build(folder=None):
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # renamed when whole: others may be building it too
             built = Path(scratch) / target.name
             for openmp in OPENMP:
-                command = [compiler, *FLAGS, *openmp, native, str(SOURCE), '-o', str(built)]
+                command = [compiler, *FLAGS, *openmp, native, *map(str, SOURCES), '-o', str(built)]
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode == 0:
                     break
             else:
                 first = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[0]
-                raise Unavailable(f'{compiler} could not build {SOURCE.name}: {first}')
+                raise Unavailable(f'{compiler} could not build the CPU code of inr/ops: {first}')
             os.replace(built, target)
     except OSError as error:
         raise Unavailable(f'{folder} cannot hold compiled code ({error.strerror}): set TORCH_EXTENSIONS_DIR to a folder that can') from None

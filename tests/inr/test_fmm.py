@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inr.fmm import SQUASHES, Modulation, demodulated_weight, fmm_weight, normalize_rows
-from inr.synthesis import point_product
+from inr.ops.layer import product
 from tests.helpers import ROOT, relative_error
 
 LAYERS = np.load(ROOT / 'tests/data/parity/inr_layers.npz')
@@ -16,7 +16,7 @@ def test_layers_of_the_public_implementation(case):
     stored = {key: LAYERS[f'fmm.{case}.{key}'] for key in ('x', 'weight', 'styles', 'activation', 'rank', 'y')}
     modulation = Modulation(int(stored['rank']), str(stored['activation']), equalized=False)
     weight = modulation.weight(torch.from_numpy(stored['weight'][:, :, 0, 0]), torch.from_numpy(stored['styles']))
-    assert relative_error(point_product(weight, torch.from_numpy(stored['x'])), stored['y']) < 1e-5
+    assert relative_error(product(weight, torch.from_numpy(stored['x'])), stored['y']) < 1e-5
 
 
 def test_rank_one_scales_rows_and_columns():

@@ -124,7 +124,7 @@ def test_spatial_noise_is_added_to_every_layer_and_read_as_cell_constants_are():
 
 
 def test_coordinate_skips_show_the_features_to_every_layer_of_a_block_that_has_them():
-    from inr.synthesis import place
+    from inr.ops import layer
 
     plain, G = small(64).synthesis, small(64, coord_skips=True).synthesis
     E = G.b64.coords.num_features  # blocks of 32 and 64 have 4 and 2 channels
@@ -133,7 +133,7 @@ def test_coordinate_skips_show_the_features_to_every_layer_of_a_block_that_has_t
     assert [layer.weight.shape[1] for layer in G.b8.layers] == [8, 8]
     weight, bias, x, e = torch.randn(2, 5, 7), torch.randn(2, 5), torch.randn(2, 4, 3, 3), torch.randn(1, 3, 3, 3)
     joined = torch.einsum('noc,nchw->nohw', weight, torch.cat([x, e.expand(2, -1, -1, -1)], dim=1)) + bias[:, :, None, None]
-    assert relative_error(place(weight, bias, x, e), joined) < 1e-6
+    assert relative_error(layer.plain(weight, bias, x, e, None, 1, layer.Activation(1.0, 1.0)), joined) < 1e-6
 
 
 def test_plain_learning_rates_store_weights_as_they_are_used():

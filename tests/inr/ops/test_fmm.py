@@ -114,16 +114,11 @@ def test_what_cannot_be_had_is_refused_in_one_line():
     G, ws = build('B')
     with pytest.raises(ValueError, match="impl='fast' is not known"):
         G.synthesis(ws, impl='fast')
-    with pytest.raises(RuntimeError, match="impl='cuda' cannot be had"):
+    with pytest.raises(RuntimeError, match="impl='cuda', kernels of a GPU, cannot be had: its tensors are on cpu"):
         G.synthesis(ws, impl='cuda')
-    G, ws = build('B', noise=True)
-    with pytest.raises(RuntimeError, match='spatial noise'):
-        G.synthesis(ws, impl='fused')
     G, ws = build('B', num_fp16_res=7)
     with pytest.raises(RuntimeError, match='not in torch.float16'):
         G.synthesis(ws, impl='fused')
-    with torch.enable_grad(), pytest.raises(RuntimeError, match='in training'):
-        build('B')[0].train().synthesis(ws, impl='fused')
 
 
 @torch.no_grad()
@@ -150,8 +145,8 @@ def test_without_a_compiler_auto_warns_once_and_goes_on(monkeypatch, tmp_path):
 def test_a_build_that_fails_says_why(monkeypatch, tmp_path):
     broken = tmp_path / 'broken.cpp'
     broken.write_text('this is no program')
-    monkeypatch.setattr(native, 'SOURCE', broken)
-    with pytest.raises(native.Unavailable, match='could not build broken.cpp') as refused:
+    monkeypatch.setattr(native, 'SOURCES', (native.SOURCES[0], broken))
+    with pytest.raises(native.Unavailable, match='could not build the CPU code of inr/ops: .*broken.cpp') as refused:
         native.build(tmp_path / 'cache')
     assert '\n' not in str(refused.value) and not list((tmp_path / 'cache').rglob('*.so'))
     (tmp_path / 'file').write_text('')

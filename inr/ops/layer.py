@@ -1,0 +1,106 @@
+"""One FMM layer: y = clamp(gain * lrelu(W_x x + W_e e + below + b)), as plain operators and fused, with gradients of every order.
+
+Nothing is concatenated: W = [W_x, W_e] is cut instead. `below` are values that are there already: W_x x taken on the grid below, before
+it is upsampled. `kernels` is a module that computes on a device: layer_cpu or layer_triton.
+
+Legend: N images, C_out and C channels, E coordinate features, H and W rows and columns of points.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from torch_utils.ops import bias_act
+
+
+@dataclass(frozen=True)
+class Activation:
+    """clamp(gain * lrelu(z)): slope >= 0 of lrelu below 0, gain > 0, clamp a limit of the absolute value or None."""
+
+    slope: float
+    gain: float
+    clamp: float | None = None
+
+
+def product(weight, x):
+    """A 1x1 layer with a weight for each image: weight [N, C_out, C], x [N or 1, C, H, W] -> [N, C_out, H, W]."""
+    return torch.matmul(weight, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def plain(weight, bias, x, features, below, up, act):
+    """The layer in PyTorch's own operators.
+
+    weight: [N, C_out, C + E]; bias: [C_out] or [N, C_out], or None; x: [N or 1, C, H, W], or None
+    features: e [N or 1, E, H, W], or None; below: [N, C_out, H / up, W / up], or None
+    act: Activation. Returns [N, C_out, H, W] in weight's type.
+    """
+    C, terms = 0 if x is None else x.shape[1], []
+    if x is not None:
+        terms.append(product(weight[:, :, :C], x))
+    if features is not None:
+        terms.append(product(weight[:, :, C:], features))
+    if below is not None:
+        terms.append(below if up == 1 else F.interpolate(below, scale_factor=up))
+    y = sum(terms[1:], start=terms[0])
+    bias = None if bias is None else bias.to(y.dtype)
+    if bias is not None and bias.ndim == 2:
+        y, bias = y + bias[:, :, None, None], None
+    return bias_act.bias_act(y, bias, act='lrelu', alpha=act.slope, gain=act.gain, clamp=act.clamp)
+
+
+class Fused(torch.autograd.Function):
+    """The same by `kernels`. Keeps y and the factors of the products.
+
+    The derivative of the activation is constant where it exists, so that the backward pass in plain operators, which is taken where a
+    further derivative is to follow, is right in every order.
+    """
+
+    @staticmethod
+    def forward(ctx, kernels, weight, bias, x, features, below, up, act):
+        y = kernels.forward(weight, bias, x, features, below, up, act)
+        ctx.save_for_backward(weight, x, features, y)
+        ctx.kernels, ctx.act, ctx.up = kernels, act, up if below is not None else 1
+        ctx.bias = None if bias is None else (bias.shape, bias.dtype)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        weight, x, features, y = ctx.saved_tensors
+        _, to_weight, to_bias, to_x, to_features, to_below = ctx.needs_input_grad[:6]
+        derive = _derive if torch.is_grad_enabled() else ctx.kernels.derive
+        dz, db, pooled = derive(dy, y, ctx.act, ctx.up)
+        C = 0 if x is None else x.shape[1]
+        dx = _transposed(weight[:, :, :C], dz, len(x)) if to_x else None
+        de = _transposed(weight[:, :, C:], dz, len(features)) if to_features else None
+        dw = None
+        if to_weight:
+            dw = [_outer(dz, part) for part in (x, features) if part is not None] or [torch.zeros_like(weight)]
+            dw = dw[0] if len(dw) == 1 else torch.cat(dw, dim=2)
+        if to_bias:
+            shape, dtype = ctx.bias
+            db = (db.sum(0) if len(shape) == 1 else db).to(dtype)
+        return None, dw, db if to_bias else None, dx, de, pooled if to_below else None, None, None
+
+
+def _derive(dy, y, act, up):
+    """(dz, its sums over points [N, C_out], its sums over up x up points) in plain operators; see layer_cpu.derive."""
+    slope = torch.where(y > 0, act.gain, act.gain * act.slope)
+    if act.clamp is not None:
+        slope = slope * (y.abs() < torch.tensor(act.clamp, dtype=y.dtype))
+    dz = dy * slope.to(dy.dtype)
+    return dz, dz.sum([2, 3]), dz if up == 1 else F.avg_pool2d(dz, up) * up**2
+
+
+def _transposed(weight, dz, images):
+    """W^T dz: weight [N, C_out, C], dz [N, C_out, H, W] -> [N, C, H, W], or [1, C, H, W] for what all images share."""
+    if images == len(dz):
+        return product(weight.mT, dz)
+    return product(weight.flatten(0, 1).mT[None], dz.flatten(0, 1)[None])
+
+
+def _outer(dz, x):
+    """dz x^T for each image: dz [N, C_out, H, W], x [N or 1, C, H, W] -> [N, C_out, C]."""
+    if len(x) == len(dz):
+        return torch.bmm(dz.flatten(2), x.flatten(2).mT)
+    return torch.mm(dz.flatten(2).flatten(0, 1), x[0].flatten(1).t()).unflatten(0, dz.shape[:2])

@@ -1,0 +1,108 @@
+"""One FMM layer: fused kernels against plain operators in float64, outputs and every gradient, and who computes it."""
+
+import pytest
+import torch
+
+from inr import grid, refinement
+from inr.ops import fmm, native
+from inr.synthesis import ReadBelow
+from tests.helpers import relative_error
+from tests.inr.ops.layer_cases import CASES, Case, named
+from torch_utils.misc import count_macs
+
+try:
+    native.library()
+except native.Unavailable as why:
+    pytest.skip(str(why), allow_module_level=True)
+
+
+@pytest.mark.parametrize('case', CASES, ids=named)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_outputs_and_gradients(case, dtype):
+    case.check('fused', dtype)
+
+
+@pytest.mark.parametrize('case', CASES[::3], ids=named)
+def test_second_order(case):
+    case.check_second_order('fused')
+
+
+def test_gradients_are_the_slopes_of_the_output():
+    """Against differences, with the plain operators left out: float64 inputs cast to float32 around the layer would be too coarse."""
+    case = Case(images=1, rows=3, below=2, features=2, size=(2, 2))
+    tensors = case.tensors(torch.float64)
+    names = [name for name, tensor in tensors.items() if tensor is not None]
+    leaves = [tensors[name].requires_grad_() for name in names]
+
+    def run(*values):
+        return fmm.layer(**dict(zip(names, values, strict=True)), **case.options, impl='ref')
+
+    assert torch.autograd.gradcheck(run, leaves) and torch.autograd.gradgradcheck(run, leaves)
+
+
+def test_noise_is_added_before_the_activation():
+    x, weight, noise = torch.randn(2, 4, 3, 5), torch.randn(2, 6, 4), torch.randn(1, 1, 3, 5, requires_grad=True)
+    y = {impl: fmm.layer(weight, None, x, noise=noise, impl=impl) for impl in ('ref', 'fused')}
+    assert relative_error(y['fused'], y['ref']) < 1e-6
+    grads = [torch.autograd.grad(image.square().sum(), noise)[0] for image in y.values()]
+    assert grads[0].norm() > 0 and relative_error(*grads) < 1e-5
+
+
+def test_threads_do_not_change_the_numbers():
+    case, before, found = CASES[0], torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        tensors = case.tensors(torch.float32)
+        y = fmm.layer(**tensors, **case.options, impl='fused')
+        found.append([y, *torch.autograd.grad(y.square().sum(), [tensors['bias'], tensors['x']])])
+    torch.set_num_threads(before)
+    assert all(map(torch.equal, *found))
+
+
+def test_a_clamp_between_two_bfloat16_numbers_cuts_the_gradient():
+    x = torch.tensor([[[[0.5, 3.0, -3.0]]]], dtype=torch.bfloat16, requires_grad=True)
+    y = fmm.layer(torch.ones(1, 1, 1, dtype=torch.bfloat16), x=x, slope=1.0, clamp=0.7, impl='fused')  # bfloat16 holds 0.69921875
+    grad, = torch.autograd.grad(y.sum(), x)
+    assert y.flatten().tolist() == [0.5, 0.69921875, -0.69921875] and grad.flatten().tolist() == [1, 0, 0]
+
+
+def test_who_computes():
+    x, weight = torch.randn(1, 4, 2, 2), torch.randn(1, 3, 4)
+    assert fmm.kernels_for('ref', torch.float32, x.device) is None
+    assert fmm.kernels_for('auto', torch.float16, x.device) is fmm.kernels_for('auto', torch.float64, x.device) is None
+    assert fmm.kernels_for('auto', torch.float32, torch.device('meta')) is None
+    assert fmm.kernels_for('auto', torch.bfloat16, x.device) is fmm.kernels_for('fused', torch.float32, x.device) is not None
+    for dtype in (torch.float16, torch.float64):
+        assert fmm.layer(weight.to(dtype), x=x.to(dtype)).dtype == dtype
+    assert fmm.layer(weight.to('meta'), x=x.to('meta')).is_meta
+    for impl, tensor, message in (
+        ('fused', weight.half(), 'not in torch.float16'), ('fused', weight.to('meta'), 'its tensors are on meta'),
+        ('cuda', weight, 'its tensors are on cpu'),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match=message) as refused:
+            fmm.layer(tensor, x=x.to(tensor), impl=impl)
+        assert '\n' not in str(refused.value)
+    with pytest.raises(ValueError, match="impl='fast' is not known"):
+        fmm.layer(weight, x=x, impl='fast')
+
+
+def test_recorded_operators_are_pytorchs_own():
+    x, weight = torch.randn(2, 4, 3, 5), torch.randn(2, 6, 4)
+    assert count_macs(lambda: fmm.layer(weight, x=x)) == 2 * 6 * 4 * 15
+
+
+@pytest.mark.parametrize('how', ['doubled', 'bilinear', 'any points'])
+def test_reads_of_the_grid_below(how):
+    """However the values below are read, W_x x is taken before."""
+    if how == 'any points':
+        coarse, points = refinement.plan(grid.lattice(5, 11, (-0.2, 0.1, 0.7, 1.3)), [4, 8], 'last', grid.GENERATOR_B)
+        size = coarse.shape
+    else:
+        points, size = grid.training_points([4, 8], grid.GENERATOR_B, 'cpu')[1], (4, 4)
+    read = ReadBelow(points, how == 'bilinear')
+    assert read.doubles == (how == 'doubled')
+    x, weight, e = torch.randn(2, 3, *size), torch.randn(2, 7, 5), torch.randn(1, 2, *points.shape)
+    joined = torch.cat([read(x), e.expand(2, -1, -1, -1)], dim=1)
+    expected = torch.nn.functional.leaky_relu(torch.einsum('noc,nchw->nohw', weight, joined), 0.2) * 1.5
+    for impl in ('ref', 'fused'):
+        assert relative_error(fmm.layer(weight, None, x, e, read, gain=1.5, impl=impl), expected) < 1e-6
