@@ -153,7 +153,7 @@ class SynthesisLayer(nn.Module):
         dtype = (features if x is None else x).dtype
         noise = None if self.noise is None else noise(self.noise)
         return fmm.layer(
-            self.whole_weight(w).to(dtype), self.bias, x, features, read, None if noise is None else noise.to(dtype),
+            fmm.whole(self.weights(w), dtype, impl), self.bias, x, features, read, None if noise is None else noise.to(dtype),
             SLOPE, GAIN, self.conv_clamp, impl,
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from inr.ops import drawing, layer_cpu, native
 from inr.ops.layer import Activation, Fused, plain, product
 
 IMPLS = ('auto', 'ref', 'fused', 'cuda')
+DTYPES = {'fused': (torch.float32, torch.bfloat16), 'cuda': (torch.float32, torch.bfloat16, torch.float16)}
 HOW = {'fused': 'compiled CPU code', 'cuda': 'kernels of a GPU'}
 
 
@@ -46,8 +47,21 @@ def layer(weight, bias=None, x=None, features=None, read=None, noise=None, slope
     return Fused.apply(kernels, weight, bias, x, features, below, up, act)
 
 
+def whole(weights, dtype, impl='auto'):
+    """W [N, C_out, C_in] in dtype of an inr.fmm.Weights: modulation and normalization of its rows (INR-GAN, appendix E)."""
+    kernels = kernels_for(impl, dtype, weights.matrix.device)
+    parts = [part for part in (weights.matrix, weights.left, weights.right) if part is not None]
+    wants_gradients = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+    if len(parts) == 3 and hasattr(kernels, 'modulated') and not wants_gradients:
+        return kernels.modulated(*parts, dtype)
+    return weights.whole().to(dtype)
+
+
 def kernels_for(impl, dtype, device):
-    """The module whose kernels `impl` means for layers that compute in dtype on device; None for plain operators."""
+    """The module whose kernels `impl` means for layers that compute in dtype on device; None for plain operators.
+
+    It has forward and derive, see layer.Fused, and may have `modulated`, see `whole`.
+    """
     check(impl)
     if impl == 'ref':
         return None
@@ -55,9 +69,8 @@ def kernels_for(impl, dtype, device):
     why = wanted is None or _why_not(wanted, dtype, device)
     if why and impl != 'auto':
         raise RuntimeError(f"impl='{impl}', {HOW[impl]}, cannot be had: {why}; use impl='auto'")
-    if why or not compiled(impl):
-        return None
-    return layer_cpu
+    find = _cpu if wanted == 'fused' else functools.partial(_triton, device, dtype)
+    return None if why else _find(find, forced=impl != 'auto')
 
 
 def _why_not(impl, dtype, device):
@@ -66,8 +79,8 @@ def _why_not(impl, dtype, device):
         return 'its operators are being recorded'
     if device.type != {'fused': 'cpu', 'cuda': 'cuda'}[impl]:
         return f'its tensors are on {device}'
-    if impl == 'fused' and dtype not in (torch.float32, torch.bfloat16):
-        return f'it computes in float32 and bfloat16, not in {dtype}'
+    if dtype not in DTYPES[impl]:
+        return f'it computes in {" and ".join(str(each).removeprefix("torch.") for each in DTYPES[impl])}, not in {dtype}'
     return None
 
 
@@ -77,16 +90,44 @@ def check(impl):
         raise ValueError(f"impl={impl!r} is not known: use {', '.join(IMPLS[:-1])} or {IMPLS[-1]}")
 
 
-def compiled(impl):
-    """Whether there is compiled CPU code; if not, 'auto' warns once and 'fused' raises RuntimeError."""
+def _find(find, forced):
+    """find(), a module of kernels that is ready to run. One that cannot be had: RuntimeError if forced, else None after one warning."""
     try:
-        native.library()
+        return find()
     except native.Unavailable as why:
-        if impl == 'fused':
+        if forced:
             raise
         _warn(str(why))
-        return False
-    return True
+        return None
+
+
+def _cpu():
+    native.library()
+    return layer_cpu
+
+
+def _triton(device, dtype):
+    found = _tried(device, dtype)
+    if isinstance(found, native.Unavailable):
+        raise found
+    return found
+
+
+@functools.cache
+def _tried(device, dtype):
+    """layer_triton once it computed in dtype on device, or the native.Unavailable that says why it cannot."""
+    try:
+        from inr.ops import layer_triton
+
+        numbers = torch.ones(1, 16, 16, dtype=dtype, device=device)
+        layer_triton.forward(numbers, None, numbers[:, :, :, None], None, None, 1, Activation(0.2, 1.0))
+    except ImportError as error:
+        return native.Unavailable(f'triton is missing ({error}): pip install triton; it comes with the builds of torch for GPUs on Linux')
+    except Exception as error:  # of a compiler or a driver: they raise what they like
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        needs = "it needs a C compiler (gcc, clang or what CC names) and Python's headers"
+        return native.Unavailable(f'triton cannot compute in {dtype} on {device}: {reason}; {needs}')
+    return layer_triton
 
 
 def compute(impl, block, given, points, dtype, by_layers, drawn, plain):
@@ -96,7 +137,7 @@ def compute(impl, block, given, points, dtype, by_layers, drawn, plain):
     """
     check(impl)
     given = [tensor for tensor in given if tensor is not None]
-    if impl in ('auto', 'fused') and not (by_layers or drawing.why_not(block, points, dtype, given)) and compiled(impl):
+    if impl in ('auto', 'fused') and not (by_layers or drawing.why_not(block, points, dtype, given)) and _find(_cpu, impl == 'fused'):
         return drawing.run(block, given, drawn, plain)
     return plain()
 

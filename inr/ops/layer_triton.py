@@ -1,0 +1,210 @@
+"""The kernels of layer.Fused on a GPU, in Triton: an FMM layer in one pass over its activations, its derivative in one more.
+
+`modulated` puts the weights of all images together; `forward` multiplies, adds coordinates, bias and values from the grid below, and
+activates before a tile leaves the registers; `derive` does the activation's derivative with the sums that biases and the grid below want.
+Weights are not made inside `forward`: each of its tiles of points would make them again (docs/decisions.md). Sums have a fixed order, so
+that a step repeats bit for bit. Importing this needs triton; TRITON_INTERPRET=1 runs it on a CPU, as the tests do.
+
+Legend: N images, C_out (rows) and C channels, E coordinate features, K either, H and W rows and columns of points.
+"""
+
+import contextlib
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from inr.ops.layer import Activation
+
+ALIGNED = 16  # numbers: rows of weights start at multiples of so many, for wide loads
+
+
+@triton.jit
+def add_product(acc, weight, x, in_rows, m, p, rows, K, points, PRECISION: tl.constexpr, BK: tl.constexpr):
+    """acc + W x of one image: weight at its rows m [BM, 1], x [K, points] at p."""
+    for first in range(0, K, BK):
+        k = first + tl.arange(0, BK)
+        w = tl.load(weight + m + k[None, :], mask=in_rows & (k[None, :] < K), other=0.0)
+        v = tl.load(x + k[:, None].to(tl.int64) * points + p[None, :], mask=(k[:, None] < K) & (p[None, :] < points), other=0.0)
+        acc = tl.dot(w, v, acc, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit
+def layer_kernel(
+    y, weight, bias, x, features, below, rows, C, E, H, W, w_image, w_row, w_features, b_image, x_image, e_image, slope, gain, most,
+    UP: tl.constexpr, HAS_X: tl.constexpr, HAS_FEATURES: tl.constexpr, HAS_BELOW: tl.constexpr, HAS_BIAS: tl.constexpr,
+    CLAMPS: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """A tile of BM rows and BN points of image n. *_image, w_row: strides; w_features: where W_e begins in a row of W."""
+    points, row_tiles = H * W, tl.cdiv(rows, BM)
+    tile, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    m, p = tile % row_tiles * BM + tl.arange(0, BM), tile // row_tiles * BN + tl.arange(0, BN)
+    in_rows = (m < rows)[:, None]
+    acc = tl.zeros([BM, BN], tl.float32)
+    at = m[:, None] * w_row
+    if HAS_X:
+        acc = add_product(acc, weight + n * w_image, x + n * x_image, in_rows, at, p, rows, C, points, PRECISION, BK)
+    if HAS_FEATURES:
+        w_e = weight + n * w_image + w_features
+        acc = add_product(acc, w_e, features + n * e_image, in_rows, at, p, rows, E, points, PRECISION, BK)
+    inside = in_rows & (p < points)[None, :]
+    plane = n * rows + m[:, None]
+    if HAS_BIAS:
+        acc += tl.load(bias + n * b_image + m, mask=m < rows, other=0.0).to(tl.float32)[:, None]
+    if HAS_BELOW:
+        cell = p if UP == 1 else p // W // UP * (W // UP) + p % W // UP
+        acc += tl.load(below + plane * (points // (UP * UP)) + cell[None, :], mask=inside, other=0.0).to(tl.float32)
+    acc = tl.where(acc > 0, acc, acc * slope) * gain
+    if CLAMPS:
+        acc = tl.where(acc > most, most, acc)
+        acc = tl.where(acc < -most, -most, acc)
+    tl.store(y + plane * points + p[None, :], acc.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def derive_kernel(
+    dz, db, pooled, dy, y, H, W, slope, gain, most, UP: tl.constexpr, CLAMPS: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """One channel of one image, BLOCK x UP x UP points at a time."""
+    plane = tl.program_id(0).to(tl.int64)
+    w = W // UP
+    cells = H // UP * w
+    beside = tl.arange(0, UP)[None, :]
+    total = tl.zeros([BLOCK], tl.float32)
+    for first in range(0, cells, BLOCK):
+        q = first + tl.arange(0, BLOCK)
+        inside = (q < cells)[:, None] & (beside < UP)
+        sums = tl.zeros([BLOCK], tl.float32)
+        for row in tl.static_range(UP):
+            at = plane * H * W + ((q // w * UP + row) * W + q % w * UP)[:, None] + beside
+            out = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
+            slopes = tl.where(out > 0, gain, gain * slope)
+            if CLAMPS:
+                slopes = tl.where(tl.abs(out) < most, slopes, 0.0)
+            d = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32) * slopes
+            tl.store(dz + at, d.to(dz.dtype.element_ty), mask=inside)
+            sums += tl.sum(d, axis=1)
+        if UP > 1:
+            tl.store(pooled + plane * cells + q, sums.to(pooled.dtype.element_ty), mask=q < cells)
+        total += sums
+    tl.store(db + plane, tl.sum(total, axis=0))
+
+
+@triton.jit
+def modulate_kernel(out, shared, left, right, rows, K, rank, out_row, BK: tl.constexpr):
+    """A row of W of image n: shared * (1 + A B), divided by its norm. All but `out` lie contiguous."""
+    row, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    square = tl.zeros([BK], tl.float32)
+    scale = 1.0
+    for turn in tl.static_range(2):  # the norm, then the numbers
+        for first in range(0, K, BK):
+            k = first + tl.arange(0, BK)
+            inside = k < K
+            factor = tl.full([BK], 1.0, tl.float32)
+            for r in range(0, rank):
+                a = tl.load(left + (n * rows + row) * rank + r)
+                factor += a * tl.load(right + (n * rank + r) * K + k, mask=inside, other=0.0)
+            v = tl.load(shared + row * K + k, mask=inside, other=0.0) * factor
+            if turn == 0:
+                square += v * v
+            else:
+                tl.store(out + (n * rows + row) * out_row + k, (v * scale).to(out.dtype.element_ty), mask=inside)
+        if turn == 0:
+            scale = 1.0 / tl.sqrt(tl.sum(square, axis=0) + 1e-8)
+
+
+def modulated(shared, left, right, dtype):
+    """W [N, C_out, K] of dtype: rows of shared * (1 + A B), normalized; shared [C_out, K], left A [N, C_out, r], right B [N, r, K]."""
+    (N, rows, rank), K = left.shape, right.shape[2]
+    out = torch.empty([N, rows, _aligned(K)], dtype=dtype, device=left.device)[:, :, :K]
+    parts = [part.to(torch.float32).contiguous() for part in (shared, left, right)]
+    with _on(left):
+        modulate_kernel[rows, N](out, *parts, rows, K, rank, out.stride(1), BK=max(16, min(1024, triton.next_power_of_2(K))))
+    return out
+
+
+def forward(weight, bias, x, features, below, up, act):
+    """As layer.plain, without gradients."""
+    N, rows, K = weight.shape
+    C = 0 if x is None else x.shape[1]
+    size = [side * up for side in below.shape[2:]] if x is None and features is None else (features if x is None else x).shape[2:]
+    if weight.stride(1) % ALIGNED or weight.stride(2) != 1 or C % ALIGNED:
+        weight, C_e = _realigned(weight, C), _aligned(C)
+    else:
+        C_e = C
+    x, features, below, bias = (None if part is None else part.contiguous() for part in (x, features, below, bias))
+    y = torch.empty([N, rows, *size], dtype=weight.dtype, device=weight.device)
+    tile = tile_sizes(rows, weight)
+    grid = triton.cdiv(rows, tile['BM']) * triton.cdiv(size[0] * size[1], tile['BN']), N
+    if 0 in (*grid, *size):
+        return y
+
+    def image_stride(part):
+        return 0 if part is None or len(part) == 1 else part.stride(0)
+
+    with _on(y):
+        layer_kernel[grid](
+            y, weight, _any(bias, y), _any(x, y), _any(features, y), _any(below, y), rows, C, K - C, *size, weight.stride(0),
+            weight.stride(1), C_e, 0 if bias is None or bias.ndim == 1 else image_stride(bias), image_stride(x), image_stride(features),
+            *limits(act, y.dtype), UP=up, HAS_X=C > 0, HAS_FEATURES=K > C, HAS_BELOW=below is not None, HAS_BIAS=bias is not None,
+            CLAMPS=act.clamp is not None, PRECISION=precision(), **tile,
+        )  # fmt: skip
+    return y
+
+
+def derive(dy, y, act, up):
+    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, its sums over up x up points) for dy, a gradient of y."""
+    dy, dz, db = dy.contiguous(), torch.empty_like(y), torch.zeros(y.shape[:2], dtype=torch.float32, device=y.device)
+    pooled = dz if up == 1 else torch.empty([*y.shape[:2], *(side // up for side in y.shape[2:])], dtype=y.dtype, device=y.device)
+    if y.numel():
+        with _on(y):
+            derive_kernel[(db.numel(),)](
+                dz, db, pooled, dy, y, *y.shape[2:], *limits(act, y.dtype), UP=up, CLAMPS=act.clamp is not None,
+                BLOCK=min(2048 // up**2, triton.next_power_of_2(pooled[0, 0].numel())), num_warps=8,
+            )  # fmt: skip
+    return dz, db, pooled
+
+
+def tile_sizes(rows, weight):
+    """Tile and launch options of layer_kernel for so many rows, by type and GPU; benchmarks/bench_fmm.py --tiles measures others."""
+    half, old = weight.dtype != torch.float32, weight.is_cuda and torch.cuda.get_device_capability(weight.device) < (8, 0)
+    if old or (not half and precision() == 'ieee'):
+        BM, BN, BK, stages = 64, 64, 32, 2
+    else:
+        BM, BN, BK, stages = 128, 128, 64 if half else 32, 3
+    BM = min(BM, max(16, triton.next_power_of_2(rows)))
+    return dict(BM=BM, BN=BN, BK=BK, num_warps=8 if BM * BN >= 128 * 128 else 4, num_stages=stages)
+
+
+def precision():
+    """How float32 is multiplied: 'tf32' where PyTorch's own products may, else 'ieee'."""
+    return 'tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee'
+
+
+def limits(act: Activation, dtype):
+    """(slope, gain, limit as dtype holds it), so that what was clamped is told from what was not."""
+    return act.slope, act.gain, math.inf if act.clamp is None else torch.tensor(act.clamp, dtype=dtype).item()
+
+
+def _aligned(count):
+    return math.ceil(count / ALIGNED) * ALIGNED
+
+
+def _realigned(weight, C):
+    """The same with W_x and W_e, each, beginning at a multiple of ALIGNED numbers."""
+    N, rows, K = weight.shape
+    wide = weight.new_empty([N, rows, _aligned(C) + _aligned(K - C)])
+    wide[:, :, :C] = weight[:, :, :C]
+    wide[:, :, _aligned(C) : _aligned(C) + K - C] = weight[:, :, C:]
+    return wide
+
+
+def _any(tensor, other):
+    """What a kernel is given for a tensor that it does not read."""
+    return other if tensor is None else tensor
+
+
+def _on(tensor):
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
