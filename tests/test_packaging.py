@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers import ROOT
 
-PIN = re.compile(r'([A-Za-z0-9_.\-]+)==(\d[\w.]*)')
+PIN = re.compile(r'([A-Za-z0-9_.\-]+)==(\d[\w.]*)(?:; sys_platform == .+)?')
 REQUIREMENTS = [line for line in (ROOT / 'requirements.txt').read_text().splitlines() if line and not line.startswith('#')]
 PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 EXTRAS = [line for lines in PYPROJECT['project']['optional-dependencies'].values() for line in lines]

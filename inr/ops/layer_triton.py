@@ -136,7 +136,8 @@ def forward(weight, bias, x, features, below, up, act):
         C_e = C
     x, features, below, bias = (None if part is None else part.contiguous() for part in (x, features, below, bias))
     y = torch.empty([N, rows, *size], dtype=weight.dtype, device=weight.device)
-    tile = tile_sizes(rows, weight)
+    capability = torch.cuda.get_device_capability(y.device) if y.is_cuda else (0, 0)
+    tile = tile_sizes(rows, y.dtype, capability, precision() == 'ieee')
     grid = triton.cdiv(rows, tile['BM']) * triton.cdiv(size[0] * size[1], tile['BN']), N
     if 0 in (*grid, *size):
         return y
@@ -167,13 +168,15 @@ def derive(dy, y, act, up):
     return dz, db, pooled
 
 
-def tile_sizes(rows, weight):
-    """Tile and launch options of layer_kernel for so many rows, by type and GPU; benchmarks/bench_fmm.py --tiles measures others."""
-    half, old = weight.dtype != torch.float32, weight.is_cuda and torch.cuda.get_device_capability(weight.device) < (8, 0)
-    if old or (not half and precision() == 'ieee'):
+def tile_sizes(rows, dtype, capability, ieee):
+    """Tile and launch options of layer_kernel; benchmarks/bench_fmm.py --tiles measures others.
+
+    rows: C_out; capability: of the GPU, (9, 0) for an H100; ieee: whether float32 is multiplied in full
+    """
+    if capability < (8, 0) or (dtype == torch.float32 and ieee):
         BM, BN, BK, stages = 64, 64, 32, 2
     else:
-        BM, BN, BK, stages = 128, 128, 64 if half else 32, 3
+        BM, BN, BK, stages = 128, 128, 32 if dtype == torch.float32 else 64, 3
     BM = min(BM, max(16, triton.next_power_of_2(rows)))
     return dict(BM=BM, BN=BN, BK=BK, num_warps=8 if BM * BN >= 128 * 128 else 4, num_stages=stages)
 

@@ -1,0 +1,123 @@
+"""The GPU's kernels of an FMM layer against plain operators: on a GPU if there is one, else by Triton's interpreter on the CPU.
+
+The interpreter knows no bfloat16 (it multiplies its bits as integers); for that type the kernels are compiled here and run on a GPU.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+from inr import ops
+from inr.generator import Generator
+from inr.ops import fmm, native
+from tests.helpers import ROOT, relative_error
+from tests.inr.ops.layer_cases import CASES, named
+
+pytest.importorskip('triton', reason='Triton has no wheel for this system')
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * torch.cuda.is_available()
+SHARED = {'75': 64, '80': 163, '86': 99, '89': 99, '90': 227}  # KiB a block of threads may have
+
+
+@pytest.fixture(autouse=True)
+def on_this_device(monkeypatch):
+    """impl='cuda' is taken on a CPU too, by the interpreter that tests/conftest.py asks for; float32 is multiplied in full."""
+    fmm._tried.cache_clear()
+    fmm._warn.cache_clear()
+    tf32, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+    if DEVICE == 'cpu':
+        refused = fmm._why_not
+        monkeypatch.setattr(fmm, '_why_not', lambda impl, *args: None if impl == 'cuda' else refused(impl, *args))
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    fmm._tried.cache_clear()
+    fmm._warn.cache_clear()
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('case', CASES, ids=named)
+def test_outputs_and_gradients(case, dtype):
+    case.check('cuda', dtype, DEVICE)
+
+
+@pytest.mark.parametrize('case', CASES[::3], ids=named)
+def test_second_order(case):
+    case.check_second_order('cuda', DEVICE)
+
+
+@pytest.mark.parametrize('rank', [1, 3, 17])
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_modulated_weights(rank, dtype):
+    G = Generator(8, 0, 12, 16, 3, synthesis_kwargs=dict(channel_base=10**6, channel_max=21, fmm_rank=rank)).to(DEVICE)
+    layer = G.synthesis.b16.layers[0]
+    weights = layer.weights(torch.randn(3, 12, device=DEVICE))
+    with torch.no_grad():
+        expected, found = (fmm.whole(weights, dtype, impl) for impl in ('ref', 'cuda'))
+    assert found.dtype == dtype and found.stride(1) % 16 == 0
+    assert relative_error(found, weights.whole()) < 1.01 * relative_error(expected, weights.whole()) + 1e-6
+
+
+@pytest.mark.parametrize('options', [{}, dict(fmm_rank=None), dict(conv_clamp=0.5, num_fp16_res=1)], ids=str)
+def test_images_and_gradients_of_a_generator(options):
+    G = Generator(8, 0, 12, 16, 3, synthesis_kwargs={'channel_base': 10**6, 'channel_max': 13, 'fmm_rank': 3, **options}).to(DEVICE)
+    ws = torch.randn(2, G.num_ws, 12, device=DEVICE, requires_grad=True)
+    images = {impl: G.synthesis(ws, impl=impl) for impl in ('ref', 'cuda')}
+    grads = {impl: torch.autograd.grad(image.square().sum(), [ws, *G.synthesis.parameters()]) for impl, image in images.items()}
+    allowed = 1e-2 if 'num_fp16_res' in options else 1e-5
+    assert relative_error(images['cuda'], images['ref']) < allowed
+    assert all(relative_error(*pair) < 10 * allowed for pair in zip(grads['cuda'], grads['ref'], strict=True))
+    with torch.no_grad():
+        assert relative_error(G.synthesis(ws, impl='cuda'), images['ref']) < allowed
+
+
+@pytest.mark.parametrize('arch, types', [('75', ('ieee', 'fp16')), ('80', ('tf32', 'bf16')), ('86', ('bf16',)), ('89', ('fp16',)),
+                                         ('90', ('ieee', 'tf32', 'bf16', 'fp16'))])  # fmt: skip
+def test_kernels_compile_for_every_architecture(arch, types, tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
+    env |= dict(TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=str(ROOT))
+    command = [sys.executable, 'tests/inr/ops/compile_layer.py', arch, *types]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == 3 * len(types)
+    for name, needs in found.items():
+        assert needs['shared'] <= SHARED[arch] * 1024, name
+        on_tensor_cores = name.startswith('layer') and not name.endswith('ieee') and arch != '75'
+        assert needs['instructions'] == ((['wgmma'] if arch == '90' else ['mma.sync']) if on_tensor_cores else []), name
+
+
+def test_a_missing_triton_is_named(monkeypatch):
+    monkeypatch.delattr(ops, 'layer_triton', raising=False)
+    monkeypatch.delitem(sys.modules, 'inr.ops.layer_triton', raising=False)
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    refused('triton is missing .*pip install triton', monkeypatch)
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch):
+    from inr.ops import layer_triton
+
+    def fails(*_):
+        raise RuntimeError('Failed to find C compiler.\nPlease specify via CC')
+
+    monkeypatch.setattr(layer_triton, 'forward', fails)
+    refused('cannot compute in torch.float32 on .*: Failed to find C compiler.; it needs a C compiler', monkeypatch)
+
+
+def refused(why, monkeypatch):
+    """A forced 'cuda' says why in one line, 'auto' warns once and goes on."""
+    weight, x = torch.randn(1, 3, 4, device=DEVICE), torch.randn(1, 4, 2, 2, device=DEVICE)
+    with pytest.raises(native.Unavailable, match=why) as error:
+        fmm.layer(weight, x=x, impl='cuda')
+    assert '\n' not in str(error.value)
+    with pytest.warns(UserWarning, match=why) as seen:
+        assert fmm._find(lambda: fmm._triton(x.device, x.dtype), forced=False) is None
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert fmm._find(lambda: fmm._triton(x.device, x.dtype), forced=False) is None
