@@ -36,9 +36,10 @@ STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band 
 @click.option('--batch', type=click.IntRange(1), metavar='N', default=1, help='Images drawn at once: faster on a GPU, takes more memory.')
 @click.option('--precision', type=click.Choice(PRECISIONS), default='fp32',
               help='bf16 and fp16 compute the four highest resolutions in half precision: faster on a GPU.')
+@click.option('--allow-tf32', is_flag=True, help='On a GPU: round the factors of float32 products to TF32, 10 bits.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
 def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, projected_w, grid, outdir, image_format, refine, batch,
-         precision, device):
+         precision, allow_tf32, device):
     """Draw images from a trained generator, at any size and in any window.
 
     Writes OUTDIR/seed0000.png and so on; the same seed gives the same image whatever else is drawn. 8192x8192 and more take the memory
@@ -62,7 +63,7 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, p
 
     from training import drawing
 
-    G, meta = drawing.open_network(network, drawing.pick_device(device))
+    G, meta = drawing.open_network(network, drawing.pick_device(device, allow_tf32))
     G = drawing.with_precision(G, precision)
     label = drawing.class_label(G, class_text, meta['dataset']['classes']) if not projected_w else None
     painter = Painter(G, *(res or _default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')

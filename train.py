@@ -78,6 +78,10 @@ def preset_list() -> str:
 @click.option('--device', default='auto', help='auto, cpu, cuda or cuda:N; auto is a GPU if there is one.')
 @click.option('--precision', type=click.Choice(PRECISIONS), show_default='auto',
               help='Of the highest resolutions; auto is fp16 on a GPU if the preset has it, else fp32.')
+@click.option('--allow-tf32/--no-allow-tf32', default=None, show_default='off',
+              help='On a GPU: round the factors of float32 products to TF32, 10 bits.')
+@click.option('--channels-last/--no-channels-last', default=None, show_default='on a CPU, and in half precision',
+              help="Let D's activations lie channels last.")
 @click.option('--resume', metavar='latest|DIR|FILE', help='Go on with a run, in its folder and with its options.')
 @click.option('--init-from', metavar='FILE|URL', help='Start a new run from the weights of a snapshot.')
 @click.option('--dry-run', is_flag=True, help='Check the data and print the recipe and what it needs; train nothing.')
@@ -120,7 +124,7 @@ def main(**options) -> int:
         distributed.print0(f'{folder} is at {kimg:g} of {settings.run.kimg:g} kimg already: --kimg=N makes it longer')
         return 0
 
-    device = distributed.init(kind)
+    device = distributed.init(kind, settings.run.allow_tf32)
     settings, line = memory.fit(settings, memory.needs(settings), device, world_size, chosen)
     note = f'Resuming {folder} from {network.name if network else "the start, it has no snapshot yet"}'
     if folder is None:
@@ -141,7 +145,7 @@ def main(**options) -> int:
 def settings_given(options: dict) -> dict:
     """Those options that are part of the configuration."""
     fields = ('kimg', 'batch', 'batch_gpu', 'gamma', 'lr', 'seed', 'tick', 'snap', 'img_snap', 'keep_last', 'workers', 'precision',
-              'width', 'mixing', *KNOBS, 'metrics', 'metric_every')
+              'width', 'mixing', *KNOBS, 'metrics', 'metric_every', 'allow_tf32', 'channels_last')
     return {name: options[name] for name in fields}
 
 

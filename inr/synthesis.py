@@ -140,9 +140,9 @@ class SynthesisLayer(nn.Module):
         """Image-specific fmm.Weights for w [N, w_dim]; affine: what applies the affine layer."""
         return self.modulation.weights(self.weight[:, :, 0, 0], affine(self.affine, w))
 
-    def whole_weight(self, w):
-        """The same put together: [N, C_out, C_in]."""
-        return self.weights(w).whole()
+    def whole_weight(self, w, dtype=torch.float32, impl='ref'):
+        """The same put together: [N, C_out, C_in] in dtype."""
+        return fmm.whole(self.weights(w), dtype, impl)
 
     def step(self, w, sees):
         """The same layer for ops.drawing."""
@@ -153,7 +153,7 @@ class SynthesisLayer(nn.Module):
         dtype = (features if x is None else x).dtype
         noise = None if self.noise is None else noise(self.noise)
         return fmm.layer(
-            fmm.whole(self.weights(w), dtype, impl), self.bias, x, features, read, None if noise is None else noise.to(dtype),
+            self.whole_weight(w, dtype, impl), self.bias, x, features, read, None if noise is None else noise.to(dtype),
             SLOPE, GAIN, self.conv_clamp, impl,
         )  # fmt: skip
 

@@ -8,17 +8,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from torch_utils.misc import allow_tf32
 
-def init(device: str = 'cpu') -> torch.device:
+
+def init(device: str = 'cpu', tf32: bool = False) -> torch.device:
     """Joins the other processes if torchrun started several, and returns this process's device.
 
     device: 'cpu', 'cuda' (of several processes on a machine each takes its own GPU) or 'cuda:1'
+    tf32:   see misc.allow_tf32
     """
     local = torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0'))) if device == 'cuda' else torch.device(device)
     if int(os.environ.get('WORLD_SIZE', '1')) > 1 and not dist.is_initialized():
         dist.init_process_group('nccl' if local.type == 'cuda' else 'gloo')
     if local.type == 'cuda':
         torch.cuda.set_device(local)
+        allow_tf32(tf32)
         torch.backends.cudnn.benchmark = True  # shapes stay the same from step to step
     return local
 

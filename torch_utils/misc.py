@@ -1,4 +1,4 @@
-"""Small helpers: counting what modules have, copying weights between modules that only partly agree, keeping the allocator calm."""
+"""Small helpers: counting what modules have, copying weights between modules that only partly agree, allocator and TF32."""
 
 import ctypes
 import sys
@@ -19,6 +19,14 @@ def keep_freed_memory():
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     trim_threshold, mmap_threshold = -1, -3  # names in malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
     return mallopt is not None and bool(mallopt(mmap_threshold, 32 << 20)) and bool(mallopt(trim_threshold, 2**31 - 1))
+
+
+def allow_tf32(allowed):
+    """Whether float32 products and convolutions on a GPU may round their factors to TF32, which keeps 10 of 23 bits.
+
+    Left alone, PyTorch lets convolutions do so.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def count_parameters(module):

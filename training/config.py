@@ -33,7 +33,7 @@ WITHOUT_FMM = ('basic', 'hyper', 'fourier')
 ROW_OPTIONS = {'batch': 'batch', 'mixing': 'style_mixing'}
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')
 RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last', 'metrics',
-             'metric_every')  # may change when a run is resumed
+             'metric_every', 'allow_tf32', 'channels_last')  # may change when a run is resumed
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 RESOLUTIONS = tuple(2 ** k for k in range(4, 11))
 
@@ -127,6 +127,7 @@ class RunConfig:
     """kimg: total; batch_gpu: most images at once on a device; tick: kimg; snap, img_snap: ticks; keep_last: snapshots, 0 keeps all.
 
     width: what the preset's channels and w were multiplied by; metrics: names with commas between, '' for none; metric_every: snapshots
+    allow_tf32: for float32 on a GPU; channels_last: how D's activations lie, None: on a CPU and in half precision
     """
 
     cfg: str
@@ -143,6 +144,8 @@ class RunConfig:
     width: float = 1.0
     metrics: str = ''
     metric_every: int = 1
+    allow_tf32: bool = False
+    channels_last: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,9 @@ class Config:
     def discriminator_kwargs(self, world_size: int) -> dict:
         """Constructor arguments of the discriminator."""
         d, data = self.discriminator, self.data
-        half = {'half_dtype': 'bfloat16', 'fp16_channels_last': True} if self.run.precision == 'bf16' and d.half_res else {}
+        half = {'fp16_channels_last': self.run.channels_last is not False} if d.half_res else {}
+        if d.half_res and self.run.precision == 'bf16':
+            half['half_dtype'] = 'bfloat16'
         return dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=half,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)})
@@ -208,7 +213,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     name, row: a preset and its name
     device:    'cpu' or 'cuda': half precision and the length of a tick follow it where nothing is given
     given:     options of train.py (kimg, batch, batch_gpu, gamma, lr, seed, tick, snap, img_snap, keep_last, workers, precision, width,
-               mixing, metrics, metric_every and KNOBS); None means as the preset says
+               mixing, metrics, metric_every, allow_tf32, channels_last and KNOBS); None means as the preset says
     Raises UserError for misspelt or missing keys, options that are not the preset's and values out of range.
     """
     check_keys(row, ROW_KEYS, f'preset {name!r}')

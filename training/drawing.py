@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dnnlib.util import UserError, suggest
+from torch_utils.misc import allow_tf32
 from training.checkpoint import find_latest_snapshot, load_networks, snapshots
 
 RUNS = 'training-runs'
@@ -17,8 +18,11 @@ HALF = {'fp16': 'float16', 'bf16': 'bfloat16'}
 HALF_BLOCKS = 4  # of the highest resolutions, as StyleGAN2 does
 
 
-def pick_device(name='auto'):
-    """The torch device of --device: 'auto' takes a GPU if there is one. Raises UserError for one that is not there."""
+def pick_device(name='auto', tf32=False):
+    """The torch device of --device: 'auto' takes a GPU if there is one. Raises UserError for one that is not there.
+
+    tf32: see misc.allow_tf32
+    """
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     try:
@@ -29,6 +33,7 @@ def pick_device(name='auto'):
         raise UserError(f'--device={name}: not supported; use auto, cpu, cuda or cuda:1')
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f'--device={name}: this machine has {torch.cuda.device_count()} usable GPUs; use --device=cpu')
+    allow_tf32(tf32)
     return device
 
 

@@ -36,7 +36,7 @@ def describe(config: Config, world_size: int = 1) -> str:
              + (f', all widths times {run.width:g}' if run.width != 1 else ''),
         'G synthesis': ', '.join(f'{key}={value}' for key, value in g.synthesis.items()) or 'as the class has it',
         'D': f'channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {config.mbstd_group(world_size)}',
-        'precision': half,
+        'precision': half + (', float32 in TF32 on a GPU' if run.allow_tf32 else ''),
         'G optimizer': adam('G', loss.g_reg_interval),
         'D optimizer': adam('D', loss.r1_interval),
         'loss': f'non-saturating logistic; R1 gamma {loss.gamma:.6g} {steps(loss.r1_interval)}; path length {path_length}; '

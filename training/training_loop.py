@@ -21,7 +21,7 @@ import torch
 
 from dnnlib.util import UserError, atomic_path, construct_class_by_name, format_bytes, format_time
 from torch_utils import distributed
-from torch_utils.misc import count_parameters, keep_freed_memory
+from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
 from torch_utils.training_stats import Averages
 from training import checkpoint, snapshot
 from training.config import Config, LossConfig, OptimizerConfig
@@ -115,8 +115,8 @@ class Training:
         self.G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs()).to(device).train()
         self.D = construct_class_by_name(class_name='training.networks.Discriminator',
                                          **settings.discriminator_kwargs(distributed.world_size())).to(device).train()
-        if self.device.type == 'cpu':
-            self.D.lie_channels_last()  # a quarter less time; on a GPU only half precision is sure to gain (docs/results.md)
+        if settings.run.channels_last or (settings.run.channels_last is None and self.device.type == 'cpu'):
+            self.D.lie_channels_last()  # on a CPU a quarter less time (docs/results.md)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.optimizers = {name: make_optimizer(network, settings.optimizer(name)) for name, network in (('G', self.G), ('D', self.D))}
         self.stats = Averages()
@@ -248,7 +248,9 @@ class TickClock:
 
 def save(training: Training, folder: Path, log: snapshot.RunLog, evaluate: Callable | None) -> None:
     """Writes a snapshot, scores it if there is a way to, and removes those that are too old. All processes must call this."""
+    allow_tf32(False)  # scores are those that calc_metrics.py gives
     scores, cost = evaluate(training.G_ema, training.images, log.say) if evaluate else ({}, None)
+    allow_tf32(training.settings.run.allow_tf32)
     better = cost is not None and cost < training.best
     if better:
         training.best = cost

@@ -47,8 +47,8 @@ def parameters_of(G, ws):
     found = {}
 
     def recorded(name, original):
-        def call(w):
-            found[name] = original(w)
+        def call(w, *how):
+            found[name] = original(w, *how)
             return found[name]
         return call
 
@@ -69,5 +69,5 @@ def blend(a, b, share):
 @torch.no_grad()
 def draw_with(G, parameters, ws, levels):
     """The image of given parameters at the points `levels` (see SynthesisNetwork.draw); ws only says how many images there are."""
-    with _replaced(G, lambda name, original: lambda w: parameters[name]):
+    with _replaced(G, lambda name, original: lambda w, *_: parameters[name]):
         return G.synthesis.draw(ws, levels, impl='ref')

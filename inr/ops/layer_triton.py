@@ -183,7 +183,7 @@ def tile_sizes(rows, dtype, capability, ieee):
 
 def precision():
     """How float32 is multiplied: 'tf32' where PyTorch's own products may, else 'ieee'."""
-    return 'tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee'
+    return 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
 
 
 def limits(act: Activation, dtype):

@@ -117,6 +117,10 @@ def test_constructor_arguments():
     plain = build('x', row, data(), device='cpu')
     assert plain.run.precision == 'fp32' and plain.generator_kwargs()['synthesis_kwargs']['num_fp16_res'] == 0
     assert plain.discriminator_kwargs(1)['conv_clamp'] is None
+    assert settings.discriminator_kwargs(1)['block_kwargs'] == {'fp16_channels_last': True}
+    planes = build('x', row, data(), device='cuda', channels_last=False)
+    assert planes.discriminator_kwargs(1)['block_kwargs'] == {'fp16_channels_last': False}
+    assert plain.discriminator_kwargs(1)['block_kwargs'] == {}
     wide = build('x', row, data(), device='cuda', precision='bf16')
     assert wide.discriminator_kwargs(1)['block_kwargs'] == {'half_dtype': 'bfloat16', 'fp16_channels_last': True}
     assert wide.generator_kwargs()['synthesis_kwargs']['half_dtype'] == 'bfloat16'

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from dnnlib.util import UserError
 from tests.helpers import ROOT, relative_error
 from tests.training.tiny import make_images, tiny_run
+from torch_utils.misc import allow_tf32
 from training import checkpoint, training_loop
 from training.config import LossConfig, OptimizerConfig
 from training.training_loop import Training, batches, make_optimizer, phases, step_if_finite, train
@@ -293,6 +294,27 @@ def test_best_snapshot_is_kept_under_its_own_name(images, folder):
     assert [line['score'] for line in stats_of(run) if 'score' in line] == [-5, -3, 0]
     assert torch.load(run / 'training-state-000000_012.pt', weights_only=True)['best'] == 3
     assert 'cost 3.0\nkimg 0.008: score -3 (best so far)' in (run / 'log.txt').read_text()
+
+
+@pytest.mark.parametrize('channels_last, lies', [(None, True), (True, True), (False, False)])
+def test_layout_of_the_discriminator(images, channels_last, lies):
+    dataset, settings = tiny_run(images, channels_last=channels_last)
+    weight = Training(settings, dataset).D.b8.conv0.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == lies != weight.is_contiguous()
+
+
+def test_tf32_is_for_steps_and_not_for_scores(images, folder, monkeypatch):
+    dataset, settings = tiny_run(images, kimg=0.008, tick=0.004, snap=1, allow_tf32=True)
+    allowed, seen = lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32), []
+    step = Training.step
+    monkeypatch.setattr(Training, 'step', lambda *args: (seen.append(allowed()), step(*args)))
+    before = allowed()
+    try:
+        allow_tf32(settings.run.allow_tf32)
+        train(settings, dataset, folder('run'), evaluate=lambda *_: (seen.append(allowed()), ({}, None))[1])
+        assert seen == [(True, True), (False, False)] * 2
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def test_run_folder_says_everything(images, folder, capsys):
