@@ -1,9 +1,9 @@
 """Drawing the trained size: the fast path against the generator written as the public implementations are (public_style.py).
 
-python benchmarks/bench_generator.py [--all] [--json=FILE]
+python benchmarks/bench_generator.py [--all] [--device=cuda] [--json=FILE]
 
 The last line of a float32 case compares with the library's matrix products alone, on the shapes that the fast path multiplies: a ratio of 1
-would be a draw that costs no more than they do.
+would be a draw that costs no more than they do. On a GPU a line more has the memory of the public way.
 """
 
 import statistics
@@ -12,11 +12,12 @@ import time
 
 import click
 import public_style
-from side_by_side import compare, header, write
+from side_by_side import compare, header, line, peak_mib, write
 
-DEFAULT = [('inr', 256, 1, 'float32'), ('inr', 256, 1, 'bfloat16'), ('inr', 256, 8, 'float32'), ('paper', 256, 1, 'float32')]
-ALL = [(preset, res, batch, dtype) for preset in ('inr', 'inr-bil', 'paper', 'cips') for res in (256, 1024) for batch in (1, 8, 50)
-       for dtype in ('float32', 'bfloat16')]  # fmt: skip
+DEFAULT = [('inr', 256, 1, 'float32'), ('inr', 256, 1, 'bfloat16'), ('inr', 256, 8, 'float32'), ('inr-bil', 256, 1, 'float32'),
+           ('paper', 256, 1, 'float32'), ('cips', 256, 1, 'float32'), ('stylegan2', 256, 1, 'float32')]  # fmt: skip
+ALL = [(preset, res, batch, dtype) for preset in ('inr', 'inr-bil', 'paper', 'cips', 'stylegan2') for res in (256, 1024)
+       for batch in (1, 8, 50) for dtype in ('float32', 'bfloat16')]  # fmt: skip
 
 
 def build(preset, res, dtype):
@@ -24,15 +25,22 @@ def build(preset, res, dtype):
     import torch
 
     from dnnlib.util import construct_class_by_name
-    from inr.presets import PRESETS
+    from inr import presets
+    from training.presets import PRESETS
 
-    row = PRESETS[preset]
+    row = (PRESETS | presets.PRESETS)[preset]
     half = dict(num_fp16_res=9, half_dtype='bfloat16') if dtype == 'bfloat16' else {}
     torch.manual_seed(0)
     return construct_class_by_name(
         class_name=row['G'], z_dim=row['z_dim'], c_dim=0, w_dim=row['w_dim'], img_resolution=res, img_channels=3,
         mapping_kwargs=dict(num_layers=row['mapping_layers']), synthesis_kwargs=dict(row['synthesis'], **half),
     ).eval().requires_grad_(False)  # fmt: skip
+
+
+def plain_draw(G, ws):
+    """The image, computed as the public implementations do."""
+    with public_style.computed_plainly(G):
+        return G.synthesis(ws, noise_mode='const')
 
 
 def products(G):
@@ -81,7 +89,7 @@ def main(everything, cases, device, repeats, json_file):
     """Print seconds of both, their ratio, the relative error and the peak memory of the fast one."""
     import torch
 
-    header()
+    header(device)
     chosen = [(p, int(r), int(b), d) for p, r, b, d in (case.split(',') for case in cases)] or (ALL if everything else DEFAULT)
     figures = []
     for preset, res, batch, dtype in chosen:
@@ -90,18 +98,22 @@ def main(everything, cases, device, repeats, json_file):
         case = f'{preset} {res} batch {batch} {dtype} {device}'
         with torch.no_grad():
             fast = lambda G=G, ws=ws: G.synthesis(ws, noise_mode='const')  # noqa: E731
-            slow = lambda plain=plain, ws=ws: public_style.synthesis(plain.synthesis, ws)  # noqa: E731
+            slow = lambda plain=plain, ws=ws: plain_draw(plain, ws)  # noqa: E731
             figures.append(compare(case, slow, fast, repeats))
             if dtype != 'float32':
                 a, b = slow(), fast()
                 span = (a.max() - a.min()).square()
-                print(f'{"":<44} PSNR to float32 {10 * torch.log10(span / (a - b).square().mean()).item():.1f} dB')
-            if dtype == 'float32' and batch == 1 and device == 'cpu':
+                print(f'{"":<48} PSNR to float32 {10 * torch.log10(span / (a - b).square().mean()).item():.1f} dB')
+            if device != 'cpu':
+                alone = figures[-1]['baseline_s']
+                figures.append(dict(case=f'{case} public way', baseline_s=alone, fast_s=alone, ratio=1.0, rel_err=0.0,
+                                    peak_mib=peak_mib(slow)))  # fmt: skip
+                print(f'{figures[-1]["case"]:<48} {figures[-1]["peak_mib"]:.0f} MiB')
+            elif dtype == 'float32' and batch == 1 and hasattr(G.synthesis, 'grids'):
                 seconds, flops = product_seconds(G)
                 figures.append(dict(case=f'{case} products alone', baseline_s=seconds, fast_s=figures[-1]['fast_s'],
                                     ratio=seconds / figures[-1]['fast_s'], rel_err=0.0, peak_mib=None))  # fmt: skip
-                print(f'{figures[-1]["case"]:<44} {seconds:8.4f} s {figures[-1]["fast_s"]:8.4f} s   ratio {figures[-1]["ratio"]:5.2f}   '
-                      f'{flops / seconds / 1e9:.0f} GFLOP/s')  # fmt: skip
+                print(line(figures[-1], f'{flops / seconds / 1e9:.0f} GFLOP/s'))
     write(figures, json_file)
 
 

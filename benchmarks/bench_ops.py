@@ -1,4 +1,4 @@
-"""bias_act and upfirdn2d, forward and backward, against the same in passes of their own (bench_train_step.py).
+"""bias_act and upfirdn2d, forward and backward, against the same in passes of their own (public_style.py).
 
 python benchmarks/bench_ops.py [--device=cuda] [--json=FILE]
 """
@@ -6,7 +6,7 @@ python benchmarks/bench_ops.py [--device=cuda] [--json=FILE]
 import sys
 
 import click
-from bench_train_step import plain_bias_act, plain_upfirdn2d
+import public_style
 from side_by_side import compare, header, write
 
 
@@ -20,7 +20,7 @@ def main(device, repeats, json_file):
 
     from torch_utils.ops import bias_act, upfirdn2d
 
-    header()
+    header(device)
     figures = []
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.randn(16, 64, 64, 64, device=device, dtype=dtype, requires_grad=True)
@@ -28,15 +28,12 @@ def main(device, repeats, json_file):
 
         def gradient(function, *args, x=x, **kwargs):
             y = function(x, *args, **kwargs)
-            found = torch.autograd.grad(y.square().sum(), x)[0]
-            if device != 'cpu':
-                torch.cuda.synchronize()
-            return found
+            return torch.autograd.grad(y.square().sum(), x)[0]
 
-        cases = {'bias_act lrelu clamp': (plain_bias_act, bias_act.bias_act, (b,), dict(act='lrelu', clamp=256.0)),
-                 'upfirdn2d blur': (plain_upfirdn2d, upfirdn2d.upfirdn2d, (f,), dict(padding=(2, 1))),
-                 'upfirdn2d down': (plain_upfirdn2d, upfirdn2d.upfirdn2d, (f,), dict(padding=1, down=2)),
-                 'upfirdn2d up': (plain_upfirdn2d, upfirdn2d.upfirdn2d, (f,), dict(padding=(2, 1), up=2, gain=4))}  # fmt: skip
+        cases = {'bias_act lrelu clamp': (public_style.bias_act, bias_act.bias_act, (b,), dict(act='lrelu', clamp=256.0)),
+                 'upfirdn2d blur': (public_style.upfirdn2d, upfirdn2d.upfirdn2d, (f,), dict(padding=(2, 1))),
+                 'upfirdn2d down': (public_style.upfirdn2d, upfirdn2d.upfirdn2d, (f,), dict(padding=1, down=2)),
+                 'upfirdn2d up': (public_style.upfirdn2d, upfirdn2d.upfirdn2d, (f,), dict(padding=(2, 1), up=2, gain=4))}  # fmt: skip
         for name, (plain, fast, args, kwargs) in cases.items():
             figures.append(compare(f'{name} 16x64x64x64 {str(dtype)[6:]} {device}', lambda p=plain, a=args, k=kwargs: gradient(p, *a, **k),
                                    lambda f=fast, a=args, k=kwargs: gradient(f, *a, **k), repeats))  # fmt: skip

@@ -1,10 +1,14 @@
-"""The generators computed as the public implementations do: the baseline of the benchmarks.
+"""Networks computed as the public implementations do: the baseline of the benchmarks.
 
-Coordinates are concatenated to the features, layers multiply after upsampling, one batched product for a layer with a weight for each
-image; bias, activation and gain are passes of their own. Weights and features come from the networks given.
+Generators of inr: coordinates are concatenated to the features, layers multiply after upsampling, one batched product for a layer with a
+weight for each image. StyleGAN2's: one grouped convolution with a kernel for each image. In both, and in the discriminator, bias,
+activation, gain and clamp are passes of their own, and upfirdn2d has autograd's own derivatives. Weights and features come from the
+networks given.
 """
 
+import contextlib
 import math
+from unittest import mock
 
 import torch
 from torch.nn import functional as F
@@ -68,8 +72,11 @@ def hypernetwork_block(block, x, img, ws, points, dtype):
     return x, rgb if img is None else img + rgb
 
 
-def synthesis(network, ws, dtype=None):
-    """The image of a SynthesisNetwork for ws [N, num_ws, w_dim] on its trained grid; dtype: of all blocks, default each block's own."""
+def inr_synthesis(network, ws, dtype=None):
+    """The image of an inr.synthesis.SynthesisNetwork for ws [N, num_ws, w_dim] on its trained grid.
+
+    dtype: of all blocks, default each block's own
+    """
     from inr import grid
 
     levels = grid.training_points(network.grids, network.convention, ws.device)
@@ -82,3 +89,57 @@ def synthesis(network, ws, dtype=None):
                          dtype or block.dtype)  # fmt: skip
         first += block.spec.layers
     return img if network.activation is None else network.activation(img)
+
+
+def bias_act(x, b=None, dim=1, act='linear', alpha=None, gain=None, clamp=None, impl='auto'):
+    """bias_act, a pass for each thing it does."""
+    from torch_utils.ops.bias_act import activation_funcs
+
+    spec = activation_funcs[act]
+    if b is not None:
+        x = x + b.to(x.dtype).reshape([-1 if i == dim else 1 for i in range(x.ndim)])
+    x = spec.func(x, spec.def_alpha if alpha is None else alpha)
+    x = x * (spec.def_gain if gain is None else gain)
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl='auto'):
+    """upfirdn2d: zeros inserted, padded, a grouped convolution, every down-th pixel kept."""
+    from torch_utils.ops.upfirdn2d import pair, quad
+
+    (upx, upy), (downx, downy) = pair(up), pair(down)
+    N, C, H, W = x.shape
+    if max(upx, upy) > 1:
+        x = F.pad(x.reshape(N, C, H, 1, W, 1), [0, upx - 1, 0, 0, 0, upy - 1]).reshape(N, C, H * upy, W * upx)
+    x = F.pad(x, list(quad(padding)))
+    f = torch.ones(1, 1, device=x.device) if f is None else f
+    f = (f * gain ** (f.ndim / 2)).to(x.dtype)
+    f = f if flip_filter else f.flip(list(range(f.ndim)))
+    for taps in [f] if f.ndim == 2 else [f[None, :], f[:, None]]:
+        x = F.conv2d(x, taps.expand(C, 1, *taps.shape), groups=C)
+    return x[:, :, ::downy, ::downx]
+
+
+def modulated_conv2d(x, weight, styles, noise=None, up=1, padding=0, resample_filter=None, demodulate=True, flip_weight=True):
+    """modulated_conv2d: a kernel for each image, one grouped convolution."""
+    from torch_utils.ops.conv2d_resample import conv2d_resample
+
+    w = weight * styles[:, None, :, None, None]
+    if demodulate:
+        w = w * (w.square().sum(dim=[2, 3, 4], keepdim=True) + 1e-8).rsqrt()
+    N, C, H, W = x.shape
+    x = conv2d_resample(x.reshape(1, -1, H, W), w.to(x.dtype).flatten(0, 1), resample_filter, up, 1, padding, N, flip_weight)
+    x = x.reshape(N, -1, *x.shape[2:])
+    return x if noise is None else x + noise.to(x.dtype)
+
+
+def computed_plainly(G):
+    """A context in which G and the operators of any D are computed as the public implementations do."""
+    stack = contextlib.ExitStack()
+    for place, plain in (('torch_utils.ops.bias_act.bias_act', bias_act), ('torch_utils.ops.upfirdn2d.upfirdn2d', upfirdn2d),
+                         ('torch_utils.ops.conv2d_resample.upfirdn2d', upfirdn2d),
+                         ('training.layers.modulated_conv2d', modulated_conv2d)):  # fmt: skip
+        stack.enter_context(mock.patch(place, plain))
+    if hasattr(G.synthesis, 'grids'):
+        stack.enter_context(mock.patch.object(G.synthesis, 'forward', lambda ws, **_: inr_synthesis(G.synthesis, ws)))
+    return stack

@@ -1,7 +1,7 @@
 """What the benchmarks share: timing two functions in turn, the line and the JSON that come of it.
 
 A figure is a dict {case, baseline_s, fast_s, ratio, rel_err, peak_mib}: medians, their ratio, ||fast - baseline|| / ||baseline||, and the
-memory that the fast one needed above what the process held (Linux; None elsewhere).
+memory that the fast one needed above what was held: the GPU's if the process uses one, else its own (on Linux; None elsewhere).
 """
 
 import ctypes
@@ -17,12 +17,36 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def header():
-    """Prints machine, threads and commit."""
+def header(device='cpu'):
+    """Prints machine, threads and commit. On a GPU the baseline may use TF32, as the public implementations did on theirs."""
     import torch
 
+    from torch_utils.misc import allow_tf32
+
     commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    print(f'{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit}', flush=True)
+    place = f'{torch.get_num_threads()} threads'
+    if str(device) != 'cpu':
+        allow_tf32(True)
+        torch.backends.cudnn.benchmark = True
+        place = f'{torch.cuda.get_device_name(device)}, TF32 on'
+    print(f'{platform.machine()}, {place}, torch {torch.__version__}, commit {commit}', flush=True)
+
+
+def finish():
+    """Waits for the GPU, if the process uses one."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def seconds_of(run):
+    """Seconds of one run()."""
+    finish()
+    start = time.perf_counter()
+    run()
+    finish()
+    return time.perf_counter() - start
 
 
 def status_mib(field):
@@ -32,7 +56,16 @@ def status_mib(field):
 
 
 def peak_mib(run):
-    """Memory that run() needs above what the process holds, in MiB, or None."""
+    """Memory that run() needs above what is held, in MiB, or None."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        finish()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        finish()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     if status_mib('VmRSS') is None:
         return None
     ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed is otherwise still held, and hides what this one takes
@@ -50,14 +83,18 @@ def compare(case, baseline, fast, repeats=7, error=None):
     times = {baseline: [], fast: []}
     for _ in range(repeats):
         for run, seconds in times.items():
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(seconds_of(run))
     slow_s, fast_s = (statistics.median(seconds) for seconds in times.values())
     figure = dict(case=case, baseline_s=slow_s, fast_s=fast_s, ratio=slow_s / fast_s, rel_err=error, peak_mib=peak_mib(fast))
     memory = '' if figure['peak_mib'] is None else f'{figure["peak_mib"]:7.0f} MiB'
-    print(f'{case:<44} {slow_s:8.4f} s {fast_s:8.4f} s   ratio {figure["ratio"]:5.2f}   error {error:.1e} {memory}', flush=True)
+    print(line(figure, f'error {error:.1e} {memory}'), flush=True)
     return figure
+
+
+def line(figure, rest=''):
+    """A figure as text."""
+    times = f'{figure["baseline_s"]:9.5f} s {figure["fast_s"]:9.5f} s'
+    return f'{figure["case"]:<48} {times}   ratio {figure["ratio"]:5.2f}   {rest}'
 
 
 def write(figures, json_file):

@@ -14,6 +14,7 @@ KEYS = {'case', 'baseline_s', 'fast_s', 'ratio', 'rel_err', 'peak_mib'}
 @pytest.mark.parametrize('script, options, errors', [
     ('bench_generator', ['--case=inr,32,2,float32', '--case=paper,32,1,float32'], 1e-5),
     ('bench_generator', ['--case=inr-bil,32,1,bfloat16'], 0.1),
+    ('bench_generator', ['--case=stylegan2,16,3,float32'], 1e-5),
     ('bench_train_step', ['--res=16', '--batch=4'], 0.3),
     ('bench_ops', [], 0.02),
 ])

@@ -269,14 +269,17 @@ def _half_life(value, batch: int) -> float:
 
 
 def _precision(asked: str, row: dict, device: str) -> tuple[str, dict[str, int]]:
-    """The precision and the number of half-precision blocks of both networks."""
+    """The precision and the number of half-precision blocks of both networks.
+
+    A row without any in G has them where bf16 is asked for; fp16's narrower range is for the row to risk.
+    """
     if asked not in PRECISIONS:
         raise UserError(f'precision {asked!r}: choose one of {", ".join(PRECISIONS)}')
     if asked == 'auto':
         asked = 'fp16' if device.startswith('cuda') and (row['g_fp16_res'] or row['d_fp16_res']) else 'fp32'
     if asked == 'fp32':
         return asked, {'g': 0, 'd': 0}
-    return asked, {'g': row['g_fp16_res'], 'd': row['d_fp16_res'] or 4}
+    return asked, {'g': row['g_fp16_res'] or (4 if asked == 'bf16' else 0), 'd': row['d_fp16_res'] or 4}
 
 
 def override(config: Config, **given) -> Config:

@@ -124,6 +124,9 @@ def test_constructor_arguments():
     wide = build('x', row, data(), device='cuda', precision='bf16')
     assert wide.discriminator_kwargs(1)['block_kwargs'] == {'half_dtype': 'bfloat16', 'fp16_channels_last': True}
     assert wide.generator_kwargs()['synthesis_kwargs']['half_dtype'] == 'bfloat16'
+    for asked, blocks in (('fp16', 0), ('bf16', 4)):  # a row without half precision in G
+        half = build('x', {**row, 'g_fp16_res': 0}, data(), device='cuda', precision=asked)
+        assert half.generator.half_res == blocks and half.generator.conv_clamp == (256 if blocks else None)
 
 
 def test_json_returns_the_same():
