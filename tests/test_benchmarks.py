@@ -15,8 +15,7 @@ KEYS = {'case', 'baseline_s', 'fast_s', 'ratio', 'rel_err', 'peak_mib'}
     ('bench_generator', ['--case=inr,32,2,float32', '--case=paper,32,1,float32'], 1e-5),
     ('bench_generator', ['--case=inr-bil,32,1,bfloat16'], 0.1),
     ('bench_generator', ['--case=stylegan2,16,3,float32'], 1e-5),
-    ('bench_train_step', ['--res=16', '--batch=4'], 0.3),
-    ('bench_ops', [], 0.02),
+    ('bench_fmm', ['--case=24,16,8,64,2', '--case=5,7,0,9,1'], 0.2),
 ])
 def test_figures(script, options, errors, tmp_path):
     command = [sys.executable, f'benchmarks/{script}.py', '--repeats=1', f'--json={tmp_path}/figures.json', *options]
@@ -27,6 +26,45 @@ def test_figures(script, options, errors, tmp_path):
     for figure in figures:
         assert figure.keys() == KEYS and figure['case'] in done.stdout
         assert figure['ratio'] == figure['baseline_s'] / figure['fast_s'] > 0 and 0 <= figure['rel_err'] < errors
+
+
+def test_gpu_check_runs_dry(tmp_path):
+    command = [sys.executable, 'benchmarks/gpu_check.py', '--dry', f'--outdir={tmp_path}/new/folder']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    found = json.loads((tmp_path / 'new' / 'folder' / 'gpu_check.json').read_text())
+    assert done.returncode == 0 and 'failed: none' in done.stdout, (done.stderr, found)
+    assert len(found) == 10 and found['operators']['cases'] == 8 and found['training']['loss_D'][-1] < found['training']['loss_D'][0]
+    for name, cases, errors in (('generator', 1, 0.1), ('step', 8, 0.3), ('layer', 4, 0.2), ('ops', 8, 0.02)):
+        figures = found[name]['figures']
+        assert len(figures) == cases and all(figure.keys() == KEYS and 0 <= figure['rel_err'] < errors for figure in figures)
+
+
+BROKEN = """
+import sys
+from unittest import mock
+sys.path[:0] = ['benchmarks', '.']
+import check_operators
+import torch_utils.ops.upfirdn2d as ops
+from inr.ops import layer_cpu
+upfirdn2d, derive = ops.upfirdn2d, layer_cpu.derive
+breaks = {
+    'upfirdn2d': (ops, lambda *args, impl, **more: upfirdn2d(*args, impl=impl, **more) * (1 if impl == 'ref' else 1.02)),
+    'derive': (layer_cpu, lambda *args: tuple(part * 1.02 for part in derive(*args))),
+}
+name = sys.argv.pop(1)
+with mock.patch.object(breaks[name][0], name, breaks[name][1]):
+    check_operators.main()
+"""
+
+
+@pytest.mark.parametrize('broken, operator', [('upfirdn2d', 'upfirdn2d'), ('derive', 'fmm')])
+def test_operators_that_are_off_are_found(broken, operator, tmp_path):
+    """Results, or derivatives, that are 2% too large."""
+    command = [sys.executable, '-c', BROKEN, broken, '--device=cpu', '--small', f'--json={tmp_path}/found.json']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    bad = {case['case'].split()[0] for case in json.loads((tmp_path / 'found.json').read_text()) if not case['ok']}
+    assert bad == {operator}
 
 
 def test_profile(tmp_path):

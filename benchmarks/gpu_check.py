@@ -1,0 +1,215 @@
+"""Everything that a GPU must show, in one command: operators against their oracles, benchmarks, a short training.
+
+python benchmarks/gpu_check.py --outdir=DIR
+
+Takes less than 9 minutes (--minutes). DIR/gpu_check.json has all of it, DIR has what the parts wrote. Exit code 1 if something failed or
+was cut off. --dry runs it on a CPU in small sizes, to see that the script works; what it measures there means nothing.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+from side_by_side import ROOT, finish, header, seconds_of
+
+
+@dataclass
+class Check:
+    """The state of a run. ends: on the monotonic clock."""
+
+    outdir: Path
+    device: str
+    ends: float
+    found: dict = field(default_factory=dict)
+
+    @property
+    def dry(self):
+        return self.device == 'cpu'
+
+    def part(self, function):
+        """Does a part, keeps what it returns or why it failed, and writes all there is so far."""
+        name, begin = function.__name__, time.monotonic()
+        print(f'-- {name}', flush=True)
+        try:
+            result = {'ok': True, **function(self)}
+        except Exception as why:  # the other parts still count
+            result = {'ok': False, 'error': f'{type(why).__name__}: {why}'[:2000]}
+        result['took_s'] = round(time.monotonic() - begin, 2)
+        self.found[name] = result
+        print(json.dumps(result)[:400], flush=True)
+        (self.outdir / 'gpu_check.json').write_text(json.dumps(self.found, indent=1) + '\n')
+
+    def run(self, command, seconds):
+        """A process, within what is left of the time."""
+        seconds = max(min(seconds, self.ends - time.monotonic()), 1)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+
+    def script(self, name, *options, seconds):
+        """What a script of this repository prints."""
+        done = self.run([sys.executable, name, *options], seconds)
+        if done.returncode:
+            raise RuntimeError(f'{name} {" ".join(options)}: exit code {done.returncode}: {(done.stderr or done.stdout)[-1500:]}')
+        return done.stdout
+
+    def benchmark(self, name, *options, seconds):
+        """The figures of a benchmark, which also lie in DIR/name.json; one repetition when dry."""
+        place = self.outdir / f'{name}.json'
+        options = [*options, f'--device={self.device}', f'--json={place}', *(['--repeats=1'] if self.dry else [])]
+        (self.outdir / f'{name}.txt').write_text(self.script(f'benchmarks/{name}.py', *options, seconds=seconds))
+        return {'figures': json.loads(place.read_text())}
+
+
+def machine(check):
+    """What the figures are of."""
+    import torch
+
+    found = dict(torch=torch.__version__, cuda=torch.version.cuda, python=sys.version.split()[0], cpus=os.cpu_count(),
+                 commit=_output('git', 'describe', '--always', '--dirty'), date=time.strftime('%Y-%m-%d'))  # fmt: skip
+    if not check.dry:
+        import triton
+
+        found.update(gpu=torch.cuda.get_device_name(), capability=torch.cuda.get_device_capability(), triton=triton.__version__,
+                     driver=_output('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'),
+                     nvcc=_output('nvcc', '--version').splitlines()[-1:])  # fmt: skip
+    return found
+
+
+def _output(*command):
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return f'{command[0]} is missing'
+
+
+def first_use(check):
+    """Seconds until the first result of the operators, compilation included where caches are empty."""
+    import torch
+
+    from inr.ops import fmm
+    from torch_utils.ops import bias_act
+
+    impl = 'auto' if check.dry else 'cuda'
+    x, w = torch.ones(1, 64, 64, 64, device=check.device), torch.ones(1, 64, 64, device=check.device)
+    return dict(bias_act_and_upfirdn2d_s=seconds_of(lambda: bias_act.bias_act(x, act='lrelu', impl=impl)),
+                fmm_layer_s=seconds_of(lambda: fmm.layer(w, x=x, impl=impl)))  # fmt: skip
+
+
+def operators(check):
+    """check_operators.py."""
+    place = check.outdir / 'operators.json'
+    options = [f'--device={check.device}', f'--json={place}', *(['--small'] if check.dry else [])]
+    text = check.script('benchmarks/check_operators.py', *options, seconds=180)
+    found = json.loads(place.read_text())
+    share = max(off / allowed for case in found for off, allowed in case['errors'].values())
+    return dict(cases=len(found), worst_share_of_what_is_allowed=share, says=text.splitlines()[-1])
+
+
+def training(check):
+    """2 kimg of `inr` on the demo's data: D's loss must fall; it begins near ln 4, where telling real from fake is guessing."""
+    runs = check.outdir / 'runs'
+    options = ['--cfg=inr', '--kimg=2', '--tick=0.25', '--precision=bf16', '--allow-tf32']
+    if check.dry:
+        options = ['--cfg=inr-tiny', '--kimg=0.256', '--tick=0.032', '--batch-gpu=16']
+    check.script('train.py', '--data=demo', f'--device={check.device}', f'--outdir={runs}', *options, seconds=150)
+    run = next(runs.iterdir())
+    lines = [json.loads(line) for line in (run / 'stats.jsonl').read_text().splitlines()]
+    lines = [line for line in lines if 'Loss/D_real' in line]
+    losses = [line['Loss/D_real'] + line['Loss/D_fake'] for line in lines]
+    shutil.copy(run / 'log.txt', check.outdir / 'training_log.txt')
+    shutil.rmtree(runs)
+    if len(losses) < 4 or not sum(losses[-2:]) / 2 < losses[0]:
+        raise RuntimeError(f"D's loss did not fall: {losses}")
+    return dict(options=options, loss_D=losses, images_per_second=[line['Timing/images_per_second'] for line in lines])
+
+
+def generator(check):
+    """bench_generator.py."""
+    cases = ['inr,16,2,bfloat16'] if check.dry else ['inr,256,50,bfloat16', 'inr,256,1,bfloat16', 'stylegan2,256,8,bfloat16']
+    return check.benchmark('bench_generator', *(f'--case={case}' for case in cases), seconds=90)
+
+
+def step(check):
+    """bench_train_step.py."""
+    options = ['--res=16', '--batch=4'] if check.dry else ['--res=256', '--preset=inr', '--repeats=5']
+    return check.benchmark('bench_train_step', *options, seconds=120)
+
+
+def layer(check):
+    """bench_fmm.py."""
+    options = ['--case=16,16,8,64,2'] if check.dry else ['--dtype=bfloat16', '--tiles']
+    return check.benchmark('bench_fmm', *options, seconds=150)
+
+
+def ops(check):
+    """bench_ops.py."""
+    return check.benchmark('bench_ops', seconds=60)
+
+
+def graphs(check):
+    """What replaying a CUDA graph would gain over drawing one image: whether launching kernels takes longer than they do."""
+    import torch
+    from bench_generator import build
+
+    if check.dry:
+        return {'skipped': 'no GPU'}
+    G = build('inr', 256, 'bfloat16').cuda()
+    ws = torch.randn(1, G.num_ws, G.w_dim, device='cuda')
+    with torch.no_grad():
+        for _ in range(3):
+            image = G.synthesis(ws)
+        finish()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            drawn = G.synthesis(ws)
+        graph.replay()
+        finish()
+        times = {'eager_s': lambda: G.synthesis(ws), 'graph_s': graph.replay}
+        return dict(equal=torch.equal(image, drawn), **{name: min(seconds_of(run) for _ in range(10)) for name, run in times.items()})
+
+
+def sanitizer(check):
+    """compute-sanitizer on a small case of each operator, where it is installed."""
+    folder = Path(os.environ.get('CUDA_HOME', '/usr/local/cuda')) / 'bin'
+    tool = shutil.which('compute-sanitizer') or shutil.which('compute-sanitizer', path=str(folder))
+    if check.dry or tool is None:
+        return {'skipped': 'no GPU' if check.dry else 'compute-sanitizer is not installed'}
+    done = check.run([tool, '--error-exitcode=9', sys.executable, 'benchmarks/check_operators.py', '--small'], 90)
+    if done.returncode:
+        raise RuntimeError(f'exit code {done.returncode}: {done.stdout[-1500:]}')
+    return {'says': done.stdout.splitlines()[-1]}
+
+
+PARTS = (machine, first_use, operators, training, generator, step, layer, ops, graphs, sanitizer)
+
+
+@click.command()
+@click.option('--outdir', type=click.Path(file_okay=False, path_type=Path), required=True, help='Made if it is not there.')
+@click.option('--dry', is_flag=True, help='On a CPU, in small sizes.')
+@click.option('--minutes', default=8.5, show_default=True, help='When parts that still run are cut off.')
+@click.option('--only', type=click.Choice([part.__name__ for part in PARTS]), multiple=True, help='These parts alone; may be repeated.')
+def main(outdir, dry, minutes, only):
+    """Print what is done and found, and write it to OUTDIR/gpu_check.json."""
+    import torch
+
+    if not dry and not torch.cuda.is_available():
+        raise click.UsageError('there is no GPU that this PyTorch can use: --dry tries the script on a CPU')
+    outdir = outdir.absolute()
+    outdir.mkdir(parents=True, exist_ok=True)
+    check = Check(outdir, 'cpu' if dry else 'cuda', time.monotonic() + minutes * 60)
+    header(check.device)
+    for part in PARTS:
+        if not only or part.__name__ in only:
+            check.part(part)
+    failed = [name for name, result in check.found.items() if not result['ok']]
+    print(f'{len(check.found)} parts, failed: {", ".join(failed) or "none"}; {outdir}/gpu_check.json', flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == '__main__':
+    main()
