@@ -10,12 +10,11 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
 from bench_generator import build
-from side_by_side import header, line, status_mib, write
+from side_by_side import header, line, seconds_of, status_mib, write
 
 
 def load(network, preset, res):
@@ -31,22 +30,23 @@ def load(network, preset, res):
 
 
 def measure(G, ws, size):
-    """Figures of one picture of size x size, drawn band by band and thrown away; None is the trained size."""
+    """Figures of one picture of size x size and of the trained size, in turn, drawn band by band and thrown away."""
     from inr import render
 
-    size = size or G.img_resolution
-
     def draw(side):
-        start = time.perf_counter()
         for _row, _band in render.bands(G, ws, side, side):
             pass
-        return time.perf_counter() - start
 
     draw(32)  # loads the compiled code
-    before = status_mib('VmRSS')
-    Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM: loading took more than it left
-    seconds = statistics.median(draw(size) for _ in range(5 if size <= 1024 else 1))
-    return dict(size=size, fast_s=seconds, peak_mib=status_mib('VmHWM') - before)
+    times, peak = [], 0
+    for _ in range(5 if size <= 1024 else 1):
+        Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM: loading took more than it left
+        before = status_mib('VmRSS')
+        fast = seconds_of(lambda: draw(size))
+        peak = max(peak, status_mib('VmHWM') - before)  # the first takes most: some of it stays with the process
+        times.append((seconds_of(lambda: draw(G.img_resolution)), fast))
+    baseline_s, fast_s = map(statistics.median, zip(*times, strict=True))
+    return dict(baseline_s=baseline_s, fast_s=fast_s, ratio=baseline_s / fast_s, peak_mib=peak)
 
 
 def tile_difference(G, ws):
@@ -75,7 +75,7 @@ def tile_difference(G, ws):
 @click.option('--tiles', is_flag=True, hidden=True)
 def main(network, preset, res, sizes, json_file, one, tiles):
     """Print seconds and peak memory for each size, and how far tiles are from the whole."""
-    if one is not None or tiles:
+    if one or tiles:
         G, ws = load(network, preset, res)
         print(json.dumps(tile_difference(G, ws) if tiles else measure(G, ws, one)))
         return
@@ -86,17 +86,11 @@ def main(network, preset, res, sizes, json_file, one, tiles):
         done = subprocess.run([sys.executable, __file__, *given, option], check=True, stdout=subprocess.PIPE, text=True)
         return json.loads(done.stdout)
 
-    error, trained, figures = alone('--tiles'), alone('--one=0'), []
-    what = Path(network).stem if network else f'{preset} {res}'
+    error, figures, what = alone('--tiles'), [], Path(network).stem if network else f'{preset} {res}'
     for size in map(int, sizes.split(',')):
-        found = trained if size == trained['size'] else alone(f'--one={size}')
-        figures.append(dict(
-            case=f'{what} render {size} float32 cpu', baseline_s=trained['fast_s'], fast_s=found['fast_s'],
-            ratio=trained['fast_s'] / found['fast_s'], rel_err=error, peak_mib=found['peak_mib'],
-        ))  # fmt: skip
-        megapixels = size**2 / 1e6
-        print(line(figures[-1], f'{found["fast_s"] / megapixels:6.2f} s and {found["peak_mib"] / megapixels:.1f} MiB a megapixel, '
-                   f'{found["peak_mib"]:.0f} MiB'), flush=True)  # fmt: skip
+        figures.append(dict(case=f'{what} render {size} float32 cpu', rel_err=error, **alone(f'--one={size}')))
+        seconds, peak, megapixels = figures[-1]['fast_s'], figures[-1]['peak_mib'], size**2 / 1e6
+        print(line(figures[-1], f'{seconds / megapixels:6.2f} s and {peak / megapixels:.1f} MiB a megapixel, {peak:.0f} MiB'), flush=True)
     print(f'tiles against the whole: relative error {error:.1e} at most')
     write(figures, json_file)
 
