@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -44,15 +44,29 @@ inline uint32_t bf16_bits(float f) {  // rounded to nearest, ties to even; NaN s
 }
 
 inline uvec bf16_bits(vec v) {
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+    return (uvec)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v));
+#else
     uvec u = (uvec)v, rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
     return v != v ? uvec{} + 0x7fc0 : rounded;
+#endif
 }
 
-inline vec limited(vec v, float most) {
-    vec high = splat(most);
-    v = v > high ? high : v;
-    return v < -high ? -high : v;
-}
+#if defined(__AVX512F__)  // one instruction each, which GCC does not find by itself
+inline vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+inline vec smaller(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+inline vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+inline vec smaller(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
+inline vec larger(vec a, vec b) { return a > b ? a : b; }  // b where one is NaN
+inline vec smaller(vec a, vec b) { return a < b ? a : b; }
+#endif
+
+inline vec limited(vec v, float most) { return larger(splat(-most), smaller(splat(most), v)); }
+
+// lrelu of a slope in [0, 1] or above.
+inline vec activated(vec v, float slope) { return slope <= 1 ? larger(v * slope, v) : v > vec{} ? v : v * slope; }
 
 // f()(item) for all items, on so many threads; each calls f once for what it works with. With OpenMP these are the threads that PyTorch's
 // own operators have just used and that wait for more: others would have to share the processor with their waiting.

@@ -55,12 +55,16 @@ template <class N> inline void multiply(Tile& acc, int64_t K, const typename N::
 
 // Puts MR channels from c on into a panel.
 inline void put(float* panel, int64_t c, const Tile& acc, Float32) {
+#pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
         for (int j = 0; j < NV; ++j) store(panel + (c + m) * P + j * VW, acc[m][j]);
 }
 
 inline void put(uint32_t* panel, int64_t c, const Tile& acc, BFloat16) {
+#pragma GCC unroll 8
     for (int m = 0; m < MR; m += 2)
+#pragma GCC unroll 8
         for (int j = 0; j < NV; ++j) {
             uvec pair = bf16_bits(acc[m][j]) | bf16_bits(acc[m + 1][j]) << 16;
             std::memcpy(panel + (c + m) / 2 * P + j * VW, &pair, sizeof pair);
@@ -173,9 +177,41 @@ namespace {
 
 int64_t num_features(const Features& f) { return 2 * f.raw + f.rows * (1 + f.cosine) + f.constants; }
 
+// Learned constants at no more than VW points from column c on, read between cells: out [C][P].
+void constants_of(const Features& f, float* out, int64_t r, int64_t c, int count) {
+    const int32_t *a = f.column_low + c, *b = f.column_high + c;
+    const float *low = f.cells + f.row_low[r] * f.cell_columns, *high = f.cells + f.row_high[r] * f.cell_columns;
+    const float down = f.row_share[r], *across = f.column_share + c;
+    const int64_t plane = f.cell_rows * f.cell_columns, first = std::min<int64_t>(a[0], f.cell_columns - VW);
+#if !defined(__clang__)
+    if (first >= 0 && b[count - 1] - first < VW) {  // all within one vector of cells
+        ivec at_a = {}, at_b = {};
+        vec share = {};
+        for (int i = 0; i < count; ++i) at_a[i] = (int32_t)(a[i] - first), at_b[i] = (int32_t)(b[i] - first), share[i] = across[i];
+        low += first, high += first;
+        for (int64_t k = 0; k < f.constants; ++k, low += plane, high += plane, out += P) {
+            const vec v = load(low) + down * (load(high) - load(low)), left = __builtin_shuffle(v, at_a), right = __builtin_shuffle(v, at_b);
+            const vec found = left + share * (right - left);
+            if (count == VW) store(out, found);
+            else std::memcpy(out, &found, count * 4);
+        }
+        return;
+    }
+#endif
+    for (int64_t k = 0; k < f.constants; ++k, low += plane, high += plane, out += P)
+        for (int i = 0; i < count; ++i) {
+            float left = low[a[i]] + down * (high[a[i]] - low[a[i]]), right = low[b[i]] + down * (high[b[i]] - low[b[i]]);
+            out[i] = left + across[i] * (right - left);
+        }
+}
+
 // Features of the points [o, o + count) of a panel, which lie in row r from column c on: out [E][P].
 void features_of_row(const Features& f, float* out, int o, int64_t r, int64_t c, int count, int64_t H, int64_t W) {
     out += o;
+    for (int64_t k = 0; k < f.constants; ++k) {  // every plane is far from the last: ask for all of them before they are needed
+        const float* row = f.cells + (k * f.cell_rows + f.row_low[r]) * f.cell_columns;
+        for (int64_t i = f.column_low[c]; i <= f.column_high[c + count - 1]; i += 16) __builtin_prefetch(row + i);
+    }
     if (f.raw) {
         for (int i = 0; i < count; ++i) out[i] = f.x[c + i], out[P + i] = f.y[r];
         out += 2 * P;
@@ -188,16 +224,8 @@ void features_of_row(const Features& f, float* out, int o, int64_t r, int64_t c,
         if (f.cosine) for (int i = 0; i < count; ++i) q[i] = cx[i] * cy - sx[i] * sy;
     }
     out += f.rows * (1 + f.cosine) * P;
-    const float share = f.constants ? f.row_share[r] : 0;
-    for (int64_t k = 0; k < f.constants; ++k, out += P) {
-        const float* low = f.cells + (k * f.cell_rows + f.row_low[r]) * f.cell_columns;
-        const float* high = f.cells + (k * f.cell_rows + f.row_high[r]) * f.cell_columns;
-        for (int i = 0; i < count; ++i) {
-            int32_t a = f.column_low[c + i], b = f.column_high[c + i];
-            float left = low[a] + share * (high[a] - low[a]), right = low[b] + share * (high[b] - low[b]);
-            out[i] = left + f.column_share[c + i] * (right - left);
-        }
-    }
+    if (f.constants)
+        for (int i = 0; i < count; i += VW) constants_of(f, out + i, r, c + i, std::min(VW, count - i));
 }
 
 template <class N> struct Panels {  // of a block, with what one thread needs to work on them
@@ -244,13 +272,10 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
             for (int64_t c = 0; c < layer.channels; c += MR) {
                 Tile acc = {};
                 product(acc, layer, c);
-                for (int m = 0; m < MR; ++m)
-                    for (int j = 0; j < NV; ++j) {
-                        vec v = acc[m][j] + layer.bias[c + m];
-                        if (layer.below && c + m < layer.channels) v += below(layer.below + (c + m) * b.below_points, j);
-                        v = v > vec{} ? v : v * layer.slope;
-                        acc[m][j] = limited(v, layer.most);
-                    }
+                if (layer.below)
+                    for (int m = 0; m < MR && c + m < layer.channels; ++m)
+                        for (int j = 0; j < NV; ++j) acc[m][j] += below(layer.below + (c + m) * b.below_points, j);
+                finish(acc, layer, c);
                 put(there, c, acc, N());
             }
             std::swap(here, there);
@@ -269,6 +294,18 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
             }
         }
         if (b.x_out) write(points, first, count);
+    }
+
+    static void finish(Tile& acc, const Layer& layer, int64_t c) {
+        const bool leaks = layer.slope <= 1, limits = layer.most < INFINITY;
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+            for (int j = 0; j < NV; ++j) {
+                vec v = acc[m][j] + layer.bias[c + m];
+                v = leaks ? larger(v * layer.slope, v) : v > vec{} ? v : v * layer.slope;
+                acc[m][j] = limits ? limited(v, layer.most) : v;
+            }
     }
 
     void product(Tile& acc, const Layer& layer, int64_t c) const {

@@ -51,7 +51,7 @@ template <class T> inline void write_some(typename T::type* p, vec v, int64_t co
 
 struct Activation {  // clamp(gain * lrelu(z)); slope >= 0, gain > 0; most: limit of the absolute value, infinity for none
     float slope, gain, most;
-    inline vec operator()(vec z) const { return limited((z > vec{} ? z : z * slope) * gain, most); }
+    inline vec operator()(vec z) const { return limited(activated(z, slope) * gain, most); }
     inline vec derivative(vec y) const {
         vec d = y > vec{} ? splat(gain) : splat(gain * slope);
         return (y < splat(most)) & (y > splat(-most)) ? d : vec{};
