@@ -2,17 +2,18 @@
 
 python benchmarks/bench_generator.py [--all] [--device=cuda] [--json=FILE]
 
-The last line of a float32 case compares with the library's matrix products alone, on the shapes that the fast path multiplies: a ratio of 1
-would be a draw that costs no more than they do. On a GPU a line more has the memory of the public way.
+Each case has a process of its own. The last line of a float32 case compares with the library's matrix products alone, on the shapes that
+the fast path multiplies: a ratio of 1 would be a draw that costs no more than they do. On a GPU it has the memory of the public way.
 """
 
+import multiprocessing
 import statistics
 import sys
 import time
 
 import click
 import public_style
-from side_by_side import compare, header, line, peak_mib, write
+from side_by_side import compare, header, line, peak_mib, set_up, write
 
 DEFAULT = [('inr', 256, 1, 'float32'), ('inr', 256, 1, 'bfloat16'), ('inr', 256, 8, 'float32'), ('inr-bil', 256, 1, 'float32'),
            ('paper', 256, 1, 'float32'), ('cips', 256, 1, 'float32'), ('stylegan2', 256, 1, 'float32')]  # fmt: skip
@@ -79,6 +80,33 @@ def product_seconds(G, repeats=5):
     return statistics.median(seconds), sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in runs)
 
 
+def measure(preset, res, batch, dtype, device, repeats):
+    """The figures of a case: a list of one or two."""
+    import torch
+
+    set_up(device)
+    G, plain = build(preset, res, dtype).to(device), build(preset, res, 'float32').to(device)
+    ws = torch.randn([batch, G.num_ws, G.w_dim], generator=torch.Generator().manual_seed(1)).to(device)
+    case = f'{preset} {res} batch {batch} {dtype} {device}'
+    with torch.no_grad():
+        figures = [compare(case, lambda: plain_draw(plain, ws), lambda: G.synthesis(ws, noise_mode='const'), repeats)]
+        seconds, fast_s = figures[0]['baseline_s'], figures[0]['fast_s']
+        if dtype != 'float32':
+            a, b = plain_draw(plain, ws), G.synthesis(ws, noise_mode='const')
+            span = (a.max() - a.min()).square()
+            print(f'{"":<48} PSNR to float32 {10 * torch.log10(span / (a - b).square().mean()).item():.1f} dB', flush=True)
+        if device != 'cpu':
+            more = dict(case=f'{case} public way', fast_s=seconds, ratio=1.0, peak_mib=peak_mib(lambda: plain_draw(plain, ws)))
+            figures.append(dict(figures[0], **more, rel_err=0.0))
+            print(line(figures[1], f'{figures[1]["peak_mib"]:.0f} MiB'), flush=True)
+        elif dtype == 'float32' and batch == 1 and hasattr(G.synthesis, 'grids'):
+            seconds, flops = product_seconds(G)
+            more = dict(case=f'{case} products alone', baseline_s=seconds, ratio=seconds / fast_s, peak_mib=None)
+            figures.append(dict(figures[0], **more, rel_err=0.0))
+            print(line(figures[1], f'{flops / seconds / 1e9:.0f} GFLOP/s'), flush=True)
+    return figures
+
+
 @click.command()
 @click.option('--all', 'everything', is_flag=True, help='All presets, sizes, batches and types; hours on a small machine.')
 @click.option('--case', 'cases', multiple=True, help='preset,res,batch,dtype in place of the default ones; may be repeated.')
@@ -87,34 +115,11 @@ def product_seconds(G, repeats=5):
 @click.option('--json', 'json_file', help='Also write the figures here.')
 def main(everything, cases, device, repeats, json_file):
     """Print seconds of both, their ratio, the relative error and the peak memory of the fast one."""
-    import torch
-
     header(device)
     chosen = [(p, int(r), int(b), d) for p, r, b, d in (case.split(',') for case in cases)] or (ALL if everything else DEFAULT)
-    figures = []
-    for preset, res, batch, dtype in chosen:
-        G, plain = build(preset, res, dtype).to(device), build(preset, res, 'float32').to(device)
-        ws = torch.randn([batch, G.num_ws, G.w_dim], generator=torch.Generator().manual_seed(1)).to(device)
-        case = f'{preset} {res} batch {batch} {dtype} {device}'
-        with torch.no_grad():
-            fast = lambda G=G, ws=ws: G.synthesis(ws, noise_mode='const')  # noqa: E731
-            slow = lambda plain=plain, ws=ws: plain_draw(plain, ws)  # noqa: E731
-            figures.append(compare(case, slow, fast, repeats))
-            if dtype != 'float32':
-                a, b = slow(), fast()
-                span = (a.max() - a.min()).square()
-                print(f'{"":<48} PSNR to float32 {10 * torch.log10(span / (a - b).square().mean()).item():.1f} dB')
-            if device != 'cpu':
-                alone = figures[-1]['baseline_s']
-                figures.append(dict(case=f'{case} public way', baseline_s=alone, fast_s=alone, ratio=1.0, rel_err=0.0,
-                                    peak_mib=peak_mib(slow)))  # fmt: skip
-                print(f'{figures[-1]["case"]:<48} {figures[-1]["peak_mib"]:.0f} MiB')
-            elif dtype == 'float32' and batch == 1 and hasattr(G.synthesis, 'grids'):
-                seconds, flops = product_seconds(G)
-                figures.append(dict(case=f'{case} products alone', baseline_s=seconds, fast_s=figures[-1]['fast_s'],
-                                    ratio=seconds / figures[-1]['fast_s'], rel_err=0.0, peak_mib=None))  # fmt: skip
-                print(line(figures[-1], f'{flops / seconds / 1e9:.0f} GFLOP/s'))
-    write(figures, json_file)
+    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:  # memory that one case leaves behind speeds up the next
+        found = pool.starmap(measure, [(*case, device, repeats) for case in chosen], chunksize=1)
+    write([figure for figures in found for figure in figures], json_file)
 
 
 if __name__ == '__main__':

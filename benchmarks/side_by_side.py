@@ -17,17 +17,25 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def header(device='cpu'):
-    """Prints machine, threads and commit. On a GPU the baseline may use TF32, as the public implementations did on theirs."""
+def set_up(device):
+    """On a GPU: TF32, which the public implementations may use too, and the fastest convolutions."""
     import torch
 
     from torch_utils.misc import allow_tf32
 
-    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    place = f'{torch.get_num_threads()} threads'
     if str(device) != 'cpu':
         allow_tf32(True)
         torch.backends.cudnn.benchmark = True
+
+
+def header(device='cpu'):
+    """Sets up and prints machine, threads and commit."""
+    import torch
+
+    set_up(device)
+    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    place = f'{torch.get_num_threads()} threads'
+    if str(device) != 'cpu':
         place = f'{torch.cuda.get_device_name(device)}, TF32 on'
     print(f'{platform.machine()}, {place}, torch {torch.__version__}, commit {commit}', flush=True)
 

@@ -52,7 +52,7 @@ def test_whole_blocks_are_the_layers_one_by_one(case):
     grads = {impl: torch.autograd.grad(image, inputs, dy, allow_unused=True) for impl, image in images.items()}
     for ours, plain in zip(grads['fused'], grads['ref'], strict=True):
         assert (ours is None) == (plain is None)
-        assert plain is None or relative_error(ours, plain) < (2e-3 if 'clamped' in case else 1e-4)  # a value at a limit may fall either side
+        assert plain is None or relative_error(ours, plain) < (2e-3 if 'clamped' in case else 1e-4)  # values at a limit fall either side
     with torch.no_grad():
         assert torch.equal(G.synthesis(ws, impl='fused'), images['fused'])
         assert relative_error(G.synthesis(ws[1:2], impl='fused'), images['fused'][1:2]) < 1e-5
