@@ -1,8 +1,10 @@
-"""Worst relative error ||a - b|| / ||b|| against each stored file of the public implementations' numbers (the tests hold them under 1e-5).
+"""Worst relative error ||a - b|| / ||b|| against each stored file of the public implementations' numbers (the tests hold them under 1e-5),
+by plain operators and by the CPU's compiled code.
 
 python benchmarks/parity_errors.py
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -31,7 +33,8 @@ def generator_errors(stored):
     G = from_inr_gan(json.loads(str(stored['config'])), state).eval()
     c = torch.from_numpy(stored['c']) if 'c' in stored.files else None
     yield error(G.mapping(torch.from_numpy(stored['z']), c), stored['ws'])
-    yield error(G.synthesis(torch.from_numpy(stored['ws'])), stored['img'])
+    for training, impl in itertools.product((False, True), ('ref', 'fused')):
+        yield error(G.train(training).synthesis(torch.from_numpy(stored['ws']), noise_mode='const', impl=impl), stored['img'])
 
 
 def layer_errors(stored):

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from inr import ops
-from inr.generator import Generator
+from inr.generator import Generator, from_inr_gan
 from inr.ops import fmm, native
 from tests.helpers import ROOT, relative_error
 from tests.inr.ops.layer_cases import CASES, named
@@ -74,6 +75,16 @@ def test_images_and_gradients_of_a_generator(options):
     assert all(relative_error(*pair) < 10 * allowed for pair in zip(grads['cuda'], grads['ref'], strict=True))
     with torch.no_grad():
         assert relative_error(G.synthesis(ws, impl='cuda'), images['ref']) < allowed
+
+
+@pytest.mark.parametrize('name', ['inr_gan_64', 'inr_gan_64_tanh_cond', 'cips_32'])
+@torch.no_grad()
+def test_images_of_the_public_implementation(name):
+    stored = np.load(ROOT / f'tests/data/parity/{name}.npz')
+    state = {key[2:]: torch.from_numpy(stored[key]) for key in stored.files if key.startswith('G.')}
+    G = from_inr_gan(json.loads(str(stored['config'])), state).eval().to(DEVICE)
+    image = G.synthesis(torch.from_numpy(stored['ws'][:1]).to(DEVICE), noise_mode='const', impl='cuda')
+    assert relative_error(image, stored['img'][:1]) < 1e-5
 
 
 @pytest.mark.parametrize('arch, types', [('75', ('ieee', 'fp16')), ('80', ('tf32', 'bf16')), ('86', ('bf16',)), ('89', ('fp16',)),
