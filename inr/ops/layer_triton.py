@@ -17,15 +17,15 @@ import triton.language as tl
 
 from inr.ops.layer import Activation
 
-ALIGNED = 16  # numbers: rows of weights start at multiples of so many, for wide loads
+ALIGNED = 16  # numbers: parts of rows of weights are filled up to multiples of so many, else they are read one by one
 
 
 @triton.jit
-def add_product(acc, weight, x, in_rows, m, p, rows, K, points, PRECISION: tl.constexpr, BK: tl.constexpr):
-    """acc + W x of one image: weight at its rows m [BM, 1], x [K, points] at p."""
+def add_product(acc, weight, x, in_rows, m, p, K, wide, points, PRECISION: tl.constexpr, BK: tl.constexpr):
+    """acc + W x of one image: weight at its rows m [BM, 1], of which `wide` >= K numbers may be read; x [K, points] at p."""
     for first in range(0, K, BK):
         k = first + tl.arange(0, BK)
-        w = tl.load(weight + m + k[None, :], mask=in_rows & (k[None, :] < K), other=0.0)
+        w = tl.load(weight + m + k[None, :], mask=in_rows & (k[None, :] < wide), other=0.0)
         v = tl.load(x + k[:, None].to(tl.int64) * points + p[None, :], mask=(k[:, None] < K) & (p[None, :] < points), other=0.0)
         acc = tl.dot(w, v, acc, input_precision=PRECISION)
     return acc
@@ -33,11 +33,11 @@ def add_product(acc, weight, x, in_rows, m, p, rows, K, points, PRECISION: tl.co
 
 @triton.jit
 def layer_kernel(
-    y, weight, bias, x, features, below, rows, C, E, H, W, w_image, w_row, w_features, b_image, x_image, e_image, slope, gain, most,
+    y, weight, bias, x, features, below, rows, C, wide_C, E, wide_E, H, W, w_image, w_row, b_image, x_image, e_image, slope, gain, most,
     UP: tl.constexpr, HAS_X: tl.constexpr, HAS_FEATURES: tl.constexpr, HAS_BELOW: tl.constexpr, HAS_BIAS: tl.constexpr,
     CLAMPS: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of BM rows and BN points of image n. *_image, w_row: strides; w_features: where W_e begins in a row of W."""
+    """A tile of BM rows and BN points of image n. *_image, w_row: strides; a row of W has W_x in wide_C numbers, W_e in wide_E."""
     points, row_tiles = H * W, tl.cdiv(rows, BM)
     tile, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
     m, p = tile % row_tiles * BM + tl.arange(0, BM), tile // row_tiles * BN + tl.arange(0, BN)
@@ -45,10 +45,9 @@ def layer_kernel(
     acc = tl.zeros([BM, BN], tl.float32)
     at = m[:, None] * w_row
     if HAS_X:
-        acc = add_product(acc, weight + n * w_image, x + n * x_image, in_rows, at, p, rows, C, points, PRECISION, BK)
+        acc = add_product(acc, weight + n * w_image, x + n * x_image, in_rows, at, p, C, wide_C, points, PRECISION, BK)
     if HAS_FEATURES:
-        w_e = weight + n * w_image + w_features
-        acc = add_product(acc, w_e, features + n * e_image, in_rows, at, p, rows, E, points, PRECISION, BK)
+        acc = add_product(acc, weight + n * w_image + wide_C, features + n * e_image, in_rows, at, p, E, wide_E, points, PRECISION, BK)
     inside = in_rows & (p < points)[None, :]
     plane = n * rows + m[:, None]
     if HAS_BIAS:
@@ -78,7 +77,8 @@ def derive_kernel(
         inside = (q < cells)[:, None] & (beside < UP)
         sums = tl.zeros([BLOCK], tl.float32)
         for row in tl.static_range(UP):
-            at = plane * H * W + ((q // w * UP + row) * W + q % w * UP)[:, None] + beside
+            point = q if UP == 1 else (q // w * UP + row) * W + q % w * UP  # known to lie side by side only if written so
+            at = plane * H * W + point[:, None] + beside
             out = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
             slopes = tl.where(out > 0, gain, gain * slope)
             if CLAMPS:
@@ -130,10 +130,8 @@ def forward(weight, bias, x, features, below, up, act):
     N, rows, K = weight.shape
     C = 0 if x is None else x.shape[1]
     size = [side * up for side in below.shape[2:]] if x is None and features is None else (features if x is None else x).shape[2:]
-    if weight.stride(1) % ALIGNED or weight.stride(2) != 1 or C % ALIGNED:
-        weight, C_e = _realigned(weight, C), _aligned(C)
-    else:
-        C_e = C
+    if any(number % ALIGNED for number in (weight.stride(1), C, K - C)) or weight.stride(2) != 1:
+        weight = _realigned(weight, C)
     x, features, below, bias = (None if part is None else part.contiguous() for part in (x, features, below, bias))
     y = torch.empty([N, rows, *size], dtype=weight.dtype, device=weight.device)
     capability = torch.cuda.get_device_capability(y.device) if y.is_cuda else (0, 0)
@@ -142,15 +140,14 @@ def forward(weight, bias, x, features, below, up, act):
     if 0 in (*grid, *size):
         return y
 
-    def image_stride(part):
-        return 0 if part is None or len(part) == 1 else part.stride(0)
+    own = None if bias is None or bias.ndim == 1 else bias, x, features
+    strides = [0 if part is None or len(part) == 1 else part.stride(0) for part in own]
 
     with _on(y):
         layer_kernel[grid](
-            y, weight, _any(bias, y), _any(x, y), _any(features, y), _any(below, y), rows, C, K - C, *size, weight.stride(0),
-            weight.stride(1), C_e, 0 if bias is None or bias.ndim == 1 else image_stride(bias), image_stride(x), image_stride(features),
-            *limits(act, y.dtype), UP=up, HAS_X=C > 0, HAS_FEATURES=K > C, HAS_BELOW=below is not None, HAS_BIAS=bias is not None,
-            CLAMPS=act.clamp is not None, PRECISION=precision(), **tile,
+            y, weight, _any(bias, y), _any(x, y), _any(features, y), _any(below, y), rows, C, _aligned(C), K - C, _aligned(K - C), *size,
+            weight.stride(0), weight.stride(1), *strides, *limits(act, y.dtype), UP=up, HAS_X=C > 0, HAS_FEATURES=K > C,
+            HAS_BELOW=below is not None, HAS_BIAS=bias is not None, CLAMPS=act.clamp is not None, PRECISION=precision(), **tile,
         )  # fmt: skip
     return y
 
@@ -174,7 +171,7 @@ def tile_sizes(rows, dtype, capability, ieee):
     rows: C_out; capability: of the GPU, (9, 0) for an H100; ieee: whether float32 is multiplied in full
     """
     if capability < (8, 0) or (dtype == torch.float32 and ieee):
-        BM, BN, BK, stages = 64, 64, 32, 2
+        BM, BN, BK, stages = 128, 128, 16, 2  # without tensor cores: 64 sums a thread, or reading the tiles takes longer than multiplying
     else:
         BM, BN, BK, stages = 128, 128, 32 if dtype == torch.float32 else 64, 3
     BM = min(BM, max(16, triton.next_power_of_2(rows)))
@@ -183,7 +180,9 @@ def tile_sizes(rows, dtype, capability, ieee):
 
 def precision():
     """How float32 is multiplied: 'tf32' where PyTorch's own products may, else 'ieee'."""
-    return 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
+    matmul = torch.backends.cuda.matmul
+    named = getattr(matmul, 'fp32_precision', None)  # before PyTorch 2.9 there is allow_tf32 alone; later a host may set either
+    return 'tf32' if (matmul.allow_tf32 if named is None else named == 'tf32') else 'ieee'
 
 
 def limits(act: Activation, dtype):
@@ -196,9 +195,9 @@ def _aligned(count):
 
 
 def _realigned(weight, C):
-    """The same with W_x and W_e, each, beginning at a multiple of ALIGNED numbers."""
+    """The same with W_x and W_e, each, filled up with zeros to a multiple of ALIGNED numbers."""
     N, rows, K = weight.shape
-    wide = weight.new_empty([N, rows, _aligned(C) + _aligned(K - C)])
+    wide = weight.new_zeros([N, rows, _aligned(C) + _aligned(K - C)])
     wide[:, :, :C] = weight[:, :, :C]
     wide[:, :, _aligned(C) : _aligned(C) + K - C] = weight[:, :, C:]
     return wide

@@ -1,7 +1,7 @@
 """Compiles the kernels of inr/ops/layer_triton.py for a GPU that need not be there: compile_layer.py ARCH TYPE...
 
-ARCH: 90 for sm_90; TYPE: ieee or tf32 (float32), bf16 or fp16. Prints JSON: by kernel and type the bytes of shared memory, and the tensor
-core instructions.
+ARCH: 90 for sm_90; TYPE: ieee or tf32 (float32), bf16 or fp16. Prints JSON: the bytes of shared memory of each kernel and type, and which
+of some instructions there are.
 """
 
 import json
@@ -17,6 +17,7 @@ DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 FLOAT32 = {'layer_kernel': {'bias'}, 'derive_kernel': {'db'}, 'modulate_kernel': {'shared', 'left', 'right'}}  # whatever is computed in
 TENSORS = {'y', 'weight', 'bias', 'x', 'features', 'below', 'dz', 'db', 'pooled', 'dy', 'out', 'shared', 'left', 'right'}
 REALS = {'slope', 'gain', 'most'}
+ODD = {'C', 'E', 'K', 'rank', 'rows'}  # whole numbers that 16 need not divide; it divides strides, sides and what is filled up
 
 
 def compiled(kernel, dtype, arch, constants, **options):
@@ -25,7 +26,9 @@ def compiled(kernel, dtype, arch, constants, **options):
     for name in kernel.arg_names:
         number = 'fp32' if name in FLOAT32[kernel.__name__] else dtype
         signature[name] = 'constexpr' if name in constants else f'*{number}' if name in TENSORS else 'fp32' if name in REALS else 'i32'
-    source = triton.compiler.ASTSource(kernel, signature, constants)
+    names = [name for name in kernel.arg_names if name not in constants | dict.fromkeys(ODD | REALS)]
+    attributes = {(kernel.arg_names.index(name),): [['tt.divisibility', 16]] for name in names}
+    source = triton.compiler.ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=GPUTarget('cuda', int(arch), 32), options=options)
 
 
@@ -44,7 +47,7 @@ def main(arch, *types):
             'modulate': compiled(kernels.modulate_kernel, dtype, arch, dict(BK=512)),
         }
         for kernel, run in runs.items():
-            instructions = [word for word in ('wgmma', 'mma.sync') if word in run.asm['ptx']]
+            instructions = [word for word in ('wgmma', 'mma.sync', 'cp.async') if word in run.asm['ptx']]
             found[f'{kernel} {name}'] = dict(shared=run.metadata.shared, instructions=instructions)
     print(json.dumps(found))
 
