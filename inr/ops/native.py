@@ -18,7 +18,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SOURCES = FOLDER / 'fmm_cpu.cpp', FOLDER / 'layer_cpu.cpp'
 HEADER = FOLDER / 'cpu.hpp'
-FLAGS = ('-O3', '-std=c++17', '-shared', '-fPIC', '-pthread')
+FLAGS = ('-O3', '-std=c++17', '-fPIC', '-pthread')
 OPENMP = ('-fopenmp',), ()  # Apple's compiler has none; the code then starts threads of its own
 COMPILERS = ('c++', 'g++', 'clang++')
 
@@ -102,17 +102,30 @@ def build(folder=None):
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # renamed when whole: others may be building it too
             built = Path(scratch) / target.name
             for openmp in OPENMP:
-                command = [compiler, *FLAGS, *openmp, native, *map(str, SOURCES), '-o', str(built)]
-                done = subprocess.run(command, capture_output=True, text=True)
-                if done.returncode == 0:
+                problem = _compile([compiler, *FLAGS, *openmp, native], built)
+                if problem is None:
                     break
             else:
-                first = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[0]
-                raise Unavailable(f'{compiler} could not build the CPU code of inr/ops: {first}')
+                raise Unavailable(f'{compiler} could not build the CPU code of inr/ops: {problem}')
             os.replace(built, target)
     except OSError as error:
         raise Unavailable(f'{folder} cannot hold compiled code ({error.strerror}): set TORCH_EXTENSIONS_DIR to a folder that can') from None
     return target
+
+
+def _compile(command, built):
+    """Compiles the sources, all at once, and links them. Returns the first line of what went wrong, or None."""
+    parts = [built.with_name(f'{source.name}.o') for source in SOURCES]
+    started = [
+        subprocess.Popen([*command, '-c', str(source), '-o', str(part)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for source, part in zip(SOURCES, parts, strict=True)
+    ]
+    said = [process.communicate()[1] for process in started]
+    if not any(process.returncode for process in started):
+        linked = subprocess.run([*command, '-shared', *map(str, parts), '-o', str(built)], capture_output=True, text=True)
+        started, said = [linked], [linked.stderr]
+    failed = [text for process, text in zip(started, said, strict=True) if process.returncode]
+    return (failed[0].strip().splitlines() or ['the compiler says nothing'])[0] if failed else None
 
 
 def _processor():
