@@ -77,6 +77,14 @@ def make_optimizer(network: torch.nn.Module, settings: OptimizerConfig) -> torch
                             betas=settings.betas, eps=settings.eps, fused=True)
 
 
+def lie_as_the_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Gives an optimizer's moments the memory format of their parameters: fused Adam goes through both as they lie in memory."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter).copy_(value)
+
+
 def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: str) -> Latents:
     """This process's latents for a phase of the step after `images`: its share of what one process alone would draw."""
     batch, z_dim = settings.run.batch, settings.generator.z_dim
@@ -175,6 +183,7 @@ class Training:
         for name, optimizer in self.optimizers.items():
             rates = [{key: group[key] for key in ('lr', 'betas', 'eps')} for group in optimizer.param_groups]
             optimizer.load_state_dict(state['optimizers'][name])
+            lie_as_the_parameters(optimizer)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group.update(rate)
 

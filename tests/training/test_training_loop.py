@@ -303,6 +303,21 @@ def test_layout_of_the_discriminator(images, channels_last, lies):
     assert weight.is_contiguous(memory_format=torch.channels_last) == lies != weight.is_contiguous()
 
 
+@pytest.mark.parametrize('first, then', [(False, None), (None, False)])
+def test_resume_with_another_layout_goes_on_with_the_same_moments(images, folder, first, then):
+    dataset, settings = tiny_run(images, kimg=0.012, channels_last=first)
+    train(settings, dataset, folder('run'))
+    network, moved = checkpoint.network_path(folder.root / 'run', 12), {}
+    for layout in (first, then):
+        training = Training(tiny_run(images, channels_last=layout)[1], dataset)
+        training.resume(network)
+        before = {name: p.detach().clone() for name, p in training.D.named_parameters()}
+        steps(training, 1)
+        moved[layout] = {name: p.detach() - before[name] for name, p in training.D.named_parameters()}
+    for name, step in moved[first].items():
+        assert relative_error(moved[then][name], step) < 1e-3, name
+
+
 def test_tf32_is_for_steps_and_not_for_scores(images, folder, monkeypatch):
     dataset, settings = tiny_run(images, kimg=0.008, tick=0.004, snap=1, allow_tf32=True)
     allowed, seen = lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32), []
