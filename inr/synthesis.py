@@ -153,8 +153,8 @@ class SynthesisLayer(nn.Module):
         dtype = (features if x is None else x).dtype
         noise = None if self.noise is None else noise(self.noise)
         return fmm.layer(
-            self.whole_weight(w, dtype, impl), self.bias, x, features, read, None if noise is None else noise.to(dtype),
-            SLOPE, GAIN, self.conv_clamp, impl,
+            self.whole_weight(w, dtype, impl), self.bias, x, features, read, noise, SLOPE, GAIN,
+            self.conv_clamp, impl,
         )  # fmt: skip
 
 
@@ -275,7 +275,7 @@ class SynthesisNetwork(nn.Module):
         """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1].
 
         noise_mode: 'random', 'const' or 'none'; only networks built with spatial noise have any
-        impl: who computes the layers: 'auto', 'ref', 'fused' or 'cuda', see ops.fmm
+        impl: who computes the layers, to-RGB apart: 'auto', 'ref', 'fused' or 'cuda', see ops.fmm
         Raises ValueError for ws of another shape or another noise_mode.
         """
         return self.draw(ws, grid.training_points(self.grids, self.convention, ws.device), noise_mode, force_fp32, impl)

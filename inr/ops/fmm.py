@@ -28,8 +28,10 @@ def layer(weight, bias=None, x=None, features=None, read=None, noise=None, slope
         whether it holds every value by 2x2 points; None: x is of the points themselves
     noise: [N or 1, 1, H, W] to be added, or None
     slope: of lrelu below 0, >= 0; gain: > 0, after it; clamp: limit of |y|, or None
-    Returns [N, C_out, H, W]. Raises ValueError for an unknown impl, RuntimeError for one that cannot be had.
+    Returns [N, C_out, H, W]. Raises ValueError for an unknown impl and for tensors that do not fit, RuntimeError for an impl that cannot be
+    had.
     """
+    _check_tensors(weight, bias, x, features, slope, gain)
     below, up = None, 1
     if x is not None and read is not None:
         C = x.shape[1]
@@ -37,7 +39,11 @@ def layer(weight, bias=None, x=None, features=None, read=None, noise=None, slope
         up = 2 if read.doubles and noise is None else 1
         below = below if up == 2 else read(below)
     if noise is not None:
+        noise = noise.to(weight.dtype)
         below = noise if below is None else below + noise
+    sizes = {(part.shape[2] * times, part.shape[3] * times) for part, times in ((x, 1), (features, 1), (below, up)) if part is not None}
+    if len(sizes) > 1:
+        raise ValueError(f'x, features and noise must be of the same points, they are of {" and ".join(f"{h}x{w}" for h, w in sizes)}')
     kernels = kernels_for(impl, weight.dtype, weight.device)
     act = Activation(slope, gain, clamp)
     if kernels is None:
@@ -47,8 +53,26 @@ def layer(weight, bias=None, x=None, features=None, read=None, noise=None, slope
     return Fused.apply(kernels, weight, bias, x, features, below, up, act)
 
 
+def _check_tensors(weight, bias, x, features, slope, gain):
+    """Raises ValueError, in one line, for what compiled code would read wrongly."""
+    N, C_out, K = weight.shape
+    given = [part for part in (x, features) if part is not None]
+    for fine, text in (
+        (sum(part.shape[1] for part in given) == K, f'weights of {K} columns for {[part.shape[1] for part in given]} channels'),
+        (all(len(part) in (1, N) for part in given), f'weights of {N} images for {[len(part) for part in given]} images'),
+        (all(part.dtype == weight.dtype for part in given), f'weights in {weight.dtype} for {[part.dtype for part in given]}'),
+        (bias is None or bias.shape in ((C_out,), (N, C_out)), f'a bias {list(() if bias is None else bias.shape)} for {C_out} channels'),
+        (slope >= 0 and gain > 0, f'slope {slope} and gain {gain}: at least 0, and more than 0'),
+    ):
+        if not fine:
+            raise ValueError(f'FMM layer: {text}')
+
+
 def whole(weights, dtype, impl='auto'):
-    """W [N, C_out, C_in] in dtype of an inr.fmm.Weights: modulation and normalization of its rows (INR-GAN, appendix E)."""
+    """W [N, C_out, C_in] in dtype of an inr.fmm.Weights: modulation and normalization of its rows (INR-GAN, appendix E).
+
+    By kernels of a GPU where no gradients are wanted; else in plain operators, whatever impl says: they are a small part of a layer.
+    """
     kernels = kernels_for(impl, dtype, weights.matrix.device)
     parts = [part for part in (weights.matrix, weights.left, weights.right) if part is not None]
     wants_gradients = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
@@ -66,9 +90,13 @@ def kernels_for(impl, dtype, device):
     if impl == 'ref':
         return None
     wanted = impl if impl != 'auto' else {'cpu': 'fused', 'cuda': 'cuda'}.get(device.type)
-    why = wanted is None or _why_not(wanted, dtype, device)
+    if wanted is None:
+        return None
+    why = _why_not(wanted, dtype, device)
     if why and impl != 'auto':
         raise RuntimeError(f"impl='{impl}', {HOW[impl]}, cannot be had: {why}; use impl='auto'")
+    if why and dtype not in DTYPES[wanted]:
+        _warn(f'{HOW[wanted]}: {why}')
     find = _cpu if wanted == 'fused' else functools.partial(_triton, device, dtype)
     return None if why else _find(find, forced=impl != 'auto')
 
@@ -119,8 +147,12 @@ def _tried(device, dtype):
     try:
         from inr.ops import layer_triton
 
+        if device.type == 'cuda' and dtype != torch.float32 and torch.cuda.get_device_capability(device) < (8, 0):
+            return native.Unavailable(f'{device} is older than sm_80, where triton multiplies {dtype} without tensor cores')
         numbers = torch.ones(1, 16, 16, dtype=dtype, device=device)
         layer_triton.forward(numbers, None, numbers[:, :, :, None], None, None, 1, Activation(0.2, 1.0))
+    except torch.cuda.OutOfMemoryError:
+        raise  # says nothing about the kernels
     except ImportError as error:
         return native.Unavailable(f'triton is missing ({error}): pip install triton; it comes with the builds of torch for GPUs on Linux')
     except Exception as error:  # of a compiler or a driver: they raise what they like

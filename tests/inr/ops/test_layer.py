@@ -86,6 +86,39 @@ def test_who_computes():
         fmm.layer(weight, x=x, impl='fast')
 
 
+@pytest.mark.parametrize('impl', ['ref', 'fused'])
+@pytest.mark.parametrize('change, message', [
+    (dict(bias=torch.zeros(2)), r'a bias \[2\] for 3 channels'),
+    (dict(x=torch.zeros(2, 5, 6, 6)), r'weights of 6 columns for \[5, 2\] channels'),
+    (dict(weight=torch.zeros(1, 3, 6)), r'weights of 1 images for \[2, 1\] images'),
+    (dict(x=torch.zeros(2, 4, 6, 6).bfloat16()), r'weights in torch.float32 for \[torch.bfloat16, torch.float32\]'),
+    (dict(features=torch.zeros(1, 2, 12, 3)), 'must be of the same points, they are of (6x6 and 12x3|12x3 and 6x6)'),
+    (dict(noise=torch.zeros(1, 1, 3, 3)), 'must be of the same points'),
+    (dict(slope=-0.2), 'slope -0.2 and gain 1.0: at least 0'),
+])  # fmt: skip
+def test_tensors_that_do_not_fit_are_refused(impl, change, message):
+    given = dict(weight=torch.zeros(2, 3, 6), bias=torch.zeros(3), x=torch.zeros(2, 4, 6, 6), features=torch.zeros(1, 2, 6, 6))
+    assert fmm.layer(**given, impl=impl).shape == (2, 3, 6, 6)
+    with pytest.raises(ValueError, match=message) as refused:
+        fmm.layer(**{**given, **change}, impl=impl)
+    assert '\n' not in str(refused.value)
+
+
+def test_noise_in_float32_is_added_in_the_layers_type():
+    weight, x, noise = torch.randn(2, 3, 4).bfloat16(), torch.randn(2, 4, 5, 5).bfloat16(), torch.randn(1, 1, 5, 5)
+    y = {impl: fmm.layer(weight, x=x, noise=noise, impl=impl) for impl in ('ref', 'fused')}
+    assert relative_error(y['fused'], y['ref']) < 1e-2
+
+
+def test_a_type_without_kernels_is_told_once():
+    fmm._warn.cache_clear()
+    weight, x = torch.zeros(1, 3, 4).half(), torch.zeros(1, 4, 2, 2).half()
+    with pytest.warns(UserWarning, match='computed by plain PyTorch.*not in torch.float16') as seen:
+        fmm.layer(weight, x=x)
+        fmm.layer(weight, x=x)
+    assert len(seen) == 1
+
+
 def test_recorded_operators_are_pytorchs_own():
     x, weight = torch.randn(2, 4, 3, 5), torch.randn(2, 6, 4)
     assert count_macs(lambda: fmm.layer(weight, x=x)) == 2 * 6 * 4 * 15

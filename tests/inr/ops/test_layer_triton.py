@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -119,6 +120,21 @@ def test_a_compiler_that_fails_is_named(monkeypatch):
 
     monkeypatch.setattr(layer_triton, 'forward', fails)
     refused('cannot compute in torch.float32 on .*: Failed to find C compiler.; it needs a C compiler', monkeypatch)
+
+
+def test_half_precision_on_old_gpus_is_left_to_the_library(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: (7, 5))
+    assert 'older than sm_80' in str(fmm._tried(torch.device('cuda'), torch.float16))
+
+
+def test_memory_that_is_full_is_no_reason_against_the_kernels(monkeypatch):
+    from inr.ops import layer_triton
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layer_triton, 'forward', mock.Mock(side_effect=torch.cuda.OutOfMemoryError('no room')))
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            fmm._tried(torch.device(DEVICE), torch.float32)
+    assert fmm._tried(torch.device(DEVICE), torch.float32) is layer_triton
 
 
 def refused(why, monkeypatch):
