@@ -3,7 +3,8 @@
 python benchmarks/bench_fmm.py [--device=cuda [--tiles]] [--json=FILE]
 
 The second line of a case compares with the three matrix products alone (W x, W^T dy, dy x^T, by the library in the same type): a ratio of
-0.6 is 60% of the measured rate of products. --tiles times the forward kernel with other tiles than layer_triton.tile_sizes has.
+0.6 is 60% of the measured rate of products. --no-tf32 multiplies float32 in full, as train.py does unless told otherwise; --tiles times the
+forward kernel with other tiles than layer_triton.tile_sizes has.
 """
 
 import itertools
@@ -19,7 +20,8 @@ from side_by_side import compare, header, line, seconds_of, write
 GAIN, SLOPE = math.sqrt(2), 0.2
 CPU = ['512,512,0,4096,1', '512,512,512,4096,1', '64,64,0,4096,16', '64,64,128,4096,16']
 GPU = ['512,512,0,65536,16', '512,512,512,65536,16', '256,512,0,65536,16', '64,64,128,4096,16']
-TILES = itertools.product((64, 128, 256), (64, 128, 256), (32, 64), (4, 8), (2, 3, 4))
+TILES = tuple(tile for tile in itertools.product((64, 128, 256), (64, 128, 256), (32, 64), (4, 8), (3, 4))
+              if 64 * 128 <= tile[0] * tile[1] <= 128 * 256 and (tile[0] * tile[1] < 128 * 256 or tile[3] == 8))  # fmt: skip
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Layer:
     images: int
 
     def fill(self, dtype, device):
-        """Draws the tensors."""
+        """Draws the tensors: weights, bias, x and dy [N, C or C_out, side, side], e [1, E, side, side] or None. Returns self."""
         import torch
 
         from inr.fmm import Weights
@@ -100,8 +102,9 @@ def sweep(layer, repeats):
     import torch
 
     from inr.ops import layer_triton
+    from inr.ops.layer import Activation
 
-    act, w, found = layer_triton.Activation(SLOPE, GAIN), layer.weights.whole().detach().to(layer.dtype), []
+    act, w, found = Activation(SLOPE, GAIN), layer.weights.whole().detach().to(layer.dtype), []
     for BM, BN, BK, warps, stages in TILES:
         tile = dict(BM=BM, BN=BN, BK=BK, num_warps=warps, num_stages=stages)
         with mock.patch.object(layer_triton, 'tile_sizes', lambda *_, tile=tile: tile), torch.no_grad():
@@ -113,22 +116,23 @@ def sweep(layer, repeats):
                 continue
             found.append((statistics.median(seconds_of(run) for _ in range(repeats)), tile))
     for seconds, tile in sorted(found, key=lambda pair: -pair[0])[-8:]:
-        print(f'{seconds * 1e3:8.3f} ms  {tile}')
+        print(f'{seconds * 1e3:8.3f} ms  {tile}', flush=True)
 
 
 @click.command()
 @click.option('--case', 'cases', multiple=True, help='rows,channels,features,points,images in place of the default ones; may be repeated.')
 @click.option('--dtype', 'dtypes', multiple=True, help='In place of float32 and bfloat16; may be repeated.')
 @click.option('--device', default='cpu', show_default=True)
-@click.option('--tiles', is_flag=True, help='On a GPU: also time other tiles.')
+@click.option('--tiles', is_flag=True, help='On a GPU: then time other tiles, for minutes.')
+@click.option('--tf32/--no-tf32', default=True, show_default=True, help='On a GPU: how float32 is multiplied, by both.')
 @click.option('--repeats', default=7, show_default=True)
 @click.option('--json', 'json_file', help='Also write the figures here.')
-def main(cases, dtypes, device, tiles, repeats, json_file):
+def main(cases, dtypes, device, tiles, tf32, repeats, json_file):
     """Print seconds of both, their ratio, the relative error and the peak memory of the fast one."""
     import torch
 
-    header(device)
-    figures = []
+    header(device, tf32)
+    figures, layers = [], []
     for text in cases or (CPU if device == 'cpu' else GPU):
         for dtype in dtypes or ('float32', 'bfloat16'):
             torch.manual_seed(0)
@@ -139,11 +143,13 @@ def main(cases, dtypes, device, tiles, repeats, json_file):
             layer.products()
             seconds = statistics.median(seconds_of(layer.products) for _ in range(repeats))
             ratio = seconds / figures[-1]['fast_s']
-            figures.append(dict(figures[-1], case=f'{case} products', baseline_s=seconds, ratio=ratio, rel_err=0.0))
+            figures.append(dict(figures[-1], case=f'{case} products', baseline_s=seconds, ratio=ratio))
             print(line(figures[-1], f'{layer.flops / seconds / 1e12:.2f} TFLOP/s'), flush=True)
-            if tiles:
-                sweep(layer, repeats)
-    write(figures, json_file)
+            layers.append((case, text, dtype))
+            write(figures, json_file)  # what is there so far, should the rest be cut off
+    for case, text, dtype in layers if tiles else ():
+        print(f'tiles for {case}', flush=True)
+        sweep(Layer(*map(int, text.split(','))).fill(getattr(torch, dtype), device), repeats)
 
 
 if __name__ == '__main__':

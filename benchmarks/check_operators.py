@@ -20,23 +20,31 @@ ACTS = ('linear', 'relu', 'lrelu', 'tanh', 'sigmoid', 'elu', 'selu', 'softplus',
 
 @dataclass
 class Case:
-    """name; function(impl, **tensors); shapes of the tensors, whose gradients are checked; layout: of those with 4 dimensions."""
+    """name; function(impl, **tensors); shapes of the tensors; channels_last: of those with 4 dimensions.
+
+    kinks: a function of the tensors that says where the first of them must be another number, or None
+    differentiable: whether gradients are checked
+    """
 
     name: str
     function: object
     shapes: dict
     channels_last: bool = False
+    kinks: object = None
+    differentiable: bool = True
 
     def tensors(self, dtype, device):
         """Leaves with the same numbers for every type, but for rounding."""
         import torch
 
-        random, found = torch.Generator().manual_seed(1), {}
-        for name, shape in self.shapes.items():
-            tensor = torch.randn(shape, generator=random).to(torch.bfloat16).to(device, dtype)
-            if self.channels_last and tensor.ndim == 4:
-                tensor = tensor.contiguous(memory_format=torch.channels_last)
-            found[name] = tensor.requires_grad_()
+        random = torch.Generator().manual_seed(1)
+        found = {name: torch.randn(shape, generator=random).to(torch.bfloat16).double() for name, shape in self.shapes.items()}
+        first = next(iter(found.values()))
+        while self.kinks and (near := self.kinks(**found)).any():
+            first[near] = torch.randn(int(near.sum()), generator=random).to(torch.bfloat16).double()
+        for name, tensor in found.items():
+            layout = torch.channels_last if self.channels_last and tensor.ndim == 4 else torch.contiguous_format
+            found[name] = tensor.to(device, dtype).contiguous(memory_format=layout).requires_grad_(self.differentiable)
         return found
 
     def results(self, impl, dtype, device, second):
@@ -45,6 +53,8 @@ class Case:
 
         tensors = self.tensors(dtype, device)
         y = self.function(impl, **tensors)
+        if not self.differentiable:
+            return {'y': y.cpu().double()}
         dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16).to(y).requires_grad_(second)
         first = torch.autograd.grad(y, list(tensors.values()), dy, retain_graph=second)
         found = {'y': y, **{f'd{name}': grad for name, grad in zip(tensors, first, strict=True)}}
@@ -84,7 +94,12 @@ def cases():
         for clamp in (None, 0.8):
             def function(impl, x, b, act=act, clamp=clamp):
                 return bias_act.bias_act(x, b, act=act, clamp=clamp, impl=impl)
-            yield Case(f'bias_act {act} clamp={clamp} last={last}', function, dict(x=(3, 5, 7, 9), b=(5,)), last)
+
+            def kinks(x, b, act=act, clamp=clamp):  # where rounding decides which derivative holds
+                z, y = x + b[:, None, None], bias_act.bias_act(x, b, act=act, impl='ref')
+                return (z.abs() < 0.05) | ((y.abs() - (clamp or 1e9)).abs() < 0.02)
+
+            yield Case(f'bias_act {act} clamp={clamp} last={last}', function, dict(x=(3, 5, 7, 9), b=(5,)), last, kinks)
     for last, (taps, up, down, padding) in itertools.product((False, True), FILTERS):
         def function(impl, x, taps=taps, up=up, down=down, padding=padding):
             f = upfirdn2d.setup_filter(taps, device=x.device)
@@ -100,6 +115,9 @@ LAYERS = [  # C_out, C, E, size, whether x is of the grid below, clamp
     (1, 1, 1, (1, 1), False, None), (130, 257, 0, (9, 31), False, 0.5), (512, 512, 48, (32, 32), True, 256.0),
     (3, 0, 300, (17, 5), False, None),
 ]  # fmt: skip
+
+
+SMALL = ('bias_act lrelu clamp=0.8', 'upfirdn2d', 'fmm 21+11>19 10x14 below=True', 'fmm weights')  # how the names begin
 
 
 class Doubled:
@@ -132,10 +150,14 @@ def fmm_cases():
             import torch
 
             parts = [part.float() if part.dtype != torch.float64 else part for part in (shared, left, right)]
-            with torch.no_grad():  # what is drawn without gradients
-                found = fmm.whole(Weights(*parts), shared.dtype, impl)
-            return found + 0 * (shared.sum() + left.sum() + right.sum())
-        yield Case(f'fmm weights rank {rank}', function, dict(shared=(37, 53), left=(3, 37, rank), right=(3, rank, 53)))
+            return fmm.whole(Weights(*parts), shared.dtype, impl)
+        shapes = dict(shared=(37, 53), left=(3, 37, rank), right=(3, rank, 53))
+        yield Case(f'fmm weights rank {rank}', function, shapes, differentiable=False)  # as drawn without gradients
+
+
+def forced_impl(case, device):
+    """Who must compute a case."""
+    return 'cuda' if device != 'cpu' else 'fused' if case.name.startswith('fmm') else 'auto'
 
 
 @click.command()
@@ -149,10 +171,10 @@ def main(device, small, json_file):
     allow_tf32(False)
     chosen = list(cases())
     if small:
-        chosen = [next(case for case in chosen if case.name.startswith(name)) for name in ('bias_act', 'upfirdn2d', 'fmm 2', 'fmm weights')]
+        chosen = [next(case for case in chosen if case.name.startswith(name)) for name in SMALL]
     found = []
     for case in chosen:
-        forced = 'cuda' if device != 'cpu' else 'fused' if case.name.startswith('fmm') else 'auto'
+        forced = forced_impl(case, device)
         for dtype in ROUNDING:
             if device == 'cpu' and dtype == 'float16':
                 continue  # plain PyTorch has no use for it there

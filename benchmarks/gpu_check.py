@@ -9,6 +9,7 @@ was cut off. --dry runs it on a CPU in small sizes, to see that the script works
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-from side_by_side import ROOT, finish, header, seconds_of
+from side_by_side import ROOT, finish, header, output_of, seconds_of
 
 
 @dataclass
@@ -46,22 +47,31 @@ class Check:
         (self.outdir / 'gpu_check.json').write_text(json.dumps(self.found, indent=1) + '\n')
 
     def run(self, command, seconds):
-        """A process, within what is left of the time."""
-        seconds = max(min(seconds, self.ends - time.monotonic()), 1)
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+        """(exit code, what it printed) of a process and its own, which all end when the time is up; then the exit code is None."""
+        seconds = min(seconds, self.ends - time.monotonic())
+        if seconds < 10:
+            raise RuntimeError('no time left')
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        try:
+            text = process.communicate(timeout=seconds)[0]
+            return process.returncode, text
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return None, process.communicate()[0]
 
     def script(self, name, *options, seconds):
         """What a script of this repository prints."""
-        done = self.run([sys.executable, name, *options], seconds)
-        if done.returncode:
-            raise RuntimeError(f'{name} {" ".join(options)}: exit code {done.returncode}: {(done.stderr or done.stdout)[-1500:]}')
-        return done.stdout
+        code, text = self.run([sys.executable, name, *options], seconds)
+        if code != 0:
+            how = 'cut off' if code is None else f'exit code {code}'
+            raise RuntimeError(f'{name} {" ".join(options)}: {how}: {text[-1500:]}')
+        return text
 
-    def benchmark(self, name, *options, seconds):
-        """The figures of a benchmark, which also lie in DIR/name.json; one repetition when dry."""
-        place = self.outdir / f'{name}.json'
+    def benchmark(self, script, *options, seconds, name=None):
+        """The figures of a benchmark, which also lie in DIR/name.json; one repetition when dry. name: default the script's."""
+        place = self.outdir / f'{name or script}.json'
         options = [*options, f'--device={self.device}', f'--json={place}', *(['--repeats=1'] if self.dry else [])]
-        (self.outdir / f'{name}.txt').write_text(self.script(f'benchmarks/{name}.py', *options, seconds=seconds))
+        place.with_suffix('.txt').write_text(self.script(f'benchmarks/{script}.py', *options, seconds=seconds))
         return {'figures': json.loads(place.read_text())}
 
 
@@ -70,21 +80,14 @@ def machine(check):
     import torch
 
     found = dict(torch=torch.__version__, cuda=torch.version.cuda, python=sys.version.split()[0], cpus=os.cpu_count(),
-                 commit=_output('git', 'describe', '--always', '--dirty'), date=time.strftime('%Y-%m-%d'))  # fmt: skip
+                 commit=output_of('git', 'describe', '--always', '--dirty'), date=time.strftime('%Y-%m-%d'))  # fmt: skip
     if not check.dry:
         import triton
 
         found.update(gpu=torch.cuda.get_device_name(), capability=torch.cuda.get_device_capability(), triton=triton.__version__,
-                     driver=_output('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'),
-                     nvcc=_output('nvcc', '--version').splitlines()[-1:])  # fmt: skip
+                     driver=output_of('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'),
+                     nvcc=output_of('nvcc', '--version').splitlines()[-1:])  # fmt: skip
     return found
-
-
-def _output(*command):
-    try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError:
-        return f'{command[0]} is missing'
 
 
 def first_use(check):
@@ -116,6 +119,7 @@ def training(check):
     options = ['--cfg=inr', '--kimg=2', '--tick=0.25', '--precision=bf16', '--allow-tf32']
     if check.dry:
         options = ['--cfg=inr-tiny', '--kimg=0.256', '--tick=0.032', '--batch-gpu=16']
+    shutil.rmtree(runs, ignore_errors=True)
     check.script('train.py', '--data=demo', f'--device={check.device}', f'--outdir={runs}', *options, seconds=150)
     run = next(runs.iterdir())
     lines = [json.loads(line) for line in (run / 'stats.jsonl').read_text().splitlines()]
@@ -142,8 +146,13 @@ def step(check):
 
 def layer(check):
     """bench_fmm.py."""
-    options = ['--case=16,16,8,64,2'] if check.dry else ['--dtype=bfloat16', '--tiles']
-    return check.benchmark('bench_fmm', *options, seconds=150)
+    return check.benchmark('bench_fmm', *(['--case=16,16,8,64,2'] if check.dry else []), '--dtype=bfloat16', seconds=90)
+
+
+def layer_in_full(check):
+    """bench_fmm.py with float32 products in full, as train.py does them on a GPU by default in G of `inr`."""
+    options = ['--case=16,16,8,64,2'] if check.dry else ['--case=512,512,0,65536,16', '--case=64,64,128,4096,16']
+    return check.benchmark('bench_fmm', *options, '--dtype=float32', '--no-tf32', seconds=90, name='bench_fmm_no_tf32')
 
 
 def ops(check):
@@ -179,13 +188,22 @@ def sanitizer(check):
     tool = shutil.which('compute-sanitizer') or shutil.which('compute-sanitizer', path=str(folder))
     if check.dry or tool is None:
         return {'skipped': 'no GPU' if check.dry else 'compute-sanitizer is not installed'}
-    done = check.run([tool, '--error-exitcode=9', sys.executable, 'benchmarks/check_operators.py', '--small'], 90)
-    if done.returncode:
-        raise RuntimeError(f'exit code {done.returncode}: {done.stdout[-1500:]}')
-    return {'says': done.stdout.splitlines()[-1]}
+    code, text = check.run([tool, '--error-exitcode=9', sys.executable, 'benchmarks/check_operators.py', '--small'], 90)
+    if code != 0:
+        raise RuntimeError(f'{"cut off" if code is None else f"exit code {code}"}: {text[-1500:]}')
+    return {'says': text.splitlines()[-1]}
 
 
-PARTS = (machine, first_use, operators, training, generator, step, layer, ops, graphs, sanitizer)
+def tiles(check):
+    """What other tiles would do for the largest layer. Being cut off is no failure: the best so far is not known then."""
+    if check.dry:
+        return {'skipped': 'no GPU'}
+    options = ['--device=cuda', '--case=512,512,0,65536,16', '--dtype=bfloat16', '--repeats=3', '--tiles']
+    _, text = check.run([sys.executable, 'benchmarks/bench_fmm.py', *options], 120)
+    return {'says': text.splitlines()[-9:]}
+
+
+PARTS = (machine, first_use, operators, training, generator, step, layer, layer_in_full, ops, graphs, sanitizer, tiles)
 
 
 @click.command()

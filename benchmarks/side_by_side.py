@@ -17,27 +17,35 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def set_up(device):
-    """On a GPU: TF32, which the public implementations may use too, and the fastest convolutions."""
+def set_up(device, tf32=True):
+    """On a GPU: TF32, which the public implementations may use too, unless told otherwise, and the fastest convolutions."""
     import torch
 
     from torch_utils.misc import allow_tf32
 
     if str(device) != 'cpu':
-        allow_tf32(True)
+        allow_tf32(tf32)
         torch.backends.cudnn.benchmark = True
 
 
-def header(device='cpu'):
+def header(device='cpu', tf32=True):
     """Sets up and prints machine, threads and commit."""
     import torch
 
-    set_up(device)
-    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    set_up(device, tf32)
+    commit = output_of('git', 'describe', '--always', '--dirty')
     place = f'{torch.get_num_threads()} threads'
     if str(device) != 'cpu':
-        place = f'{torch.cuda.get_device_name(device)}, TF32 on'
+        place = f'{torch.cuda.get_device_name(device)}, TF32 {"on" if tf32 else "off"}'
     print(f'{platform.machine()}, {place}, torch {torch.__version__}, commit {commit}', flush=True)
+
+
+def output_of(*command):
+    """What a command prints, or that it is missing."""
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return f'{command[0]} is missing'
 
 
 def finish():

@@ -34,8 +34,8 @@ def test_gpu_check_runs_dry(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = json.loads((tmp_path / 'new' / 'folder' / 'gpu_check.json').read_text())
     assert done.returncode == 0 and 'failed: none' in done.stdout, (done.stderr, found)
-    assert len(found) == 10 and found['operators']['cases'] == 8 and found['training']['loss_D'][-1] < found['training']['loss_D'][0]
-    for name, cases, errors in (('generator', 1, 0.1), ('step', 8, 0.3), ('layer', 4, 0.2), ('ops', 8, 0.02)):
+    assert len(found) == 12 and found['operators']['cases'] == 8 and found['training']['loss_D'][-1] < found['training']['loss_D'][0]
+    for name, cases, errors in (('generator', 1, 0.1), ('step', 8, 0.3), ('layer', 2, 0.2), ('layer_in_full', 2, 1e-5), ('ops', 8, 0.02)):
         figures = found[name]['figures']
         assert len(figures) == cases and all(figure.keys() == KEYS and 0 <= figure['rel_err'] < errors for figure in figures)
 

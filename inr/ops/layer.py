@@ -6,6 +6,7 @@ it is upsampled. `kernels` is a module that computes on a device: layer_cpu or l
 Legend: N images, C_out and C channels, E coordinate features, H and W rows and columns of points.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,17 @@ class Activation:
     slope: float
     gain: float
     clamp: float | None = None
+
+
+def limits(act, dtype):
+    """(slope, gain, limit as dtype holds it, infinite for none): what was clamped equals the limit then, and is told from what was not."""
+    return act.slope, act.gain, math.inf if act.clamp is None else torch.tensor(act.clamp, dtype=dtype).item()
+
+
+def size_of(x, features, below, up):
+    """(H, W) of the points of a layer, see `plain`."""
+    at_points = features if x is None else x
+    return tuple(side * up for side in below.shape[2:]) if at_points is None else tuple(at_points.shape[2:])
 
 
 def product(weight, x):
@@ -50,7 +62,7 @@ def plain(weight, bias, x, features, below, up, act):
 
 
 class Fused(torch.autograd.Function):
-    """The same by `kernels`. Keeps y and the factors of the products.
+    """The same by `kernels`, a module; the other arguments are those of `plain`. Keeps y and the factors of the products.
 
     The derivative of the activation is constant where it exists, so that the backward pass in plain operators, which is taken where a
     further derivative is to follow, is right in every order.

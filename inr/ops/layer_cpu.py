@@ -1,17 +1,16 @@
 """The kernels of layer.Fused on a CPU: the library's products, then layer_cpu.cpp, which passes over the activations once."""
 
-import math
-
 import torch
 
 from inr.ops import native
+from inr.ops.layer import limits, size_of
 from inr.ops.native import pointer
 
 
 def forward(weight, bias, x, features, below, up, act):
-    """As layer.plain, without gradients; weight in float32 or bfloat16, as are x, features and below."""
-    size = [side * up for side in below.shape[2:]] if x is None and features is None else (features if x is None else x).shape[2:]
-    y, C = torch.empty([*weight.shape[:2], size[0] * size[1]], dtype=weight.dtype), 0 if x is None else x.shape[1]
+    """layer.plain's y [N, C_out, H, W], without gradients; its arguments, in float32 or bfloat16."""
+    (H, W), C = size_of(x, features, below, up), 0 if x is None else x.shape[1]
+    y = torch.empty([*weight.shape[:2], H * W], dtype=weight.dtype)
     if x is not None:
         _add_product(y, weight[:, :, :C], x, 0)
     if features is not None:
@@ -21,10 +20,10 @@ def forward(weight, bias, x, features, below, up, act):
     bias = None if bias is None else bias.to(torch.float32).contiguous()
     below = None if below is None else below.contiguous()
     native.library().fmm_finish(
-        y.data_ptr(), pointer(below), pointer(bias), 1 if bias is None or bias.ndim == 1 else len(bias), *y.shape[:2], *size,
-        up, *_numbers(act, y.dtype), y.dtype == torch.bfloat16, torch.get_num_threads(),
+        y.data_ptr(), pointer(below), pointer(bias), 1 if bias is None or bias.ndim == 1 else len(bias), *y.shape[:2], H, W,
+        up, *limits(act, y.dtype), y.dtype == torch.bfloat16, torch.get_num_threads(),
     )  # fmt: skip
-    return y.unflatten(2, size)
+    return y.unflatten(2, (H, W))
 
 
 def derive(dy, y, act, up):
@@ -32,7 +31,7 @@ def derive(dy, y, act, up):
     dy, dz, db = dy.contiguous(), torch.empty_like(y), torch.empty(y.shape[:2])
     pooled = None if up == 1 else torch.empty([*y.shape[:2], *(side // up for side in y.shape[2:])], dtype=y.dtype)
     native.library().fmm_derive(
-        dy.data_ptr(), y.data_ptr(), dz.data_ptr(), db.data_ptr(), pointer(pooled), *y.shape, up, *_numbers(act, y.dtype),
+        dy.data_ptr(), y.data_ptr(), dz.data_ptr(), db.data_ptr(), pointer(pooled), *y.shape, up, *limits(act, y.dtype),
         y.dtype == torch.bfloat16, torch.get_num_threads(),
     )  # fmt: skip
     return dz, db, dz if up == 1 else pooled
@@ -45,8 +44,3 @@ def _add_product(y, weight, x, beta):
     else:
         rows = y.flatten(0, 1)
         torch.addmm(rows, weight.flatten(0, 1), x[0].flatten(1), beta=beta, out=rows)
-
-
-def _numbers(act, dtype):
-    """(slope, gain, limit as dtype holds it): what was clamped equals the limit then, and is told from what was not."""
-    return act.slope, act.gain, math.inf if act.clamp is None else torch.tensor(act.clamp, dtype=dtype).item()

@@ -15,9 +15,11 @@ import torch
 import triton
 import triton.language as tl
 
-from inr.ops.layer import Activation
+from inr.ops.layer import limits, size_of
 
 ALIGNED = 16  # numbers: parts of rows of weights are filled up to multiples of so many, else they are read one by one
+
+TURNS = 8  # blocks of points that one program of derive_kernel does one after the other
 
 
 @triton.jit
@@ -64,16 +66,16 @@ def layer_kernel(
 
 @triton.jit
 def derive_kernel(
-    dz, db, pooled, dy, y, H, W, slope, gain, most, UP: tl.constexpr, CLAMPS: tl.constexpr, BLOCK: tl.constexpr
+    dz, db, pooled, dy, y, H, W, slope, gain, most, UP: tl.constexpr, CLAMPS: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr
 ):  # fmt: skip
-    """One channel of one image, BLOCK x UP x UP points at a time."""
-    plane = tl.program_id(0).to(tl.int64)
+    """TURNS times BLOCK x UP x UP points of one channel of one image, and their sum."""
+    plane, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     w = W // UP
     cells = H // UP * w
     beside = tl.arange(0, UP)[None, :]
     total = tl.zeros([BLOCK], tl.float32)
-    for first in range(0, cells, BLOCK):
-        q = first + tl.arange(0, BLOCK)
+    for turn in range(0, TURNS):
+        q = (part * TURNS + turn) * BLOCK + tl.arange(0, BLOCK)
         inside = (q < cells)[:, None] & (beside < UP)
         sums = tl.zeros([BLOCK], tl.float32)
         for row in tl.static_range(UP):
@@ -89,7 +91,7 @@ def derive_kernel(
         if UP > 1:
             tl.store(pooled + plane * cells + q, sums.to(pooled.dtype.element_ty), mask=q < cells)
         total += sums
-    tl.store(db + plane, tl.sum(total, axis=0))
+    tl.store(db + plane * tl.num_programs(1) + part, tl.sum(total, axis=0))
 
 
 @triton.jit
@@ -126,10 +128,9 @@ def modulated(shared, left, right, dtype):
 
 
 def forward(weight, bias, x, features, below, up, act):
-    """As layer.plain, without gradients."""
-    N, rows, K = weight.shape
+    """layer.plain's y [N, C_out, H, W], without gradients; its arguments, in float32, bfloat16 or float16."""
+    (N, rows, K), size = weight.shape, size_of(x, features, below, up)
     C = 0 if x is None else x.shape[1]
-    size = [side * up for side in below.shape[2:]] if x is None and features is None else (features if x is None else x).shape[2:]
     if any(number % ALIGNED for number in (weight.stride(1), C, K - C)) or weight.stride(2) != 1:
         weight = _realigned(weight, C)
     x, features, below, bias = (None if part is None else part.contiguous() for part in (x, features, below, bias))
@@ -154,15 +155,19 @@ def forward(weight, bias, x, features, below, up, act):
 
 def derive(dy, y, act, up):
     """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, its sums over up x up points) for dy, a gradient of y."""
-    dy, dz, db = dy.contiguous(), torch.empty_like(y), torch.zeros(y.shape[:2], dtype=torch.float32, device=y.device)
-    pooled = dz if up == 1 else torch.empty([*y.shape[:2], *(side // up for side in y.shape[2:])], dtype=y.dtype, device=y.device)
+    (N, rows, H, W), dy, dz = y.shape, dy.contiguous(), torch.empty_like(y)
+    pooled = dz if up == 1 else torch.empty([N, rows, H // up, W // up], dtype=y.dtype, device=y.device)
+    cells = H // up * (W // up)
+    BLOCK = min(2048 // up**2, triton.next_power_of_2(max(cells, 1)))
+    parts = triton.cdiv(cells, TURNS * BLOCK)
+    db = torch.zeros([N, rows, parts], dtype=torch.float32, device=y.device)
     if y.numel():
         with _on(y):
-            derive_kernel[(db.numel(),)](
-                dz, db, pooled, dy, y, *y.shape[2:], *limits(act, y.dtype), UP=up, CLAMPS=act.clamp is not None,
-                BLOCK=min(2048 // up**2, triton.next_power_of_2(pooled[0, 0].numel())), num_warps=8,
+            derive_kernel[N * rows, parts](
+                dz, db, pooled, dy, y, H, W, *limits(act, y.dtype), UP=up, CLAMPS=act.clamp is not None, BLOCK=BLOCK, TURNS=TURNS,
+                num_warps=8,
             )  # fmt: skip
-    return dz, db, pooled
+    return dz, db.sum(2), pooled
 
 
 def tile_sizes(rows, dtype, capability, ieee):
@@ -183,11 +188,6 @@ def precision():
     matmul = torch.backends.cuda.matmul
     named = getattr(matmul, 'fp32_precision', None)  # before PyTorch 2.9 there is allow_tf32 alone; later a host may set either
     return 'tf32' if (matmul.allow_tf32 if named is None else named == 'tf32') else 'ieee'
-
-
-def limits(act: Activation, dtype):
-    """(slope, gain, limit as dtype holds it), so that what was clamped is told from what was not."""
-    return act.slope, act.gain, math.inf if act.clamp is None else torch.tensor(act.clamp, dtype=dtype).item()
 
 
 def _aligned(count):

@@ -43,7 +43,7 @@ def main(arch, *types):
         layer = dict(**flags, **tile, UP=2, PRECISION='tf32' if name == 'tf32' else 'ieee')
         runs = {
             'layer': compiled(kernels.layer_kernel, dtype, arch, layer, **options),
-            'derive': compiled(kernels.derive_kernel, dtype, arch, dict(UP=2, CLAMPS=True, BLOCK=512), num_warps=8),
+            'derive': compiled(kernels.derive_kernel, dtype, arch, dict(UP=2, CLAMPS=True, BLOCK=512, TURNS=8), num_warps=8),
             'modulate': compiled(kernels.modulate_kernel, dtype, arch, dict(BK=512)),
         }
         for kernel, run in runs.items():

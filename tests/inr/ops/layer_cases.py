@@ -102,6 +102,7 @@ CASES = [
     Case(images=2, rows=64, below=48, features=33, size=(2, 34), up=2, biases=0),
     Case(rows=5, size=(6, 50), slope=0.0, gain=0.7, clamp=0.3, biases=2),
     Case(images=1, rows=17, below=5, features=0, size=(3, 16)),
+    Case(images=1, rows=2, below=3, features=2, size=(70, 300)),
 ]  # fmt: skip
 
 
