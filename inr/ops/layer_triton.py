@@ -19,7 +19,7 @@ from inr.ops.layer import limits, size_of
 
 ALIGNED = 16  # numbers: parts of rows of weights are filled up to multiples of so many, else they are read one by one
 
-TURNS = 8  # blocks of points that one program of derive_kernel does one after the other
+TURNS = 8  # at most so many blocks of points does one program of derive_kernel, one after the other
 
 
 @triton.jit
@@ -159,12 +159,13 @@ def derive(dy, y, act, up):
     pooled = dz if up == 1 else torch.empty([N, rows, H // up, W // up], dtype=y.dtype, device=y.device)
     cells = H // up * (W // up)
     BLOCK = min(2048 // up**2, triton.next_power_of_2(max(cells, 1)))
-    parts = triton.cdiv(cells, TURNS * BLOCK)
+    turns = max(min(TURNS, triton.cdiv(cells, BLOCK)), 1)
+    parts = triton.cdiv(cells, turns * BLOCK)
     db = torch.zeros([N, rows, parts], dtype=torch.float32, device=y.device)
     if y.numel():
         with _on(y):
             derive_kernel[N * rows, parts](
-                dz, db, pooled, dy, y, H, W, *limits(act, y.dtype), UP=up, CLAMPS=act.clamp is not None, BLOCK=BLOCK, TURNS=TURNS,
+                dz, db, pooled, dy, y, H, W, *limits(act, y.dtype), UP=up, CLAMPS=act.clamp is not None, BLOCK=BLOCK, TURNS=turns,
                 num_warps=8,
             )  # fmt: skip
     return dz, db.sum(2), pooled

@@ -3,6 +3,7 @@
 The interpreter knows no bfloat16 (it multiplies its bits as integers); for that type the kernels are compiled here and run on a GPU.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -36,6 +37,11 @@ def on_this_device(monkeypatch):
     if DEVICE == 'cpu':
         refused = fmm._why_not
         monkeypatch.setattr(fmm, '_why_not', lambda impl, *args: None if impl == 'cuda' else refused(impl, *args))
+        with contextlib.suppress(ImportError):  # where a test hides triton
+            from inr.ops import layer_triton
+
+            quick = dict(BM=64, BN=128, BK=64, num_warps=4, num_stages=1)  # the interpreter's time goes by steps, not by their size
+            monkeypatch.setattr(layer_triton, 'tile_sizes', lambda *_: quick)
     yield
     torch.backends.cuda.matmul.allow_tf32 = tf32
     fmm._tried.cache_clear()
