@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 from bench_generator import build
-from side_by_side import header, line, seconds_of, status_mib, write
+from side_by_side import header, line, peak_mib, seconds_of, set_up, write
 
 
-def load(network, preset, res):
+def load(network, preset, res, device):
     """(generator, w of seed 0) of a checkpoint, or of a preset with random weights for None."""
     import torch
 
@@ -26,7 +26,7 @@ def load(network, preset, res):
     G = build(preset, res, 'float32') if network is None else load_networks(network, only=('G_ema',))['G_ema']
     z = torch.randn([1, G.z_dim], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return G, G.mapping(z, torch.zeros([1, G.c_dim]))
+        return G.to(device), G.mapping(z.to(device), torch.zeros([1, G.c_dim], device=device))
 
 
 def measure(G, ws, size):
@@ -38,14 +38,17 @@ def measure(G, ws, size):
             pass
 
     draw(32)  # loads the compiled code
-    times, peak = [], 0
-    for _ in range(5 if size <= 1024 else 1):
-        Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM: loading took more than it left
-        before = status_mib('VmRSS')
-        fast = seconds_of(lambda: draw(size))
-        peak = max(peak, status_mib('VmHWM') - before)  # the first takes most: some of it stays with the process
-        times.append((seconds_of(lambda: draw(G.img_resolution)), fast))
-    baseline_s, fast_s = map(statistics.median, zip(*times, strict=True))
+    seconds = {size: [], G.img_resolution: []}
+
+    def timed(side):
+        seconds[side].append(seconds_of(lambda: draw(side)))
+
+    peak = peak_mib(lambda: timed(size))
+    for _ in range(5 if size <= 1024 else 0):
+        timed(G.img_resolution)
+        timed(size)
+    timed(G.img_resolution)
+    fast_s, baseline_s = (statistics.median(seconds[side]) for side in (size, G.img_resolution))
     return dict(baseline_s=baseline_s, fast_s=fast_s, ratio=baseline_s / fast_s, peak_mib=peak)
 
 
@@ -70,17 +73,19 @@ def tile_difference(G, ws):
 @click.option('--preset', default='inr', show_default=True, help='Without a checkpoint: of inr/presets.py, with random weights.')
 @click.option('--res', default=256, show_default=True, help='Its trained size.')
 @click.option('--sizes', default='256,1024,4096', show_default=True, help='256 to 16384 and beyond.')
+@click.option('--device', default='cpu', show_default=True)
 @click.option('--json', 'json_file', help='Also write the figures here.')
 @click.option('--one', type=int, hidden=True)
 @click.option('--tiles', is_flag=True, hidden=True)
-def main(network, preset, res, sizes, json_file, one, tiles):
+def main(network, preset, res, sizes, device, json_file, one, tiles):
     """Print seconds and peak memory for each size, and how far tiles are from the whole."""
     if one or tiles:
-        G, ws = load(network, preset, res)
+        set_up(device)
+        G, ws = load(network, preset, res, device)
         print(json.dumps(tile_difference(G, ws) if tiles else measure(G, ws, one)))
         return
-    header()
-    given = [f'--network={network}'] if network else [f'--preset={preset}', f'--res={res}']
+    header(device)
+    given = [f'--device={device}', f'--network={network}'] if network else [f'--device={device}', f'--preset={preset}', f'--res={res}']
 
     def alone(option):
         done = subprocess.run([sys.executable, __file__, *given, option], check=True, stdout=subprocess.PIPE, text=True)
@@ -88,9 +93,10 @@ def main(network, preset, res, sizes, json_file, one, tiles):
 
     error, figures, what = alone('--tiles'), [], Path(network).stem if network else f'{preset} {res}'
     for size in map(int, sizes.split(',')):
-        figures.append(dict(case=f'{what} render {size} float32 cpu', rel_err=error, **alone(f'--one={size}')))
+        figures.append(dict(case=f'{what} render {size} float32 {device}', rel_err=error, **alone(f'--one={size}')))
         seconds, peak, megapixels = figures[-1]['fast_s'], figures[-1]['peak_mib'], size**2 / 1e6
-        print(line(figures[-1], f'{seconds / megapixels:6.2f} s and {peak / megapixels:.1f} MiB a megapixel, {peak:.0f} MiB'), flush=True)
+        memory = '' if peak is None else f' and {peak / megapixels:.1f} MiB'
+        print(line(figures[-1], f'{seconds / megapixels:6.2f} s{memory} a megapixel'), flush=True)
     print(f'tiles against the whole: relative error {error:.1e} at most')
     write(figures, json_file)
 

@@ -118,7 +118,7 @@ def training(check):
     runs = check.outdir / 'runs'
     options = ['--cfg=inr', '--kimg=2', '--tick=0.25', '--precision=bf16', '--allow-tf32']
     if check.dry:
-        options = ['--cfg=inr-tiny', '--kimg=0.256', '--tick=0.032', '--batch-gpu=16']
+        options = ['--cfg=inr-tiny', '--kimg=0.128', '--tick=0.016', '--batch-gpu=16']
     shutil.rmtree(runs, ignore_errors=True)
     check.script('train.py', '--data=demo', f'--device={check.device}', f'--outdir={runs}', *options, seconds=150)
     run = next(runs.iterdir())
