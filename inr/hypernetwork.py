@@ -279,7 +279,7 @@ class InrBlock(nn.Module):
             below, beside = (layer(w[0]) for layer in self.connector)
             made.append((torch.cat([below[0], beside[0]], dim=2), below[1] + beside[1], True))
             w.pop(0)
-        return made + [(*layer(each), sees) for layer, each, sees in zip(self.layers, w, self.sees, strict=False)]
+        return made + [(*layer(each), sees) for layer, each, sees in zip(self.layers, w[: len(self.layers)], self.sees, strict=True)]
 
     def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False, impl='auto', keep=True):
         """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W]); no noise.
