@@ -35,7 +35,7 @@ STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band 
                    'reads the one below smoothly. Matters above the trained size.  [default: all]')
 @click.option('--batch', type=click.IntRange(1), metavar='N', default=1, help='Images drawn at once: faster on a GPU, takes more memory.')
 @click.option('--precision', type=click.Choice(PRECISIONS), default='fp32',
-              help='bf16 and fp16 compute the four highest resolutions in half precision: faster on a GPU.')
+              help='bf16 and fp16 compute the four highest resolutions in half precision: faster on a GPU, bf16 on new CPUs too.')
 @click.option('--allow-tf32', is_flag=True, help='On a GPU: round the factors of float32 products to TF32, 10 bits.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
 def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, projected_w, grid, outdir, image_format, refine, batch,
