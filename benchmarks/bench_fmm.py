@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from unittest import mock
 
 import click
-from side_by_side import compare, header, line, seconds_of, write
+from side_by_side import compare, header, line, parse_case, seconds_of, write
 
 GAIN, SLOPE = math.sqrt(2), 0.2
+FORM = dict.fromkeys(('rows', 'channels', 'features', 'points', 'images'), int)
 CPU = ['512,512,0,4096,1', '512,512,512,4096,1', '64,64,0,4096,16', '64,64,128,4096,16']
 GPU = ['512,512,0,65536,16', '512,512,512,65536,16', '256,512,0,65536,16', '64,64,128,4096,16']
 TILES = tuple(tile for tile in itertools.product((64, 128, 256), (64, 128, 256), (32, 64), (4, 8), (3, 4))
@@ -121,7 +122,8 @@ def sweep(layer, repeats):
 
 @click.command()
 @click.option('--case', 'cases', multiple=True, help='rows,channels,features,points,images in place of the default ones; may be repeated.')
-@click.option('--dtype', 'dtypes', multiple=True, help='In place of float32 and bfloat16; may be repeated.')
+@click.option('--dtype', 'dtypes', multiple=True, type=click.Choice(['float32', 'bfloat16', 'float16']),
+              help='In place of float32 and bfloat16; may be repeated.')
 @click.option('--device', default='cpu', show_default=True)
 @click.option('--tiles', is_flag=True, help='On a GPU: then time other tiles, for minutes.')
 @click.option('--tf32/--no-tf32', default=True, show_default=True, help='On a GPU: how float32 is multiplied, by both.')
@@ -133,10 +135,11 @@ def main(cases, dtypes, device, tiles, tf32, repeats, json_file):
 
     header(device, tf32)
     figures, layers = [], []
-    for text in cases or (CPU if device == 'cpu' else GPU):
+    chosen = [parse_case(text, **FORM) for text in cases or (CPU if device == 'cpu' else GPU)]
+    for numbers in chosen:
         for dtype in dtypes or ('float32', 'bfloat16'):
             torch.manual_seed(0)
-            layer = Layer(*map(int, text.split(','))).fill(getattr(torch, dtype), device)
+            layer = Layer(*numbers).fill(getattr(torch, dtype), device)
             e = f'+{layer.features}' if layer.features else ''
             case = f'fmm {layer.channels}{e}>{layer.rows} {layer.points} points batch {layer.images} {dtype} {device}'
             figures.append(compare(case, layer.plain, layer.fast, repeats, error_of(layer)))
@@ -145,11 +148,11 @@ def main(cases, dtypes, device, tiles, tf32, repeats, json_file):
             ratio = seconds / figures[-1]['fast_s']
             figures.append(dict(figures[-1], case=f'{case} products', baseline_s=seconds, ratio=ratio))
             print(line(figures[-1], f'{layer.flops / seconds / 1e12:.2f} TFLOP/s'), flush=True)
-            layers.append((case, text, dtype))
+            layers.append((case, numbers, dtype))
             write(figures, json_file)  # what is there so far, should the rest be cut off
-    for case, text, dtype in layers if tiles else ():
+    for case, numbers, dtype in layers if tiles else ():
         print(f'tiles for {case}', flush=True)
-        sweep(Layer(*map(int, text.split(','))).fill(getattr(torch, dtype), device), repeats)
+        sweep(Layer(*numbers).fill(getattr(torch, dtype), device), repeats)
 
 
 if __name__ == '__main__':

@@ -13,12 +13,13 @@ import time
 
 import click
 import public_style
-from side_by_side import compare, header, line, peak_mib, set_up, write
+from side_by_side import compare, header, line, parse_case, peak_mib, set_up, write
 
 DEFAULT = [('inr', 256, 1, 'float32'), ('inr', 256, 1, 'bfloat16'), ('inr', 256, 8, 'float32'), ('inr-bil', 256, 1, 'float32'),
            ('paper', 256, 1, 'float32'), ('cips', 256, 1, 'float32'), ('stylegan2', 256, 1, 'float32')]  # fmt: skip
-ALL = [(preset, res, batch, dtype) for preset in ('inr', 'inr-bil', 'paper', 'cips', 'stylegan2') for res in (256, 1024)
-       for batch in (1, 8, 50) for dtype in ('float32', 'bfloat16')]  # fmt: skip
+PRESETS, DTYPES = ('inr', 'inr-bil', 'paper', 'cips', 'stylegan2'), ('float32', 'bfloat16')
+ALL = [(preset, res, batch, dtype) for preset in PRESETS for res in (256, 1024)
+       for batch in (1, 8, 50) for dtype in DTYPES]  # fmt: skip
 
 
 def build(preset, res, dtype):
@@ -27,9 +28,9 @@ def build(preset, res, dtype):
 
     from dnnlib.util import construct_class_by_name
     from inr import presets
-    from training.presets import PRESETS
+    from training import presets as host
 
-    row = (PRESETS | presets.PRESETS)[preset]
+    row = (host.PRESETS | presets.PRESETS)[preset]
     half = dict(num_fp16_res=9, half_dtype='bfloat16') if dtype == 'bfloat16' else {}
     torch.manual_seed(0)
     return construct_class_by_name(
@@ -115,7 +116,7 @@ def measure(preset, res, batch, dtype, device, repeats):
 def main(everything, cases, device, repeats, json_file):
     """Print seconds of both, their ratio, the relative error and the peak memory of the fast one."""
     header(device)
-    chosen = [(p, int(r), int(b), d) for p, r, b, d in (case.split(',') for case in cases)] or (ALL if everything else DEFAULT)
+    chosen = [parse_case(case, preset=PRESETS, res=int, batch=int, dtype=DTYPES) for case in cases] or (ALL if everything else DEFAULT)
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:  # memory that one case leaves behind speeds up the next
         found = pool.starmap(measure, [(*case, device, repeats) for case in chosen], chunksize=1)
     write([figure for figures in found for figure in figures], json_file)

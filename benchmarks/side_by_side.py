@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import click
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -24,6 +26,8 @@ def set_up(device, tf32=True):
     from torch_utils.misc import allow_tf32
 
     if str(device) != 'cpu':
+        if not torch.cuda.is_available():
+            raise click.UsageError(f'--device={device}: this PyTorch can use no GPU')
         allow_tf32(tf32)
         torch.backends.cudnn.benchmark = True
 
@@ -89,6 +93,17 @@ def peak_mib(run):
     Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
     run()
     return status_mib('VmHWM') - before
+
+
+def parse_case(text, **kinds):
+    """The parts of --case=TEXT: kinds has the name of each and int, or the values it may take. One line for what does not fit."""
+    parts, form = text.split(','), ','.join(kinds)
+    if len(parts) != len(kinds):
+        raise click.UsageError(f'--case={text}: give {form}')
+    for part, (name, kind) in zip(parts, kinds.items(), strict=True):
+        if not (part.isdigit() if kind is int else part in kind):
+            raise click.UsageError(f'--case={text}: {name} is {"a number" if kind is int else "one of " + ", ".join(kind)}')
+    return [int(part) if kind is int else part for part, kind in zip(parts, kinds.values(), strict=True)]
 
 
 def compare(case, baseline, fast, repeats=7, error=None):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.helpers import ROOT
 
@@ -25,6 +26,18 @@ def test_figures(script, options, errors, tmp_path):
     for figure in figures:
         assert figure.keys() == KEYS and figure['case'] in done.stdout
         assert figure['ratio'] == figure['baseline_s'] / figure['fast_s'] > 0 and 0 <= figure['rel_err'] < errors
+
+
+@pytest.mark.parametrize('command, message', [
+    ('bench_generator.py --case=inrr,256,1,float32', 'preset is one of inr, inr-bil'), ('bench_generator.py --case=inr,256', 'give preset,res,'),
+    ('bench_fmm.py --case=a,1,1,1,1', 'rows is a number'), ('bench_fmm.py --device=cuda', 'this PyTorch can use no GPU'),
+    ('gpu_check.py --outdir=nowhere', 'there is no GPU'),
+])  # fmt: skip
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_mistakes_are_one_line(command, message, tmp_path):
+    script, option = command.split()
+    done = subprocess.run([sys.executable, ROOT / 'benchmarks' / script, option], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr.strip().splitlines()[-1] and 'Traceback' not in done.stderr
 
 
 def test_gpu_check_runs_dry(tmp_path):
