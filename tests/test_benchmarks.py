@@ -29,7 +29,8 @@ def test_figures(script, options, errors, tmp_path):
 
 
 @pytest.mark.parametrize('command, message', [
-    ('bench_generator.py --case=inrr,256,1,float32', 'preset is one of inr, inr-bil'), ('bench_generator.py --case=inr,256', 'give preset,res,'),
+    ('bench_generator.py --case=inrr,256,1,float32', 'preset is one of inr, inr-bil'),
+    ('bench_generator.py --case=inr,256', 'give preset,res,'),
     ('bench_fmm.py --case=a,1,1,1,1', 'rows is a number'), ('bench_fmm.py --device=cuda', 'this PyTorch can use no GPU'),
     ('gpu_check.py --outdir=nowhere', 'there is no GPU'),
 ])  # fmt: skip
