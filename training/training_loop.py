@@ -24,11 +24,12 @@ from torch_utils import distributed
 from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
 from torch_utils.training_stats import Averages
 from training import checkpoint, snapshot
-from training.config import Config, LossConfig, OptimizerConfig
+from training.config import Config, LossConfig
 from training.config_json import to_json
 from training.dataset import ImageDataset, InfiniteSampler
 from training.ema import ema_beta, update_ema
 from training.loss import GanLoss, Latents
+from training.optimizer import make_optimizer, restore, step_if_finite
 from training.summary import describe, parameter_counts
 
 MAX_SKIPPED = 100  # steps in a row without finite gradients that end a run
@@ -66,25 +67,6 @@ def phases(loss: LossConfig) -> list[tuple[str, int]]:
     return result
 
 
-def make_optimizer(network: torch.nn.Module, settings: OptimizerConfig) -> torch.optim.Adam:
-    """Adam with one learning rate, or with one for each group of `network.parameter_groups()`. Raises UserError if the groups differ."""
-    if not isinstance(settings.lr, dict):
-        return torch.optim.Adam(network.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
-    groups = network.parameter_groups() if hasattr(network, 'parameter_groups') else {}
-    if set(groups) != set(settings.lr):
-        raise UserError(f'{type(network).__name__} has parameter groups {sorted(groups)}, the recipe gives rates for {sorted(settings.lr)}')
-    return torch.optim.Adam([{'params': list(groups[name]), 'lr': lr} for name, lr in settings.lr.items()],
-                            betas=settings.betas, eps=settings.eps, fused=True)
-
-
-def lie_as_the_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Gives an optimizer's moments the memory format of their parameters: fused Adam goes through both as they lie in memory."""
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            if value.shape == parameter.shape:
-                state[key] = torch.empty_like(parameter).copy_(value)
-
-
 def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: str) -> Latents:
     """This process's latents for a phase of the step after `images`: its share of what one process alone would draw."""
     batch, z_dim = settings.run.batch, settings.generator.z_dim
@@ -94,20 +76,6 @@ def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: st
     items = torch.randint(len(dataset), [batch], generator=random).tolist()
     c = torch.from_numpy(np.stack([dataset.get_label(i) for i in items]))
     return Latents(z, z_mix if settings.loss.style_mixing else None, chance, share, c).part(distributed.rank(), distributed.world_size())
-
-
-def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
-    """Averages the gradients over all processes and steps, unless one of them is not finite. Returns whether it stepped."""
-    grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
-    if distributed.world_size() > 1:
-        flat = torch.cat([grad.flatten() for grad in grads])
-        distributed.sum_(flat).div_(distributed.world_size())
-        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(part.view_as(grad))
-    if not torch.stack([grad.sum() for grad in grads]).isfinite().all():
-        return False
-    optimizer.step()
-    return True
 
 
 class Training:
@@ -181,11 +149,7 @@ class Training:
         self.loss.pl_mean = state['pl_mean'].to(self.device)
         self.stats.load_state_dict(state['stats'], self.device)
         for name, optimizer in self.optimizers.items():
-            rates = [{key: group[key] for key in ('lr', 'betas', 'eps')} for group in optimizer.param_groups]
-            optimizer.load_state_dict(state['optimizers'][name])
-            lie_as_the_parameters(optimizer)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group.update(rate)
+            restore(optimizer, state['optimizers'][name])
 
 
 def batches(dataset: ImageDataset, settings: Config, images: int, pin: bool) -> Iterator[list[torch.Tensor]]:

@@ -20,8 +20,8 @@ from tests.helpers import ROOT, relative_error
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.misc import allow_tf32
 from training import checkpoint, training_loop
-from training.config import LossConfig, OptimizerConfig
-from training.training_loop import Training, batches, make_optimizer, phases, step_if_finite, train
+from training.config import LossConfig
+from training.training_loop import Training, batches, phases, train
 
 NO_NOISE = {'synthesis': {'use_noise': False}}  # noise knows its process and pass
 
@@ -236,25 +236,6 @@ def test_penalties_run_at_their_intervals(images, monkeypatch):
     assert [step for step, phase in ran if phase == 'G_reg'] == [0, 2]
     assert [step for step, phase in ran if phase == 'D_reg'] == [0, 3]
     assert len(ran) == 4 + 4 + 2 + 2
-
-
-def test_optimizer_takes_a_rate_for_each_group():
-    network = torch.nn.ModuleDict({'trunk': torch.nn.Linear(2, 2), 'rest': torch.nn.Linear(2, 1)})
-    network.parameter_groups = lambda: {name: list(part.parameters()) for name, part in network.items()}
-    optimizer = make_optimizer(network, OptimizerConfig({'trunk': 1e-5, 'rest': 5e-4}, (0.0, 0.98), 1e-8))
-    assert [(group['lr'], len(group['params']), group['betas']) for group in optimizer.param_groups] == \
-        [(1e-5, 2, (0.0, 0.98)), (5e-4, 2, (0.0, 0.98))]
-    with pytest.raises(UserError, match=r"parameter groups \['rest', 'trunk'\], the recipe gives rates for \['trunk'\]"):
-        make_optimizer(network, OptimizerConfig({'trunk': 1e-5}, (0.0, 0.98), 1e-8))
-
-
-def test_step_if_finite_leaves_the_weights_alone():
-    weight = torch.nn.Parameter(torch.ones(3))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
-    weight.grad = torch.tensor([1.0, float('inf'), 2.0])
-    assert not step_if_finite(optimizer) and weight.tolist() == [1, 1, 1]
-    weight.grad = torch.tensor([1.0, 3.0, 2.0])
-    assert step_if_finite(optimizer) and weight.tolist() == [0, -2, -1]
 
 
 def test_lazy_rates_reach_the_optimizer(images):
