@@ -26,7 +26,7 @@ class Activation:
 
 def limits(act, dtype):
     """(slope, gain, limit as dtype holds it, infinite for none): what was clamped equals the limit then, and is told from what was not."""
-    return act.slope, act.gain, math.inf if act.clamp is None else torch.tensor(act.clamp, dtype=dtype).item()
+    return float(act.slope), float(act.gain), math.inf if act.clamp is None else torch.tensor(act.clamp, dtype=dtype).item()
 
 
 def size_of(x, features, below, up):
