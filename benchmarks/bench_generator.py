@@ -2,14 +2,17 @@
 
 python benchmarks/bench_generator.py [--all] [--device=cuda] [--json=FILE]
 
-Each case has a process of its own. The last line of a float32 case compares with the library's matrix products alone, on the shapes that
-the fast path multiplies: a ratio of 1 would be a draw that costs no more than they do. On a GPU it has the memory of the public way.
+Each case has a process of its own; one that fails, for want of memory say, is left out, and the exit code is 1. The last line of a float32
+case compares with the library's matrix products alone, on the shapes that the fast path multiplies: a ratio of 1 would be a draw that costs
+no more than they do. On a GPU it has the memory of the public way.
 """
 
 import multiprocessing
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import click
 import public_style
@@ -117,10 +120,17 @@ def main(everything, cases, device, repeats, json_file):
     """Print seconds of both, their ratio, the relative error and the peak memory of the fast one."""
     header(device)
     chosen = [parse_case(case, preset=PRESETS, res=int, batch=int, dtype=DTYPES) for case in cases] or (ALL if everything else DEFAULT)
-    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:  # memory that one case leaves behind speeds up the next
-        found = pool.starmap(measure, [(*case, device, repeats) for case in chosen], chunksize=1)
-    write([figure for figures in found for figure in figures], json_file)
+    figures, failed = [], 0
+    for case in chosen:
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as alone:  # memory one case leaves behind speeds up the next
+            try:
+                figures += alone.submit(measure, *case, device, repeats).result()
+            except (BrokenProcessPool, RuntimeError) as why:
+                failed += 1
+                print(f'{" ".join(map(str, case))}: not measured: {str(why).splitlines()[0]}', flush=True)
+        write(figures, json_file)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()
