@@ -23,7 +23,7 @@ def layer(weight, bias=None, x=None, features=None, read=None, noise=None, slope
 
     weight: W = [W_x, W_e], [N, C_out, C + E] in the type to compute in: float32, bfloat16 or float16; see inr.fmm for what makes it
     bias: [C_out] or [N, C_out], or None
-    x: [N, C, h, w] of the type of weight, or None; features: e [N or 1, E, H, W] likewise, or None
+    x: [N or 1, C, h, w] of the type of weight, or None; features: e [N or 1, E, H, W] likewise, or None
     read: how values of the grid below, which x then is of, reach the points: a function of a tensor whose attribute `doubles` says
         whether it holds every value by 2x2 points; None: x is of the points themselves
     noise: [N or 1, 1, H, W] to be added, or None
