@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from unittest import mock
 
 import click
-from side_by_side import compare, header, line, parse_case, seconds_of, write
+from public_style import dense
+from side_by_side import compare, header, line, parse_case, relative_error, seconds_of, write
 
 GAIN, SLOPE = math.sqrt(2), 0.2
 FORM = dict.fromkeys(('rows', 'channels', 'features', 'points', 'images'), int)
@@ -63,13 +64,17 @@ class Layer:
 
     def plain(self):
         """(y, gradients) the public way."""
-        import torch
         from torch.nn import functional as F
 
-        x = self.x if self.e is None else torch.cat([self.x, self.e.expand(self.images, -1, -1, -1)], dim=1)
-        y = torch.bmm(self.weights.whole().to(self.dtype), x.flatten(2)).unflatten(2, x.shape[2:])
+        y = dense(self._joined(), self.weights.whole().to(self.dtype))
         y = y + self.bias.to(self.dtype)[:, None, None]
         return self._with_gradients(F.leaky_relu(y, SLOPE) * GAIN)
+
+    def _joined(self):
+        """x with e behind its channels: [N, C + E, side, side]."""
+        import torch
+
+        return self.x if self.e is None else torch.cat([self.x, self.e.expand(self.images, -1, -1, -1)], dim=1)
 
     def _with_gradients(self, y):
         import torch
@@ -81,9 +86,8 @@ class Layer:
         import torch
 
         if not hasattr(self, 'ready'):
-            x = self.x if self.e is None else torch.cat([self.x, self.e.expand(self.images, -1, -1, -1)], dim=1)
             w = self.weights.whole().detach().to(self.dtype)
-            self.ready = w, w[:, :, : self.channels].mT.contiguous(), x.detach().flatten(2), self.dy.flatten(2)
+            self.ready = w, w[:, :, : self.channels].mT.contiguous(), self._joined().detach().flatten(2), self.dy.flatten(2)
         w, w_t, x, dy = self.ready
         return torch.bmm(w, x), torch.bmm(w_t, dy), torch.bmm(dy, x.mT)
 
@@ -95,7 +99,7 @@ class Layer:
 
 def error_of(layer):
     """Largest relative error of output and gradients."""
-    return max(((a.float() - b.float()).norm() / b.float().norm()).item() for a, b in zip(layer.fast(), layer.plain(), strict=True))
+    return max(relative_error(*pair) for pair in zip(layer.fast(), layer.plain(), strict=True))
 
 
 def sweep(layer, repeats):

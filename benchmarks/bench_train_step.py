@@ -11,7 +11,7 @@ import sys
 
 import click
 from public_style import computed_plainly
-from side_by_side import compare, header, line, write
+from side_by_side import compare, header, line, relative_error, write
 
 R1_INTERVAL = 16  # steps
 
@@ -90,8 +90,8 @@ def main(res, batch, preset, device, repeats, json_file):
         base, fast = Pair(True, res, batch, False, device, preset), Pair(False, res, batch, dtype == 'bfloat16', device, preset)
         parts, errors, what = {}, {}, f'{preset + " " if preset else ""}{res} batch {batch} {dtype} {device}'
         for name in ('G', 'D', 'D_reg'):  # before the weights part ways
-            expected, found = base.gradients(name), fast.gradients(name)
-            errors[name] = ((found - expected).norm() / expected.norm()).item()
+            expected = base.gradients(name)
+            errors[name] = relative_error(fast.gradients(name), expected)
         for name in ('G', 'D', 'D_reg'):
             parts[name] = compare(f'{name} phase {what}', lambda b=base, n=name: b.phase(n), lambda f=fast, n=name: f.phase(n),
                                   repeats, errors[name])  # fmt: skip

@@ -106,11 +106,16 @@ def parse_case(text, **kinds):
     return [int(part) if kind is int else part for part, kind in zip(parts, kinds.values(), strict=True)]
 
 
+def relative_error(found, expected):
+    """||found - expected|| / ||expected||, in float32."""
+    return ((found.float() - expected.float()).norm() / expected.float().norm()).item()
+
+
 def compare(case, baseline, fast, repeats=7, error=None):
     """The figure of two functions that are run in turn. error: rel_err, or None to compare the tensors they return."""
     expected, found = baseline(), fast()
     if error is None:
-        error = ((found.float() - expected.float()).norm() / expected.float().norm()).item()
+        error = relative_error(found, expected)
     times = {baseline: [], fast: []}
     for _ in range(repeats):
         for run, seconds in times.items():

@@ -17,6 +17,18 @@ def relative_error(actual, expected) -> float:
     return ((actual - expected).norm() / expected.norm()).item()
 
 
+def needs_compiled_code(**how) -> None:
+    """Skips the test, or the whole file with allow_module_level=True, where the CPU's code cannot be compiled."""
+    import pytest
+
+    from inr.ops import native
+
+    try:
+        native.library()
+    except native.Unavailable as why:
+        pytest.skip(str(why), **how)
+
+
 def run_command(script: str, *args: object, cwd: str | Path = ROOT, timeout: float = 120, **env: str) -> subprocess.CompletedProcess:
     """Runs one of the commands in the repository's root, 'train.py' for example, in a process of its own.
 

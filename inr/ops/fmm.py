@@ -57,15 +57,19 @@ def _check_tensors(weight, bias, x, features, slope, gain):
     """Raises ValueError, in one line, for what compiled code would read wrongly."""
     N, C_out, K = weight.shape
     given = [part for part in (x, features) if part is not None]
-    for fine, text in (
-        (sum(part.shape[1] for part in given) == K, f'weights of {K} columns for {[part.shape[1] for part in given]} channels'),
-        (all(len(part) in (1, N) for part in given), f'weights of {N} images for {[len(part) for part in given]} images'),
-        (all(part.dtype == weight.dtype for part in given), f'weights in {weight.dtype} for {[part.dtype for part in given]}'),
-        (bias is None or bias.shape in ((C_out,), (N, C_out)), f'a bias {list(() if bias is None else bias.shape)} for {C_out} channels'),
-        (slope >= 0 and gain > 0, f'slope {slope} and gain {gain}: at least 0, and more than 0'),
-    ):
-        if not fine:
-            raise ValueError(f'FMM layer: {text}')
+    if sum(part.shape[1] for part in given) != K:
+        wrong = f'weights of {K} columns for {[part.shape[1] for part in given]} channels'
+    elif any(len(part) not in (1, N) for part in given):
+        wrong = f'weights of {N} images for {[len(part) for part in given]} images'
+    elif any(part.dtype != weight.dtype for part in given):
+        wrong = f'weights in {weight.dtype} for {[part.dtype for part in given]}'
+    elif bias is not None and bias.shape not in ((C_out,), (N, C_out)):
+        wrong = f'a bias {list(bias.shape)} for {C_out} channels'
+    elif not (slope >= 0 and gain > 0):
+        wrong = f'slope {slope} and gain {gain}: at least 0, and more than 0'
+    else:
+        return
+    raise ValueError(f'FMM layer: {wrong}')
 
 
 def whole(weights, dtype, impl='auto'):
@@ -73,11 +77,12 @@ def whole(weights, dtype, impl='auto'):
 
     By kernels of a GPU where no gradients are wanted; else in plain operators, whatever impl says: they are a small part of a layer.
     """
-    kernels = kernels_for(impl, dtype, weights.matrix.device)
     parts = [part for part in (weights.matrix, weights.left, weights.right) if part is not None]
     wants_gradients = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
-    if len(parts) == 3 and hasattr(kernels, 'modulated') and not wants_gradients:
-        return kernels.modulated(*parts, dtype)
+    if len(parts) == 3 and not wants_gradients:
+        kernels = kernels_for(impl, dtype, weights.matrix.device)
+        if hasattr(kernels, 'modulated'):
+            return kernels.modulated(*parts, dtype)
     return weights.whole().to(dtype)
 
 
@@ -95,10 +100,12 @@ def kernels_for(impl, dtype, device):
     why = _why_not(wanted, dtype, device)
     if why and impl != 'auto':
         raise RuntimeError(f"impl='{impl}', {HOW[impl]}, cannot be had: {why}; use impl='auto'")
-    if why and dtype not in DTYPES[wanted]:
-        _warn(f'{HOW[wanted]}: {why}')
+    if why:
+        if dtype not in DTYPES[wanted]:
+            _warn(f'{HOW[wanted]}: {why}')
+        return None
     find = _cpu if wanted == 'fused' else functools.partial(_triton, device, dtype)
-    return None if why else _find(find, forced=impl != 'auto')
+    return _find(find, forced=impl != 'auto')
 
 
 def _why_not(impl, dtype, device):

@@ -297,13 +297,12 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
     }
 
     static void finish(Tile& acc, const Layer& layer, int64_t c) {
-        const bool leaks = layer.slope <= 1, limits = layer.most < INFINITY;
+        const bool limits = layer.most < INFINITY;
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
             for (int j = 0; j < NV; ++j) {
-                vec v = acc[m][j] + layer.bias[c + m];
-                v = leaks ? larger(v * layer.slope, v) : v > vec{} ? v : v * layer.slope;
+                const vec v = activated(acc[m][j] + layer.bias[c + m], layer.slope);
                 acc[m][j] = limits ? limited(v, layer.most) : v;
             }
     }

@@ -10,9 +10,8 @@ import torch
 
 from inr.fourier import FeatureSpec
 from inr.generator import Generator, feature_rule, from_inr_gan
-from inr.ops import native
 from inr.public import constructor_arguments
-from tests.helpers import ROOT, relative_error
+from tests.helpers import ROOT, needs_compiled_code, relative_error
 
 PUBLIC = ['inr_gan_64', 'inr_gan_bil_64', 'inr_gan_64_features', 'inr_gan_64_tanh_cond', 'cips_32']
 SMALL = dict(channel_base=128, channel_max=8, fmm_rank=2)
@@ -49,21 +48,13 @@ def test_images_of_the_public_implementation(name):
 def test_images_of_the_public_implementation_by_every_implementation(name, training, impl):
     """impl='cuda': tests/inr/ops/test_layer_triton.py."""
     if impl == 'fused':
-        compiled_code()
+        needs_compiled_code()
     stored, state, config = load_public(name)
     G = from_inr_gan(config, state).train(training)
     ws = torch.from_numpy(stored['ws']).requires_grad_()
     with torch.set_grad_enabled(training):
         image = G.synthesis(ws, noise_mode='const', impl=impl)
     assert image.requires_grad == training and relative_error(image, stored['img']) < 1e-5
-
-
-def compiled_code():
-    """Skips the test where there is no compiler."""
-    try:
-        native.library()
-    except native.Unavailable as why:
-        pytest.skip(str(why))
 
 
 def test_public_weights_that_do_not_fit_are_refused():

@@ -8,12 +8,9 @@ import torch
 from inr import grid, hypernetwork, refinement, render
 from inr.generator import Generator
 from inr.ops import drawing, fmm, native
-from tests.helpers import relative_error
+from tests.helpers import needs_compiled_code, relative_error
 
-try:
-    native.library()
-except native.Unavailable as why:
-    pytest.skip(str(why), allow_module_level=True)
+needs_compiled_code(allow_module_level=True)
 
 ODD = dict(channel_base=10**6, channel_max=13, fmm_rank=3)
 CASES = {

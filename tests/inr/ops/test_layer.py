@@ -4,16 +4,13 @@ import pytest
 import torch
 
 from inr import grid, refinement
-from inr.ops import fmm, native
+from inr.ops import fmm
 from inr.synthesis import ReadBelow
-from tests.helpers import relative_error
+from tests.helpers import needs_compiled_code, relative_error
 from tests.inr.ops.layer_cases import CASES, Case, named
 from torch_utils.misc import count_macs
 
-try:
-    native.library()
-except native.Unavailable as why:
-    pytest.skip(str(why), allow_module_level=True)
+needs_compiled_code(allow_module_level=True)
 
 
 @pytest.mark.parametrize('case', CASES, ids=named)
