@@ -1,5 +1,6 @@
 """Score a generator, or a set of images, against real ones: FID, KID, IS, precision and recall, path length, KPL, other sizes."""
 
+import functools
 import json
 import time
 
@@ -52,18 +53,18 @@ def main(network, images, data, text, num, batch, psi, seed, files, extrapolate,
     if num:
         metrics = list(dict.fromkeys(metric.with_num(num) for metric in metrics))
 
+    from inference import opening
     from metrics import detectors
     from torch_utils import distributed
-    from training import drawing
     from training.dataset import ImageDataset
 
     files = detectors.parse_files(files)
     dataset = ImageDataset(data) if data else None
     scored = ImageDataset(images) if images else None
-    place = distributed.init('cpu' if (chosen := drawing.pick_device(device)).type == 'cpu' else str(chosen))
+    place = distributed.init('cpu' if (chosen := opening.pick_device(device)).type == 'cpu' else str(chosen))
     try:
         with cli_quiet(not distributed.is_main()):
-            G, meta = drawing.open_network(network, place) if scored is None else (None, None)
+            G, meta = opening.open_network(network, place) if scored is None else (None, None)
         subject = subject_of(G, meta, dataset, scored, metrics)
         subject.files, subject.batch, subject.psi, subject.seed = files, batch, psi, seed
         subject.device, subject.extrapolate, subject.resume = place, extrapolate, True
@@ -89,8 +90,8 @@ def cli_quiet(quiet):
 def subject_of(G, meta, dataset, scored, metrics):
     """The subject to score: the network's own data set is opened where none was given and a metric needs one."""
     from metrics.metric_main import Subject
+    from training.data.files import DEMO
     from training.dataset import ImageDataset
-    from training.image_files import DEMO
 
     needed = any(metric.kind in ('fid', 'kid', 'pr', 'kpl') for metric in metrics) or (G is not None and G.c_dim > 0)
     if dataset is None and needed:
@@ -112,14 +113,10 @@ def subject_of(G, meta, dataset, scored, metrics):
 
 
 def draw_at(G):
-    """(ws, scale) -> images [N, C, scale R, scale R], for a generator of inr; None for any other."""
-    try:
-        from inr import render
-    except ImportError:
-        return None
-    if G is None or not render.supports(G):
-        return None
-    return lambda ws, scale: render.render(G, ws, round(G.img_resolution * scale), round(G.img_resolution * scale))
+    """(ws, scale) -> images [N, C, scale R, scale R], for a generator that draws by points; None for any other."""
+    from inference import painter
+
+    return functools.partial(painter.scaled, G) if G is not None and painter.draws_by_points(G) else None
 
 
 def record_path(given, network, images, meta):

@@ -79,8 +79,8 @@ def convert(sources, dest, resolution, transform, channels, background, padding,
       python dataset_tool.py convert lsun/*_train_lmdb lsun10.zip --resolution=256 --max-per-class=100000
       python dataset_tool.py convert cifar-10-python.tar.gz cifar10.zip
     """
-    from training.dataset_conversion import choose, make_target, merge_labels, write_images
-    from training.dataset_sources import open_source
+    from training.data.conversion import choose, make_target, merge_labels, write_images
+    from training.data.sources import open_source
 
     start = time.monotonic()
     if dest.exists():
@@ -134,7 +134,7 @@ def find_problems(files, labels, shapes):
 
     shapes: (width, height, channels) of every image that can be decoded
     """
-    from training.image_files import fitting_resolution, shape_problem
+    from training.data.files import fitting_resolution, shape_problem
 
     usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
     usual_name = next((name for name, shape in shapes.items() if shape == usual), '')
@@ -160,8 +160,8 @@ def check(data, workers):
     """
     from tqdm import tqdm
 
-    from training.image_files import ImageFiles
-    from training.image_workers import in_batches, inspect_many, ordered_map
+    from training.data.files import ImageFiles
+    from training.data.workers import in_batches, inspect_many, ordered_map
 
     files = ImageFiles(data)
     problems, shapes = [], {}

@@ -1,17 +1,14 @@
 """Draw images from a trained generator, at any size and in any window (INR-GAN, Figs. 2, 9, 14)."""
 
 import math
-import zlib
 
 import click
 
 from dnnlib import cli, image_io
-from dnnlib.util import UserError, format_bytes, optional
+from dnnlib.util import UserError, format_bytes
 
 REFINEMENTS = ('last', 'all', 'smooth')
 PRECISIONS = ('fp32', 'bf16', 'fp16')
-WHOLE = (0.0, 0.0, 1.0, 1.0)
-STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band by band
 
 
 @click.command(context_settings={'show_default': True})
@@ -61,111 +58,30 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, p
 
     from pathlib import Path
 
-    from training import drawing
+    from inference.latents import class_label, latents_of, load_projection, truncated
+    from inference.opening import open_network, pick_device, with_precision
+    from inference.painter import Painter, default_size
 
-    G, meta = drawing.open_network(network, drawing.pick_device(device, allow_tf32))
-    G = drawing.with_precision(G, precision)
-    label = drawing.class_label(G, class_text, meta['dataset']['classes']) if not projected_w else None
-    painter = Painter(G, *(res or _default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')
+    G, meta = open_network(network, pick_device(device, allow_tf32))
+    G = with_precision(G, precision)
+    label = class_label(G, class_text, meta['dataset']['classes']) if not projected_w else None
+    painter = Painter(G, *(res or default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')
     if projected_w:
-        found = drawing.truncated(G, drawing.load_projection(projected_w, G), psi, psi_cutoff)
+        found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff)
         names = ['projected'] if len(found) == 1 else [f'projected{i:04d}' for i in range(len(found))]
-        latents = dict(zip(names, found.split(1), strict=True))
+        codes = dict(zip(names, found.split(1), strict=True))
     else:
         seeds = seeds or list(range(8))
-        latents = {f'seed{seed:04d}': drawing.latents_of(G, seed, label, psi, psi_cutoff) for seed in seeds}
+        codes = {f'seed{seed:04d}': latents_of(G, seed, label, psi, psi_cutoff) for seed in seeds}
 
     batch = 1 if noise_mode == 'random' else batch  # so that the noise of a picture does not depend on what else is drawn
     painter.say_how()
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     if grid:
-        write_sheet(outdir / f'grid.{image_format}', painter, list(latents.values()), batch, image_format)
+        write_sheet(outdir / f'grid.{image_format}', painter, list(codes.values()), batch, image_format)
     else:
-        write_each(outdir, painter, latents, batch, image_format)
-
-
-def _default_size(G, window):
-    """The trained resolution for the longer side of the window."""
-    x, y = window[2] - window[0], window[3] - window[1]
-    return tuple(max(round(G.img_resolution * side / max(x, y)), 1) for side in (x, y))
-
-
-class Painter:
-    """Draws one size and window of a generator as bands of uint8 pixels.
-
-    Generators of `inr` compute every pixel asked for; any other draws its own size, which is then resized.
-    """
-
-    def __init__(self, G, width, height, window, refine, noise_mode, force_fp32):
-        self.G, self.width, self.height, self.channels = G, width, height, G.img_channels
-        self.window, self.refine = window, refine
-        self.synthesis_options = {'noise_mode': noise_mode, 'force_fp32': force_fp32}
-        self.by_points = _draws_by_points(G)
-        if not self.by_points and (window != WHOLE or refine):
-            raise UserError('--window and --refine need a generator of inr; this network draws its own image only, give --res alone')
-
-    @property
-    def bytes(self):
-        """Size of a picture in memory."""
-        return self.width * self.height * self.channels
-
-    @property
-    def streams(self):
-        """Whether a picture is so large that it is drawn and written band by band."""
-        return self.bytes > STREAM_FROM
-
-    def say_how(self):
-        own = self.G.img_resolution
-        if not self.by_points and (self.width, self.height) != (own, own):
-            print(f'This network draws {own}x{own} only: resized to {self.width}x{self.height} (Lanczos)')
-
-    def bands(self, ws):
-        """ws [N, num_ws, w_dim] -> uint8 [N, rows, width, channels], top to bottom. Raises UserError for a picture out of reach."""
-        from training.snapshot import to_uint8
-
-        if not self.by_points:
-            yield self._resized(to_uint8(self._own(ws)))
-            return
-        from inr import render
-
-        try:
-            self._seed_noise(ws)
-            for _row, band in render.bands(self.G, ws, self.height, self.width, self.window, self.refine, **self.synthesis_options):
-                yield to_uint8(band)
-        except render.CannotTile as error:
-            raise UserError(f'--res={self.width}x{self.height}: {error}') from None
-
-    def whole(self, ws):
-        """ws [N, num_ws, w_dim] -> uint8 [N, height, width, channels]."""
-        import numpy as np
-
-        return np.concatenate(list(self.bands(ws)), axis=1)
-
-    def _own(self, ws):
-        import torch
-
-        self._seed_noise(ws)
-        with torch.no_grad():
-            return self.G.synthesis(ws, **self.synthesis_options)
-
-    @staticmethod
-    def _seed_noise(ws):
-        """Makes random noise the same for the same w."""
-        import torch
-
-        torch.manual_seed(zlib.crc32(ws.cpu().numpy().tobytes()))
-
-    def _resized(self, images):
-        import numpy as np
-
-        if images.shape[1:3] == (self.height, self.width):
-            return images
-        return np.stack([image_io.resized(image, self.width, self.height) for image in images])
-
-
-def _draws_by_points(G):
-    return optional('inr.render', 'supports', lambda G: False)(G)
+        write_each(outdir, painter, codes, batch, image_format)
 
 
 def expect_disk(size, folder):

@@ -40,10 +40,13 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
     """
     from pathlib import Path
 
-    from metrics import perceptual
-    from training import drawing, projection, targets
+    import torch
 
-    G, meta = drawing.open_network(network, drawing.pick_device(device))
+    from inference import opening, projection, targets
+    from metrics import perceptual
+    from torch_utils.pixels import from_uint8
+
+    G, meta = opening.open_network(network, opening.pick_device(device))
     device = next(G.parameters()).device
     if noise_maps and not any(name.endswith('noise_const') for name, _ in G.synthesis.named_buffers()):
         raise UserError('--noise-maps: this network has none; leave the option out')
@@ -54,7 +57,7 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
     mask_pixels = None if mask is None else targets.read_mask(mask, G.img_resolution)
     metric, reason = perceptual.choose(distance)
     print(f'Distance {metric.name} ({reason})' + (', which does not look at alpha' if G.img_channels == 4 else ''))
-    comparison = Comparison(G, to_tensor(wanted).to(device), mask_pixels, metric.to(device))
+    comparison = Comparison(G, from_uint8(torch.tensor(wanted.transpose(2, 0, 1))[None]).to(device), mask_pixels, metric.to(device))
 
     label = choose_class(G, class_text, own_class, meta['dataset']['classes'], comparison)
     start, deviation = projection.w_statistics(G.mapping, G.z_dim, label)
@@ -72,21 +75,14 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
 # ---- What to find
 
 
-def to_tensor(pixels):
-    """uint8 [H, W, C] as float32 [1, C, H, W] in [-1, 1]."""
-    import torch
-
-    return torch.tensor(pixels.transpose(2, 0, 1), dtype=torch.float32)[None] / 127.5 - 1
-
-
 def choose_class(G, text, own, names, comparison):
     """The label to project with: of the class asked for, else the target's own, else the nearest mean; None without classes."""
-    from training import drawing
+    from inference import latents
 
     if text is not None or not G.c_dim:
-        label = drawing.class_label(G, text, names)
+        label = latents.class_label(G, text, names)
     else:
-        label = nearest_class(G, comparison) if own is None else drawing.one_hot(G, own)
+        label = nearest_class(G, comparison) if own is None else latents.one_hot(G, own)
     if label is not None:
         index = int(label.argmax())
         print(f'Class {index}' + (f', {names[index]}' if names else ''))
@@ -97,13 +93,13 @@ def nearest_class(G, comparison):
     """The label of the class whose mean w draws the image nearest to the target."""
     from tqdm import tqdm
 
-    from training import drawing, projection
+    from inference import latents, projection
 
     distances = []
     for index in tqdm(range(G.c_dim), desc='nearest class', disable=None, leave=False):
-        mean, _deviation = projection.w_statistics(G.mapping, G.z_dim, drawing.one_hot(G, index), samples=CLASS_SAMPLES)
+        mean, _deviation = projection.w_statistics(G.mapping, G.z_dim, latents.one_hot(G, index), samples=CLASS_SAMPLES)
         distances.append(comparison.distance(mean.expand(-1, G.num_ws, -1)))
-    return drawing.one_hot(G, distances.index(min(distances)))
+    return latents.one_hot(G, distances.index(min(distances)))
 
 
 class Comparison:
@@ -120,7 +116,7 @@ class Comparison:
     def __init__(self, G, target, mask, metric):
         import torch
 
-        from training import targets
+        from inference import painter, targets
 
         self.G, self.target, self.metric = G, target, metric
         self.box = targets.box_of(mask) if mask is not None else (slice(None), slice(None))
@@ -129,7 +125,7 @@ class Comparison:
             if not mask[self.box].all():
                 self.mask = torch.from_numpy(mask[self.box]).to(target)[None, None]
             if self.wanted.shape != target.shape:
-                self.levels = _points_in(self.box, G)
+                self.levels = painter.points_in(G, self.box)
         if self.levels is not None:
             print(f'Drawing only {self.wanted.shape[3]}x{self.wanted.shape[2]} of the {G.img_resolution}x{G.img_resolution} pixels')
 
@@ -143,27 +139,12 @@ class Comparison:
         """The distance of what ws draws to the target, where the mask counts it; a float."""
         import torch
 
-        from training import projection
+        from inference import projection
 
         with torch.no_grad():
             image = self.draw(ws)
             pair = (image, self.wanted) if self.mask is None else projection.composite(image, self.wanted, self.mask)
             return self.metric(*pair).item()
-
-
-def _points_in(box, G):
-    """The points of all grids that the part of the trained picture under `box` needs; None for a generator that draws no parts."""
-    try:
-        from inr import grid, refinement, render
-    except ImportError:
-        return None
-    if not (render.supports(G) and G.synthesis.pointwise):
-        return None
-    rows, columns = box
-    synthesis, resolution = G.synthesis, G.img_resolution
-    points = grid.lattice(resolution, resolution, convention=synthesis.convention)
-    part = points.tile(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-    return refinement.plan(part, synthesis.grids, convention=synthesis.convention, device=next(G.parameters()).device)
 
 
 def draw(G, ws):
@@ -226,8 +207,8 @@ class Result:
         import numpy as np
 
         from dnnlib.util import atomic_path
-        from training import drawing
-        from training.snapshot import to_uint8
+        from inference.latents import save_projection
+        from torch_utils.pixels import to_uint8
 
         target, projection = (to_uint8(x)[0] for x in (self.target, draw(self.G, self.ws)))
         image_io.write_array(self.outdir / 'target.png', target)
@@ -238,7 +219,7 @@ class Result:
             csv.writer(file).writerows([('step', 'distance'), *enumerate(self.distances)])
         maps = {name: x for name, x in self.G.synthesis.named_buffers() if noise_maps and name.endswith('noise_const')}
         with atomic_path(self.outdir / 'projected_w.npz') as temporary:
-            drawing.save_projection(temporary, self.ws, maps)
+            save_projection(temporary, self.ws, maps)
         last = self.comparison.distance(self.ws)
         print(f'Distance ({self.comparison.metric.name}): {self.first_distance:.4g} at the mean w -> {last:.4g} '
               f'after {len(self.distances)} steps')
@@ -249,8 +230,8 @@ class Result:
         """The search from its start as an MP4, target on the left; one line instead where imageio-ffmpeg is not installed."""
         import numpy as np
 
-        from training.sheets import enlarged, write_video
-        from training.snapshot import to_uint8
+        from inference.sheets import enlarged, write_video
+        from torch_utils.pixels import to_uint8
 
         def frames():
             for ws in self.path[::-(-len(self.path) // VIDEO_FRAMES)]:

@@ -153,16 +153,10 @@ def evaluation(settings: Config, folder: Path, device, world_size: int):
     """What scores snapshots, None without --metrics."""
     if not settings.run.metrics:
         return None
+    from inference.painter import scaled
     from metrics.during_training import Evaluation
-    try:
-        from inr.render import render, supports
-    except ModuleNotFoundError:
-        return Evaluation(settings, folder, device, settings.images_at_once(world_size), None)
 
-    def draw(G, ws, scale):
-        return render(G, ws, *[round(G.img_resolution * scale)] * 2) if supports(G) else None
-
-    return Evaluation(settings, folder, device, settings.images_at_once(world_size), draw)
+    return Evaluation(settings, folder, device, settings.images_at_once(world_size), scaled)
 
 
 def device_kind(name: str) -> str:

@@ -6,7 +6,7 @@ import click
 
 from dnnlib import cli
 from dnnlib.util import UserError
-from figures.subject import axes, built, draws_by_points, figure, measured, presets, unbuilt
+from figures.subject import axes, built, figure, measured, presets, unbuilt
 
 
 @figure(seeds='0-127')
@@ -43,6 +43,7 @@ def macs(subject, against, seconds):
     """Multiply-accumulates against the size that is drawn, beside StyleGAN2, which draws its own size and resizes (Fig. 17)."""
     import torch
 
+    from inference.painter import draws_by_points
     from torch_utils.misc import count_macs
     from training import config
 

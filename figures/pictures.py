@@ -6,7 +6,7 @@ import click
 
 from dnnlib import cli, image_io
 from dnnlib.util import UserError
-from figures.subject import REFINEMENTS, WHOLE, draws_by_points, figure
+from figures.subject import REFINEMENTS, WHOLE, figure
 
 
 @figure(seeds='0-3')
@@ -17,8 +17,8 @@ from figures.subject import REFINEMENTS, WHOLE, draws_by_points, figure
 def zoom(subject, windows, size, refine, video):
     """The same seeds in ever larger windows, the trained one outlined (Figs. 2 and 9)."""
     subject.need_inr('zoom')
+    from inference.sheets import outlined, sheet, write_video
     from inr.analysis.zoom import WINDOWS, path, trained_box
-    from training.sheets import outlined, sheet, write_video
 
     windows, size = windows or WINDOWS, size or max(subject.G.img_resolution, 256)
     boxes = [trained_box(window, size, size) for window in windows]
@@ -37,7 +37,7 @@ def superres(subject, refine):
     """2, 4 and 8 times the trained size, beside bicubic and Lanczos enlargements of the trained picture (Fig. 14)."""
     import numpy as np
 
-    from training.sheets import sheet
+    from inference.sheets import sheet
 
     subject.need_inr('superres')
     R, factors = subject.G.img_resolution, (1, 2, 4, 8)
@@ -72,9 +72,10 @@ def interpolate(subject, steps, video):
     import numpy as np
     import torch
 
-    from training.drawing import slerp, z_of
-    from training.sheets import enlarged, sheet, write_video
-    from training.snapshot import to_uint8
+    from inference.latents import slerp, z_of
+    from inference.painter import draws_by_points
+    from inference.sheets import enlarged, sheet, write_video
+    from torch_utils.pixels import to_uint8
 
     if len(subject.seeds) < 2:
         raise UserError('interpolate: give two seeds or more, such as --seeds=3,5')
@@ -112,7 +113,7 @@ def truncation(subject, psis):
     """From the mean of w to all of it and beyond (Fig. 12)."""
     import numpy as np
 
-    from training.sheets import enlarged, sheet
+    from inference.sheets import enlarged, sheet
 
     pictures = [[subject.picture(subject.ws(seed, psi)) for psi in psis] for seed in subject.seeds]
     spread = [float(np.std([row[i].astype(float) for row in pictures], axis=0).mean()) for i in range(len(psis))]
@@ -126,7 +127,7 @@ def truncation(subject, psis):
 @click.option('--layers', type=cli.IntRangeList(), help='Which of the ws, such as 4-7.  [default: the second half]')
 def mix(subject, styles, layers):
     """Style mixing: every row's image with some layers' w of every column's."""
-    from training.sheets import enlarged, sheet
+    from inference.sheets import enlarged, sheet
 
     num_ws = subject.G.num_ws
     layers = layers or list(range(num_ws // 2, num_ws))
@@ -151,8 +152,8 @@ def artifacts(subject, show):
     import numpy as np
     import torch
 
+    from inference.sheets import enlarged, sheet
     from metrics import detectors
-    from training.sheets import enlarged, sheet
 
     if len(subject.seeds) < 8:
         raise UserError('artifacts: give 8 seeds or more, of which the strangest are shown')
@@ -180,8 +181,8 @@ def geometry(subject, angle, shift, scale):
     """Rotates, shifts and scales images by composing the map of the plane with the first layer, not by moving pixels (appendix D)."""
     import torch
 
-    from training.sheets import enlarged, sheet
-    from training.snapshot import to_uint8
+    from inference.sheets import enlarged, sheet
+    from torch_utils.pixels import to_uint8
 
     subject.need_inr('geometry')
     from inr import grid

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dnnlib import cli, image_io
+from dnnlib import cli
 from dnnlib.util import UserError, atomic_path, optional
 from training.presets import PRESETS
 
@@ -51,14 +51,14 @@ class Subject:
     """What a figure is of: a generator, the seeds to draw, and where to write."""
 
     def __init__(self, network, cfg, res, seeds, class_text, outdir, device):
-        from training import drawing
+        from inference import opening
 
         self.seeds, self.class_text, self.outdir, self.cfg, self.res = seeds, class_text, outdir, cfg, res
-        self.device = drawing.pick_device(device)
+        self.device = opening.pick_device(device)
         if cfg:
             self.name, self.meta = f'{cfg} at {res}, untrained', {'dataset': {'classes': None}}
             return
-        self.G, self.meta = drawing.open_network(network, self.device)
+        self.G, self.meta = opening.open_network(network, self.device)
         self.name = f'{self.meta["cfg"]}, {self.meta["kimg"]:g} kimg'
 
     @functools.cached_property
@@ -79,25 +79,29 @@ class Subject:
 
     def need_inr(self, what):
         """Raises UserError for a generator that does not draw by points."""
+        from inference.painter import draws_by_points
+
         if not draws_by_points(self.G):
             raise UserError(f'{what} needs a generator of inr; this is a {type(self.G).__module__}.{type(self.G).__name__}')
 
     def label(self, seed):
         """The label of a seed, [1, c_dim], or None."""
-        from training import drawing
+        from inference import latents
 
         if self.class_text is None and self.G.c_dim:
-            return drawing.one_hot(self.G, seed % self.G.c_dim)
-        return drawing.class_label(self.G, self.class_text, self.meta['dataset']['classes'])
+            return latents.one_hot(self.G, seed % self.G.c_dim)
+        return latents.class_label(self.G, self.class_text, self.meta['dataset']['classes'])
 
     def ws(self, seed, psi=1.0):
         """w of a seed, [1, num_ws, w_dim]."""
-        from training import drawing
+        from inference import latents
 
-        return drawing.latents_of(self.G, seed, self.label(seed), psi)
+        return latents.latents_of(self.G, seed, self.label(seed), psi)
 
     def picture(self, ws, size=None, window=WHOLE, refine=None):
-        """See the function of that name."""
+        """uint8 [size, size, C], see inference.painter.picture."""
+        from inference.painter import picture
+
         return picture(self.G, ws, size, window, refine)
 
     def path(self, name):
@@ -118,30 +122,6 @@ class Subject:
             else:
                 picture.save(temporary, format='PNG')
         print(f'{path} and {name}.json, of {self.name}')
-
-
-def picture(G, ws, size=None, window=WHOLE, refine=None):
-    """uint8 [size, size, C] of ws [1, num_ws, w_dim]; size None is the trained one. StyleGAN2 draws its own size, which is resized."""
-    import torch
-
-    from training.snapshot import to_uint8
-
-    size = size or G.img_resolution
-    if draws_by_points(G):
-        from inr import render
-
-        try:
-            return to_uint8(render.render(G, ws, size, size, window, refine))[0]
-        except render.CannotTile as error:
-            raise UserError(str(error)) from None
-    with torch.no_grad():
-        own = to_uint8(G.synthesis(ws, noise_mode='const'))[0]
-    return own if size == G.img_resolution else image_io.resized(own, size, size)
-
-
-def draws_by_points(G):
-    """Whether a generator is one of inr."""
-    return optional('inr.render', 'supports', lambda G: False)(G)
 
 
 def built(settings):
@@ -168,6 +148,8 @@ def unbuilt(settings):
 def measured(subject, G, size, times=3):
     """Median seconds of drawing one picture of size x size, resizing included, after one that is not counted."""
     import torch
+
+    from inference.painter import picture
 
     ws, taken = torch.zeros([1, G.num_ws, G.w_dim], device=subject.device), []
     for _ in range(times + 1):

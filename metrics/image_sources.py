@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from training.snapshot import to_uint8
+from torch_utils.pixels import quantized
 
 SCALES = {'2x': 2, 'half': 0.5}  # other sizes to draw at, relative to the trained one
 
@@ -82,7 +82,7 @@ class DrawnImages:
             images = self.draw(ws, self.scale)
             if self.scale > 1:
                 images = torch.nn.functional.avg_pool2d(images, self.scale)
-        return torch.from_numpy(to_uint8(images).transpose(0, 3, 1, 2))
+        return quantized(images).cpu()
 
 
 def synthesize(G, ws, seed):

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from dnnlib.util import UserError
+from inference import projection
 from metrics import perceptual
 from metrics.collection import collect, from_main, keep
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import DataImages, synthesize, weights_digest
 from metrics.keypoints import EYE_CORNERS, SIDE
 from torch_utils import distributed
-from training import projection
-from training.snapshot import to_uint8
+from torch_utils.pixels import from_uint8, quantized
 
 
 def fit_linear(w, keypoints, ridge=0.0):
@@ -99,7 +99,7 @@ class KeypointPrediction:
         def work(numbers):
             z, c = latents(numbers)
             ws = G.mapping(z[0], c)
-            images = torch.from_numpy(to_uint8(synthesize(G, ws, numbers[0])).transpose(0, 3, 1, 2))
+            images = quantized(synthesize(G, ws, numbers[0])).cpu()
             return self._row(ws[:, 0], self.extractor(images)).to(latents.device), None
         return work
 
@@ -114,7 +114,7 @@ class KeypointPrediction:
                 return self._row(torch.zeros(1, G.w_dim), points).to(device), None
             label = torch.from_numpy(reals.label(numbers[0]))[None].to(device) if G.c_dim else None
             start, deviation = projection.w_statistics(G.mapping, G.z_dim, label)
-            target = images.to(device).float() / 127.5 - 1
+            target = from_uint8(images.to(device))
             with torch.enable_grad():
                 for step in projection.project(G.synthesis, start, deviation, target, distance.embed, projection.Options(steps=self.steps)):
                     found = step.ws

@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from inference.opening import BUNDLED  # noqa: E402
 from training import checkpoint  # noqa: E402
-from training.drawing import BUNDLED  # noqa: E402
 
 if __name__ == '__main__':
     snapshot = Path(sys.argv[1])

@@ -166,7 +166,7 @@ def drawn(G, num: int, device):
     """(uint8 images [num, C, H, W], classes [num] or None) of seeds 0 on, classes in turn; batches of 64."""
     import torch
 
-    from training.snapshot import to_uint8
+    from torch_utils.pixels import to_uint8
 
     z = torch.from_numpy(np.random.RandomState(0).randn(num, G.z_dim))
     classes = torch.arange(num) % G.c_dim if G.c_dim else None

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import analyze
+from inference.latents import slerp
+from inference.sheets import outlined, sheet, write_video
 from tests import tiny_snapshots
 from tests.helpers import ROOT, run_command
 from tests.tiny_snapshots import call, mistake
-from training.drawing import slerp
-from training.sheets import outlined, sheet, write_video
 
 
 @pytest.fixture(scope='module')

@@ -14,8 +14,8 @@ from PIL import Image
 import dataset_tool
 from dnnlib.util import UserError
 from tests.helpers import ROOT, error_line, run_command
+from training.data.workers import ordered_map
 from training.dataset import ImageDataset, quick_check
-from training.image_workers import ordered_map
 
 
 def tool(*args):
@@ -215,5 +215,5 @@ def test_help_needs_no_torch():
         code = f'import sys, dataset_tool\ntry: dataset_tool.main({args})\nexcept SystemExit: {check}'
         done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0 and 'Usage: ' in done.stdout, done.stderr
-    code = 'import sys, training.dataset_conversion, training.dataset_sources; assert "torch" not in sys.modules'
+    code = 'import sys, training.data.conversion, training.data.sources; assert "torch" not in sys.modules'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0

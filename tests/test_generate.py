@@ -10,11 +10,11 @@ from PIL import Image
 
 import generate
 from dnnlib import image_io
+from inference import latents, opening, painter
 from tests import tiny_snapshots
 from tests.helpers import error_line, run_command
 from tests.tiny_snapshots import call, mistake
-from training import drawing
-from training.snapshot import to_uint8
+from torch_utils.pixels import to_uint8
 
 
 def pixels(path):
@@ -55,9 +55,9 @@ def test_batch_and_company_do_not_matter(tmp_path):
 
 def test_newest_snapshot_is_found_and_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(drawing, 'BUNDLED', tmp_path / 'assets' / 'tiny.safetensors')
+    monkeypatch.setattr(opening, 'BUNDLED', tmp_path / 'assets' / 'tiny.safetensors')
     assert 'there is no snapshot under training-runs/: train one (python train.py' in mistake(generate.main)
-    tiny_snapshots.save(drawing.BUNDLED, tiny_snapshots.stylegan2())
+    tiny_snapshots.save(opening.BUNDLED, tiny_snapshots.stylegan2())
     code, out, _err = call(generate.main, '--seeds=0')
     assert code == 0 and 'Network assets/tiny.safetensors, the bundled model' in out and 'train your own: python train.py' in out
     for number, seed in ((2, 0), (1, 1)):
@@ -77,9 +77,9 @@ def test_inr_is_drawn_at_the_size_and_window_asked_for(tmp_path, monkeypatch):
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
     from inr import render
 
-    ws = drawing.latents_of(G.eval(), 0, None)
+    ws = latents.latents_of(G.eval(), 0, None)
     for streams in (False, True):  # whole, and band by band
-        monkeypatch.setattr(generate, 'STREAM_FROM', 0 if streams else 2**26)
+        monkeypatch.setattr(painter, 'STREAM_FROM', 0 if streams else 2**26)
         for image_format in ('png', 'tiff'):
             outdir = tmp_path / f'{image_format}{streams}'
             assert call(generate.main, f'--network={network}', '--seeds=0-1', '--batch=2', '--res=50x21', '--window=-0.5,0,1,0.5',
@@ -179,7 +179,7 @@ def test_truncation(tmp_path):
 def test_projected_w(tmp_path):
     G = tiny_snapshots.stylegan2().eval()
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
-    ws = drawing.latents_of(G, 4, None)
+    ws = latents.latents_of(G, 4, None)
     assert call(generate.main, f'--network={network}', '--seeds=4', f'--outdir={tmp_path}')[0] == 0
     expected = pixels(tmp_path / 'seed0004.png')
     np.savez(tmp_path / 'one.npz', w=ws.numpy())

@@ -14,9 +14,12 @@ LAYERS = {  # folder: the folders of this repository that it may import
     'torch_utils': {'dnnlib', 'torch_utils'},
     'training': {'dnnlib', 'torch_utils', 'training'},
     'inr': {'inr'},  # and INR_HOST
-    'metrics': {'dnnlib', 'torch_utils', 'training', 'metrics'},
-    'figures': {'dnnlib', 'torch_utils', 'training', 'inr', 'metrics', 'figures'},
+    'inference': {'dnnlib', 'torch_utils', 'training', 'inr', 'inference'},
+    'metrics': {'dnnlib', 'torch_utils', 'training', 'inference', 'metrics'},
+    'figures': {'dnnlib', 'torch_utils', 'training', 'inr', 'inference', 'metrics', 'figures'},
 }
+DATA = Path('training/data')  # what needs no GAN and no torch: imports dnnlib and itself
+PAINTER = Path('inference/painter.py')  # asks whether there is an inr/; the rest of inference/ asks it
 INR_HOST = {
     'training.networks': {'MappingNetwork', 'FullyConnectedLayer'},
     'torch_utils.ops': {'bias_act', 'upfirdn2d', 'conv2d_resample'},
@@ -74,6 +77,10 @@ def violations(source, path):
             reason = f'{layer} may not import {module}'
         elif layer == 'dnnlib' and top == 'torch':
             reason = 'dnnlib knows no torch'
+        elif DATA in path.parents and (top == 'torch' or top in OURS - {'dnnlib'} and not f'{module}.{name}'.startswith('training.data.')):
+            reason = f'training/data may not import {module}'
+        elif layer == 'inference' and top == 'inr' and path != PAINTER:
+            reason = 'only the painter asks for inr'
         if reason:
             found.append(f'{path}:{line}: {reason}')
     if layer == 'inr':
@@ -108,6 +115,12 @@ def test_commands_do_not_need_torch_to_start():
     ('training/a.py', 'from metrics.detectors import x', 'training may not import metrics.detectors'),
     ('training/a.py', 'import importlib\nimportlib.import_module("inr.presets")', '2: training may not import inr.presets'),
     ('training/sub/a.py', 'from ...metrics import x', 'training may not import metrics'),
+    ('training/data/a.py', 'import torch', 'training/data may not import torch'),
+    ('training/data/a.py', 'from training.dataset import ImageDataset', 'training/data may not import training.dataset'),
+    ('training/data/a.py', 'from torch_utils import misc', 'training/data may not import torch_utils'),
+    ('training/a.py', 'from inference import opening', 'training may not import inference'),
+    ('inference/targets.py', 'from inr import render', 'only the painter asks for inr'),
+    ('inference/a.py', 'from metrics import perceptual', 'inference may not import metrics'),
     ('metrics/a.py', 'from inr.render import render', 'metrics may not import inr.render'),
     ('inr/a.py', 'from dnnlib.util import UserError', 'inr may not take UserError'),
     ('inr/a.py', 'from training.networks import Generator', 'inr may not take Generator'),
@@ -130,6 +143,8 @@ def test_a_violation_is_seen(path, source, reason):
     ('inr/a.py', 'from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d\nimport torch\nfmm.fmm(x, impl="ref")'),
     ('inr/ops/a.py', 'from ..grid import coordinates\nfrom . import naive\nfrom inr.fmm import fmm_weight'),
     ('metrics/a.py', 'from training.dataset import ImageDataset\nfrom torch_utils import misc'),
+    ('training/data/a.py', 'from training.data.files import decode\nfrom training.data import labels\nfrom dnnlib.util import UserError'),
+    ('inference/painter.py', 'from inr import render\nfrom torch_utils import pixels\nfrom training.checkpoint import load_networks'),
     ('train.py', 'from training import presets\nfrom inr.presets import PRESETS\nimport torch'),
 ])
 def test_what_is_allowed_passes(path, source):

@@ -15,14 +15,14 @@ from PIL import Image
 import generate
 import projector
 from dnnlib import image_io
+from inference import latents
+from inference.projection import w_statistics
 from metrics.perceptual import Pixels
 from tests import tiny_snapshots
 from tests.helpers import relative_error
 from tests.tiny_snapshots import call, mistake
-from training import drawing
-from training.image_files import ImageFiles
-from training.projection import w_statistics
-from training.snapshot import to_uint8
+from torch_utils.pixels import to_uint8
+from training.data.files import ImageFiles
 
 FILES = ['distance.csv', 'distance.png', 'projected_w.npz', 'projection.png', 'side_by_side.png', 'target.png']
 
@@ -34,7 +34,7 @@ def pixels(path):
 
 def image_of(G, seed, label=None):
     """What the generator draws for a seed: uint8 [R, R, C]."""
-    ws = drawing.latents_of(G.eval().requires_grad_(False), seed, label)
+    ws = latents.latents_of(G.eval().requires_grad_(False), seed, label)
     return to_uint8(G.synthesis(ws, noise_mode='const'))[0]
 
 
@@ -100,7 +100,7 @@ def test_class_whose_mean_is_nearest(tmp_path):
     G = tiny_snapshots.stylegan2(c_dim=3)
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
     for index in (0, 2):
-        mean = w_statistics(G.eval().requires_grad_(False).mapping, G.z_dim, drawing.one_hot(G, index))[0].expand(-1, G.num_ws, -1)
+        mean = w_statistics(G.eval().requires_grad_(False).mapping, G.z_dim, latents.one_hot(G, index))[0].expand(-1, G.num_ws, -1)
         image_io.write_array(tmp_path / 'target.png', to_uint8(projector.draw(G, mean))[0])
         out = call(projector.main, f'--network={network}', f'--target={tmp_path}/target.png', '--num-steps=1', '--distance=pixels',
                    f'--outdir={tmp_path}/out')[1]
@@ -212,11 +212,6 @@ def test_without_ffmpeg_there_is_a_line(tmp_path, monkeypatch):
     code, out, _err = call(projector.main, f'--network={network}', f'--target={tmp_path}/wanted.png', '--num-steps=1', '--distance=pixels',
                            '--save-video', f'--outdir={tmp_path}/out')
     assert code == 0 and 'No video: imageio-ffmpeg is not installed' in out
-
-
-def test_pixels_become_the_range_of_the_generator():
-    made = projector.to_tensor(np.array([[[0, 76], [255, 51]]], np.uint8))
-    assert made.shape == (1, 2, 1, 2) and made.flatten().tolist() == pytest.approx([-1, 1, 76 / 127.5 - 1, -0.6])
 
 
 def test_curve_falls_from_left_to_right():

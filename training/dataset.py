@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dnnlib.util import UserError
-from training.image_files import BadImage, ImageFiles, decode, fitting_resolution, resolve, shape_problem
+from training.data.files import BadImage, ImageFiles, decode, fitting_resolution, resolve, shape_problem
 
 
 class DataError(UserError):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dnnlib.util import UserError, atomic_path, format_time
 from torch_utils import distributed
+from torch_utils.pixels import to_uint8
 from training.config import Config
 from training.dataset import ImageDataset
 
@@ -22,11 +23,6 @@ from training.dataset import ImageDataset
 def grid_size(resolution: int) -> tuple[int, int]:
     """(columns, rows) of a grid of training images that fits a screen: about 1920 x 1080 pixels, 6 x 4 to 16 x 9 images."""
     return min(max(1920 // resolution, 6), 16), min(max(1080 // resolution, 4), 9)
-
-
-def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """Images [N, C, H, W] in [-1, 1] as uint8 [N, H, W, C]."""
-    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def grid_image(images: np.ndarray, columns: int) -> Image.Image:

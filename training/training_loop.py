@@ -22,6 +22,7 @@ import torch
 from dnnlib.util import UserError, atomic_path, construct_class_by_name, format_bytes, format_time
 from torch_utils import distributed
 from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
+from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
 from training import checkpoint, snapshot
 from training.config import Config, LossConfig
@@ -110,7 +111,7 @@ class Training:
         run, world = self.settings.run, distributed.world_size()
         distributed.seed(run.seed, distributed.rank(), self.images)
         passes = len(reals) // self.settings.images_at_once(world)
-        reals = reals.to(self.device, non_blocking=True).float() / 127.5 - 1
+        reals = from_uint8(reals.to(self.device, non_blocking=True))
         real_c = real_c.to(self.device, non_blocking=True)
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:

@@ -19,6 +19,7 @@ from dnnlib.util import UserError
 from tests.helpers import ROOT, relative_error
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.misc import allow_tf32
+from torch_utils.pixels import from_uint8
 from training import checkpoint, training_loop
 from training.config import LossConfig
 from training.training_loop import Training, batches, phases, train
@@ -140,7 +141,7 @@ def test_accumulation_equals_one_batch(labelled, phase):
         training = Training(settings, dataset)
         reals, real_c = next(batches(dataset, settings, 0, pin=False))
         latents = training_loop.draw_latents(settings, dataset, 0, phase)
-        training._phase(phase, reals / 127.5 - 1, real_c, latents, 8 // batch_gpu)
+        training._phase(phase, from_uint8(reals), real_c, latents, 8 // batch_gpu)
         found.append(gradients(training.G if phase == 'G' else training.D))
     assert found[0].norm() > 0
     assert relative_error(found[1], found[0]) < 1e-5 and relative_error(found[2], found[0]) < 1e-5

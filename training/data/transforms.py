@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from dnnlib.image_io import laid_over
-from training.image_files import BadImage, decode_8bit
+from training.data.files import BadImage, decode_8bit
 
 TRANSFORMS = ('center-crop', 'center-crop-wide', 'letterbox', 'stretch', 'pad')
 MODE = {1: 'L', 3: 'RGB', 4: 'RGBA'}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from inference.projection import Options, composite, learning_rate, noise_roughness, noise_scale, project, w_statistics
 from training.networks import Generator
-from training.projection import Options, composite, learning_rate, noise_roughness, noise_scale, project, w_statistics
 
 
 def tiny_generator(seed=0, c_dim=0, noise_strength=0.0):

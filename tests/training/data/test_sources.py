@@ -14,8 +14,8 @@ from PIL import Image
 
 from dnnlib.util import UserError
 from tests.helpers import ROOT
-from training.dataset_sources import FileSource, open_source, read_data_pickle, read_idx
-from training.image_files import decode
+from training.data.files import decode
+from training.data.sources import FileSource, open_source, read_data_pickle, read_idx
 
 RNG = np.random.RandomState(0)
 

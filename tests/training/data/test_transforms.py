@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.image_files import BadImage, decode
-from training.image_transforms import Target, convert, convert_many, fit, with_channels
+from training.data.files import BadImage, decode
+from training.data.transforms import Target, convert, convert_many, fit, with_channels
 
 
 def columns(*colours, width=16, height=32):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib.util import UserError
-from training.image_files import EXTENSIONS, BadImage, ImageFiles
+from training.data.files import EXTENSIONS, BadImage, ImageFiles
 
 SOURCE_EXTENSIONS = (*EXTENSIONS, '.gif', '.jfif', '.jp2', '.avif', '.tga', '.ppm', '.pgm', '.pnm')
 GZIP = b'\x1f\x8b'

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.util import UserError
-from training.targets import box_of, read_mask, read_picture, read_target
+from inference.targets import box_of, read_mask, read_picture, read_target
 
 
 @pytest.mark.parametrize('channels', [1, 3, 4])

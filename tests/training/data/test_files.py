@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.util import UserError
-from training.image_files import BadImage, ImageFiles, decode, decode_8bit, read_header, shape_problem
+from training.data.files import BadImage, ImageFiles, decode, decode_8bit, read_header, shape_problem
 
 RNG = np.random.RandomState(0)
 GREY = RNG.randint(0, 256, (16, 16), dtype=np.uint8)

@@ -13,9 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from dnnlib.util import UserError, atomic_path
-from training.image_files import RESOLUTIONS, BadImage, fitting_resolution, opened
-from training.image_transforms import Target, convert_many
-from training.image_workers import in_batches, ordered_map
+from training.data.files import RESOLUTIONS, BadImage, fitting_resolution, opened
+from training.data.transforms import Target, convert_many
+from training.data.workers import in_batches, ordered_map
 
 PEEK = 100  # images looked at to tell grey from colour
 
@@ -86,7 +86,7 @@ def peek(items):
 
 
 def make_target(items, resolution, transform, channels, background, padding):
-    """The training.image_transforms.Target that the options and the first images ask for."""
+    """The training.data.transforms.Target that the options and the first images ask for."""
     allowed = ', '.join(map(str, RESOLUTIONS))
     size, grey = peek(items)
     padded = items[0][0].padded

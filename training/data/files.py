@@ -1,19 +1,13 @@
-"""Image files of a zip or a folder, the labels beside them, and the pixels in one of them. No torch.
-
-A data set is a zip or a folder (searched recursively) of images, all square and of one size, and, for labels, a dataset.json:
-{"labels": [[name, class index or vector], ...], "classes": [name, ...]}: the layout of stylegan2-ada-pytorch; "classes" is optional.
-"""
+"""Image files of a zip or a folder (searched recursively), and the pixels in one of them. No torch."""
 
 import hashlib
 import io
-import json
 import os
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,9 +16,10 @@ import pyspng
 from PIL import Image, ImageOps
 
 from dnnlib.util import UserError
+from training.data.labels import Labels, parse_labels
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')  # of images that training reads
-DEMO = Path(__file__).resolve().parents[1] / 'assets' / 'demo.zip'
+DEMO = Path(__file__).resolve().parents[2] / 'assets' / 'demo.zip'
 RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)  # the discriminator halves down to 4x4
 PNG = b'\x89PNG\r\n\x1a\n'
 MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
@@ -145,15 +140,6 @@ def shape_problem(shape: tuple[int, int, int], first: tuple[int, int, int], firs
 # ---- Many images
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What dataset.json says: the class index (or vector) of each name, and the classes' names where it has them."""
-
-    by_name: dict[str, int | tuple[float, ...]]
-    dim: int  # number of classes, or length of the vectors
-    classes: list[str] | None
-
-
 class ImageFiles:
     """The images of a zip or a folder in a stable order (by name). May be pickled and used after a fork: the zip is opened per process.
 
@@ -208,6 +194,23 @@ class ImageFiles:
             self._zip.close()
         self._zip = None
 
+    def beside(self, name: str) -> str | None:
+        """The file of that name nearest to the top, None where there is none; `read` gives it."""
+        found = [entry for entry in self._entries if entry.rpartition('/')[2] == name]
+        return min(found, key=lambda entry: (entry.count('/'), entry), default=None)
+
+    def labels(self) -> Labels | None:
+        """What the dataset.json nearest to the top says, or None without one. Raises UserError if it is malformed."""
+        name = self.beside('dataset.json')
+        if name is None:
+            return None
+        where = f'{self.path}/{name}'
+        try:
+            data = self.read(name)
+        except BadImage as err:
+            raise UserError(f'{where} {err}: make it again, or remove it to train without labels') from err
+        return parse_labels(data, name.removesuffix('dataset.json'), where)
+
     def open(self, name: str) -> BinaryIO:
         """An image's file, open for reading. Raises BadImage when the zip or the disk does not give it."""
         try:
@@ -216,7 +219,7 @@ class ImageFiles:
             raise BadImage(f'cannot be read ({err})') from err
 
     def read(self, name: str) -> bytes:
-        """An image's file, whole. Raises BadImage, also when the zip's checksum does not fit."""
+        """A file, whole. Raises BadImage, also when the zip's checksum does not fit."""
         try:
             with self.open(name) as file:
                 return file.read()
@@ -239,24 +242,6 @@ class ImageFiles:
                 size, crc = size + len(block), zlib.crc32(block, crc)
         return size, crc
 
-    def labels(self) -> Labels | None:
-        """What the dataset.json nearest the top says, or None when there is none or it has no labels. Raises UserError if it is malformed.
-
-        Names are relative to the folder that holds the dataset.json.
-        """
-        found = [name for name in self._entries if name.rpartition('/')[2] == 'dataset.json']
-        if not found:
-            return None
-        name = min(found, key=lambda name: (name.count('/'), name))
-        where = f'{self.path}/{name}'
-        try:
-            content = json.loads(self.read(name))
-        except (BadImage, ValueError) as err:
-            raise UserError(f'{where} is not valid JSON ({err}): make it again, or remove it to train without labels') from err
-        if not isinstance(content, dict):
-            raise UserError(f'{where} must hold an object {{"labels": [[name, class], ...]}}')
-        return _parse_labels(content.get('labels'), content.get('classes'), name.removesuffix('dataset.json'), where)
-
     def digest(self, labels: Labels | None) -> str:
         """SHA-256 (hex) over the content of the images and their labels in the set's order: a zip and a folder of the same images agree."""
         total = hashlib.sha256()
@@ -268,29 +253,3 @@ class ImageFiles:
 
 def _hidden(name: str) -> bool:
     return any(part.startswith('.') or part == '__MACOSX' for part in name.split('/'))
-
-
-def _parse_labels(pairs: object, classes: object, prefix: str, where: str) -> Labels | None:
-    """Labels out of the "labels" and "classes" of a dataset.json; `prefix` is the folder that its names are relative to."""
-    if pairs is None:
-        return None
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
-        raise UserError(f'{where}: "labels" must be a list of [name, class index or vector]')
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise UserError(f'{where}: "classes" must be a list of names')
-    by_name = {prefix + name.replace('\\', '/'): tuple(label) if isinstance(label, list) else label for name, label in pairs}
-    if not by_name:
-        return None
-    first = next(iter(by_name.values()))
-    for name, label in by_name.items():
-        if isinstance(first, tuple):
-            right = isinstance(label, tuple) and len(label) == len(first) > 0 and all(type(value) in (int, float) for value in label)
-            wanted = f'a vector of {len(first)} numbers like the first'
-        else:
-            right = type(label) is int and 0 <= label < (len(classes) if classes else 1 << 20)
-            wanted = f'a class index from 0 to {len(classes) - 1}' if classes else 'a class index from 0 or a vector of numbers'
-        if not right:
-            raise UserError(f'{where}: the label of {name} is {json.dumps(label)}: it must be {wanted}')
-    if isinstance(first, tuple):
-        return Labels(by_name, len(first), classes)
-    return Labels(by_name, len(classes) if classes else 1 + max(by_name.values()), classes)

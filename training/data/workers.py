@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from dnnlib.util import UserError
-from training.image_files import BadImage, decode
+from training.data.files import BadImage, decode
 
 BATCH = 32  # images a worker takes at a time, or fewer if they are large
 BATCH_BYTES = 4 << 20

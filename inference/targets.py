@@ -7,9 +7,9 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from dnnlib.util import UserError
+from training.data.files import DEMO, BadImage, decode_8bit, opened
+from training.data.transforms import Target, cropped, fit, with_channels
 from training.dataset import ImageDataset
-from training.image_files import DEMO, BadImage, decode_8bit, opened
-from training.image_transforms import Target, cropped, fit, with_channels
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 

@@ -1,0 +1,118 @@
+"""Painting with a trained generator, at any size and in any window where it is one of `inr`: the one place that asks whether it is."""
+
+import zlib
+
+import numpy as np
+import torch
+
+from dnnlib import image_io
+from dnnlib.util import UserError, optional
+from torch_utils.pixels import to_uint8
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band by band
+
+
+def draws_by_points(G):
+    """Whether a generator is one of inr, which computes any pixel that is asked for."""
+    return optional('inr.render', 'supports', lambda G: False)(G)
+
+
+def scaled(G, ws, scale):
+    """Images [N, C, scale R, scale R] in [-1, 1] of ws [N, num_ws, w_dim]; None for a generator that does not draw by points."""
+    if not draws_by_points(G):
+        return None
+    from inr.render import render
+
+    return render(G, ws, *[round(G.img_resolution * scale)] * 2)
+
+
+def points_in(G, box):
+    """The points of all grids that a part of the trained picture needs, as synthesis.draw takes them; None where no parts are drawn.
+
+    box: (rows, columns), two slices with start and stop
+    """
+    if not (draws_by_points(G) and G.synthesis.pointwise):
+        return None
+    from inr import grid, refinement
+
+    rows, columns = box
+    synthesis, resolution = G.synthesis, G.img_resolution
+    points = grid.lattice(resolution, resolution, convention=synthesis.convention)
+    part = points.tile(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
+    return refinement.plan(part, synthesis.grids, convention=synthesis.convention, device=next(G.parameters()).device)
+
+
+def default_size(G, window):
+    """The trained resolution for the longer side of the window."""
+    x, y = window[2] - window[0], window[3] - window[1]
+    return tuple(max(round(G.img_resolution * side / max(x, y)), 1) for side in (x, y))
+
+
+class Painter:
+    """Draws one size and window of a generator as bands of uint8 pixels.
+
+    Generators of `inr` compute every pixel asked for; any other draws its own size, which is then resized.
+    """
+
+    def __init__(self, G, width, height, window, refine=None, noise_mode='const', force_fp32=False):
+        self.G, self.width, self.height, self.channels = G, width, height, G.img_channels
+        self.window, self.refine = window, refine
+        self.synthesis_options = {'noise_mode': noise_mode, 'force_fp32': force_fp32}
+        self.by_points = draws_by_points(G)
+        if not self.by_points and (window != WHOLE or refine):
+            raise UserError('--window and --refine need a generator of inr; this network draws its own image only, give --res alone')
+
+    @property
+    def bytes(self):
+        """Size of a picture in memory."""
+        return self.width * self.height * self.channels
+
+    @property
+    def streams(self):
+        """Whether a picture is so large that it is drawn and written band by band."""
+        return self.bytes > STREAM_FROM
+
+    def say_how(self):
+        own = self.G.img_resolution
+        if not self.by_points and (self.width, self.height) != (own, own):
+            print(f'This network draws {own}x{own} only: resized to {self.width}x{self.height} (Lanczos)')
+
+    def bands(self, ws):
+        """ws [N, num_ws, w_dim] -> uint8 [N, rows, width, channels], top to bottom. Raises UserError for a picture out of reach."""
+        if not self.by_points:
+            yield self._resized(to_uint8(self._own(ws)))
+            return
+        from inr import render
+
+        try:
+            self._seed_noise(ws)
+            for _row, band in render.bands(self.G, ws, self.height, self.width, self.window, self.refine, **self.synthesis_options):
+                yield to_uint8(band)
+        except render.CannotTile as error:
+            raise UserError(f'--res={self.width}x{self.height}: {error}') from None
+
+    def whole(self, ws):
+        """ws [N, num_ws, w_dim] -> uint8 [N, height, width, channels]."""
+        return np.concatenate(list(self.bands(ws)), axis=1)
+
+    def _own(self, ws):
+        self._seed_noise(ws)
+        with torch.no_grad():
+            return self.G.synthesis(ws, **self.synthesis_options)
+
+    @staticmethod
+    def _seed_noise(ws):
+        """Makes random noise the same for the same w."""
+        torch.manual_seed(zlib.crc32(ws.cpu().numpy().tobytes()))
+
+    def _resized(self, images):
+        if images.shape[1:3] == (self.height, self.width):
+            return images
+        return np.stack([image_io.resized(image, self.width, self.height) for image in images])
+
+
+def picture(G, ws, size=None, window=WHOLE, refine=None):
+    """uint8 [size, size, C] of ws [1, num_ws, w_dim]; size None is the trained one."""
+    size = size or G.img_resolution
+    return Painter(G, size, size, window, refine).whole(ws)[0]

@@ -1,0 +1,24 @@
+"""Bytes to [-1, 1] and back."""
+
+import torch
+
+from torch_utils.pixels import from_uint8, quantized, to_uint8
+
+
+def test_every_byte_comes_back():
+    every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    images = from_uint8(every)
+    assert images.dtype == torch.float32 and images.min() == -1 and images.max() == 1
+    assert torch.equal(quantized(images), every)
+
+
+def test_values_are_rounded_and_clipped():
+    images = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0]).reshape(1, 1, 1, 5)
+    assert quantized(images).flatten().tolist() == [0, 0, 128, 255, 255]
+    assert quantized(images.half()).dtype == torch.uint8
+
+
+def test_files_have_channels_last():
+    images = torch.linspace(-1, 1, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    assert to_uint8(images).shape == (2, 4, 5, 3)
+    assert (to_uint8(images)[1, 2, 3] == quantized(images)[1, :, 2, 3].numpy()).all()

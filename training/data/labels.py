@@ -1,0 +1,58 @@
+"""The labels of a data set: its dataset.json, {"labels": [[name, class index or vector], ...], "classes": [name, ...]}. No torch.
+
+The layout of stylegan2-ada-pytorch; "classes" is optional. Names are relative to the folder that holds the dataset.json.
+"""
+
+import json
+from dataclasses import dataclass
+
+from dnnlib.util import UserError
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What dataset.json says: the class index (or vector) of each name, and the classes' names where it has them."""
+
+    by_name: dict[str, int | tuple[float, ...]]
+    dim: int  # number of classes, or length of the vectors
+    classes: list[str] | None
+
+
+def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:
+    """The labels in a dataset.json, or None when it has none. Raises UserError if it is malformed.
+
+    data: its content;  folder: where it lies, 'some/folder/' or '';  where: what messages call it
+    """
+    try:
+        content = json.loads(data)
+    except ValueError as err:
+        raise UserError(f'{where} is not valid JSON ({err}): make it again, or remove it to train without labels') from err
+    if not isinstance(content, dict):
+        raise UserError(f'{where} must hold an object {{"labels": [[name, class], ...]}}')
+    return _from_pairs(content.get('labels'), content.get('classes'), folder, where)
+
+
+def _from_pairs(pairs: object, classes: object, prefix: str, where: str) -> Labels | None:
+    """Labels out of the "labels" and "classes" of a dataset.json; `prefix` is the folder that its names are relative to."""
+    if pairs is None:
+        return None
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        raise UserError(f'{where}: "labels" must be a list of [name, class index or vector]')
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise UserError(f'{where}: "classes" must be a list of names')
+    by_name = {prefix + name.replace('\\', '/'): tuple(label) if isinstance(label, list) else label for name, label in pairs}
+    if not by_name:
+        return None
+    first = next(iter(by_name.values()))
+    for name, label in by_name.items():
+        if isinstance(first, tuple):
+            right = isinstance(label, tuple) and len(label) == len(first) > 0 and all(type(value) in (int, float) for value in label)
+            wanted = f'a vector of {len(first)} numbers like the first'
+        else:
+            right = type(label) is int and 0 <= label < (len(classes) if classes else 1 << 20)
+            wanted = f'a class index from 0 to {len(classes) - 1}' if classes else 'a class index from 0 or a vector of numbers'
+        if not right:
+            raise UserError(f'{where}: the label of {name} is {json.dumps(label)}: it must be {wanted}')
+    if isinstance(first, tuple):
+        return Labels(by_name, len(first), classes)
+    return Labels(by_name, len(classes) if classes else 1 + max(by_name.values()), classes)
