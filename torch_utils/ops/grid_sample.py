@@ -1,26 +1,45 @@
-"""Bilinear grid sampling with derivatives of every order, which torch's own operator lacks."""
+"""Bilinear reading of images at given positions, differentiable in the images to any order.
+
+torch's own grid_sample has no second derivative, which R1 needs through an augmentation. Reading is linear in the image, and the transpose
+of it, adding every value to the pixels it was read from, is linear too: each is the other's derivative.
+"""
 
 import torch
+import torch.nn.functional as F
 
 
-def grid_sample(input, grid):
-    """Read an image at given points: bilinear, zeros outside, align_corners=False.
+def grid_sample(x, grid):
+    """Values of images at positions between their pixels; what is outside counts as zero.
 
-    input: [N, C, H, W]
-    grid:  [N, H_out, W_out, 2], (x, y) with -1 and 1 the outer edges of the image
-    Returns [N, C, H_out, W_out], differentiable in both arguments.
+    x:    [N, C, H, W]
+    grid: [N, rows, columns, 2] of (x, y), -1 to 1 from the left or upper edge to the other one. A constant: it gets no gradient
+    Returns [N, C, rows, columns].
     """
-    N, C, H, W = input.shape
-    H_out, W_out = grid.shape[1:3]
-    x = ((grid[..., 0] + 1) * W - 1) / 2  # [N, H_out, W_out], in pixels
-    y = ((grid[..., 1] + 1) * H - 1) / 2
-    left, top = x.detach().floor(), y.detach().floor()
-    pixels = input.flatten(2)  # [N, C, H*W]
-    out = torch.zeros_like(input[:, :, :1, :1])
-    for column, row in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
-        inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
-        index = row.clamp(0, H - 1).long() * W + column.clamp(0, W - 1).long()
-        corner = pixels.gather(2, index.flatten(1)[:, None].expand(-1, C, -1))  # [N, C, H_out*W_out]
-        weight = (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside
-        out = out + corner.reshape(N, C, H_out, W_out) * weight[:, None].to(input.dtype)
-    return out
+    return _Read.apply(x, grid.detach().to(x.dtype))
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, grid):
+        ctx.save_for_backward(grid)
+        ctx.shape = x.shape
+        return F.grid_sample(x, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _Add.apply(dy, *ctx.saved_tensors, ctx.shape), None
+
+
+class _Add(torch.autograd.Function):
+    """The transpose of `_Read`: each value is added to the four pixels around its position, by their shares."""
+
+    @staticmethod
+    def forward(ctx, y, grid, shape):
+        ctx.save_for_backward(grid)
+        bilinear = zeros = 0  # in the order of torch's own enumerations
+        like = y.new_zeros(1).expand(shape)  # only its shape counts where the grid gets no gradient
+        return torch.ops.aten.grid_sampler_2d_backward(y.contiguous(), like, grid, bilinear, zeros, False, [True, False])[0]
+
+    @staticmethod
+    def backward(ctx, dx):
+        return _Read.apply(dx, *ctx.saved_tensors), None, None

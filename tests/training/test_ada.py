@@ -1,0 +1,67 @@
+"""The controller: answers worked out by hand."""
+
+import pytest
+import torch
+
+from training.ada import Controller
+
+
+def run(controller, logits, steps=4, batch=10, p=0.5, start=0):
+    """p after some steps with the same logits in each."""
+    p = torch.tensor(p, dtype=torch.float64)
+    for step in range(start, start + steps):
+        controller.observe(torch.tensor(logits)[:, None])
+        controller.update(p, (step + 1) * batch, batch)
+    return p.item()
+
+
+@pytest.mark.parametrize('logits, r, direction', [
+    ([3.0, 0.1, 2.0, 8.0, -0.5], 0.6, 0),       # at the target
+    ([3.0, 0.1, 2.0, 8.0, 0.5], 1.0, 1),
+    ([3.0, -9.0], 0.0, -1),
+    ([-1.0, -2.0], -1.0, -1),
+])
+def test_p_follows_the_sign_statistic(logits, r, direction):
+    controller = Controller(target=0.6, kimg=0.4, interval=4)
+    assert run(controller, logits) == pytest.approx(0.5 + direction * 4 * 10 / 400)
+    assert controller.r == pytest.approx(r)
+
+
+def test_p_goes_from_0_to_1_in_so_many_images():
+    assert run(Controller(kimg=0.4, interval=4), [1.0], steps=36, p=0.0) == pytest.approx(0.9)
+    assert run(Controller(kimg=0.4, interval=4), [1.0], steps=48, p=0.0) == 1
+    assert run(Controller(kimg=0.4, interval=4), [-1.0], steps=48, p=0.95) == 0
+
+
+def test_p_changes_only_at_its_interval_and_counts_the_whole_of_it():
+    controller, p = Controller(target=0.3, kimg=0.4, interval=4), torch.tensor(0.5, dtype=torch.float64)
+    for step, logits in enumerate([[1.0], [-1.0], [1.0]]):
+        controller.observe(torch.tensor([logits]))
+        controller.update(p, (step + 1) * 10, 10)
+        assert p == 0.5
+    controller.observe(torch.tensor([[1.0], [1.0]]))
+    controller.update(p, 40, 10)
+    assert controller.r == pytest.approx(3 / 5) and p.item() == pytest.approx(0.6)
+    controller.observe(torch.tensor([[-1.0]]))
+    controller.update(p, 80, 10)
+    assert controller.r == -1  # what was before does not count twice
+
+
+def test_its_state_goes_on_between_two_changes():
+    whole, half, rest = (Controller(target=0.3, kimg=0.4, interval=4) for _ in range(3))
+    p = run(half, [1.0], steps=2)
+    rest.load_state_dict(half.state_dict())
+    assert run(rest, [-1.0], steps=2, start=2, p=p) == 0.5 - 0.1
+    run(whole, [1.0], steps=2)
+    run(whole, [-1.0], steps=2, start=2)
+    assert whole.r == rest.r == 0 and torch.equal(whole.sums, rest.sums)
+
+
+def test_logits_that_are_not_finite_leave_p_alone():
+    assert run(Controller(kimg=0.4), [float('nan'), 1.0]) == 0.5
+
+
+def test_nothing_observed_leaves_p_alone():
+    p = torch.tensor(0.5, dtype=torch.float64)
+    Controller(kimg=0.4).update(p, 40, 10)
+    assert p == 0.5
