@@ -93,7 +93,7 @@ def subject_of(G, meta, dataset, scored, metrics):
     from training.data.files import DEMO
     from training.dataset import ImageDataset
 
-    needed = any(metric.kind in ('fid', 'kid', 'pr', 'kpl') for metric in metrics) or (G is not None and G.c_dim > 0)
+    needed = any(metric.kind in ('fid', 'kid', 'pr', 'kpl', 'swd') for metric in metrics) or (G is not None and G.c_dim > 0)
     if dataset is None and needed:
         path = meta['dataset']['path']
         if path.endswith(DEMO.name):

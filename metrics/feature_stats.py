@@ -18,11 +18,12 @@ class FeatureStats:
     moments:  whether mean and covariance are wanted ([D, D] numbers)
     kept:     rows to keep, chosen evenly at random by `seed` and the total alone; all of them where there are no more
     splits:   parts of an inception score; 0: none is wanted
-    `features` is [kept, D], float32, in the order of the set.
+    dtype:    of the rows that are kept
+    `features` is [kept, D] in the order of the set.
     """
 
-    def __init__(self, total, moments=True, kept=0, splits=0, seed=0):
-        self.total, self.moments, self.rows = total, moments, 0
+    def __init__(self, total, moments=True, kept=0, splits=0, seed=0, dtype=np.float32):
+        self.total, self.moments, self.rows, self._dtype = total, moments, 0, dtype
         kept = min(kept, total)
         self._chosen = np.sort(np.random.RandomState(seed).permutation(total)[:kept])
         self.features, self._stored = None, 0
@@ -40,7 +41,7 @@ class FeatureStats:
         if not np.isfinite(features).all():
             raise ValueError(f'the features of images {self.rows} to {self.rows + len(features) - 1} are not all finite')
         if self.features is None:
-            self.features = np.empty((len(self._chosen), features.shape[1]), np.float32)
+            self.features = np.empty((len(self._chosen), features.shape[1]), self._dtype)
         positions = self._chosen[self._stored:np.searchsorted(self._chosen, self.rows + len(features))] - self.rows
         self.features[self._stored:self._stored + len(positions)] = features[positions]
         self._stored += len(positions)

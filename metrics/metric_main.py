@@ -3,23 +3,21 @@
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from dnnlib.util import UserError, cache_folder
-from metrics import detectors, path_length, scale_consistency
+from dnnlib.util import UserError
+from metrics import detectors, path_length, scale_consistency, sliced_wasserstein
 from metrics.collection import Clock, OtherProcessFailed, collect, from_main, keep, together
 from metrics.feature_stats import FeatureStats
 from metrics.frechet_distance import extrapolated, frechet_distance
-from metrics.image_sources import SCALES, DataImages, DrawnImages, Latents, synthesize, weights_digest
+from metrics.image_sources import SCALES, DataImages, DrawnImages, synthesize, weights_digest
 from metrics.kernel_distance import kernel_distance
 from metrics.precision_recall import precision_recall
-from metrics.registry import Metric
+from metrics.subject import Score as Score
+from metrics.subject import Subject as Subject
+from metrics.subject import expect_generator
 from torch_utils import distributed
 
 FORMAT = 1             # of the cached statistics
@@ -31,61 +29,6 @@ ONE_SIZE = 'draws at other sizes, which takes a generator of inr; this one draws
 PARTS = (4, 3, 2, 1)   # --extrapolate looks at 1/4, 1/3, 1/2 of the images and at all of them
 
 
-@dataclass
-class Subject:
-    """What is to be scored, and how.
-
-    dataset:     real images, a training.dataset.ImageDataset; None where no metric needs any
-    G:           generator; or None and `images`
-    images:      a data set to score in place of a generator
-    labels:      (n -> [c_dim], their number), for a generator with classes; None: those of `dataset`
-    files:       {detector: path} to take instead of the published ones
-    batch, psi, seed, device: of drawing
-    draw:        (ws, scale) -> images at scale times the trained size; None for a generator that draws one size
-    keypoints:   keypoint extractor of kpl, and what projects; None: kpl is refused
-    extrapolate: fit Fréchet distances against 1/N
-    cache:       folder of statistics; None: the download cache
-    resume:      keep the sums over drawn images on the disk on the way, so that a killed run goes on
-    say:         called with lines for people; None: silent
-    """
-
-    dataset: Any
-    G: torch.nn.Module | None = None
-    images: Any = None
-    labels: tuple | None = None
-    files: dict = field(default_factory=dict)
-    batch: int = 32
-    psi: float = 1.0
-    seed: int = 0
-    device: Any = 'cpu'
-    draw: Callable | None = None
-    keypoints: Any = None
-    extrapolate: bool = False
-    cache: Path | None = None
-    resume: bool = False
-    say: Callable | None = None
-
-    @property
-    def folder(self):
-        """Where statistics are kept."""
-        return self.cache or cache_folder() / 'metrics'
-
-    def latents(self):
-        """The latents of the generator's images."""
-        labels = self.labels or (self.dataset.get_label, len(self.dataset)) if self.G.c_dim else None
-        return Latents(self.G, labels, self.seed)
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric's figures. values: {name: float}, the score first; notes: what a reader should know; facts: what was measured, for JSON"""
-
-    metric: Metric
-    values: dict
-    notes: tuple
-    facts: dict
-
-
 def evaluate(metrics, subject, on_error=None):
     """The scores of metrics, one `Score` after the other. All processes must call this.
 
@@ -95,7 +38,7 @@ def evaluate(metrics, subject, on_error=None):
     """
     groups = {}
     for metric in metrics:
-        apart = metric.variant if metric.kind in ('ppl', 'kpl', 'scale_consistency') else ''
+        apart = metric.variant if metric.kind in ('ppl', 'kpl', 'scale_consistency', 'swd') else ''
         groups.setdefault((metric.detector, metric.num, metric.scale, apart), []).append(metric)
     loaded = {}
     for (name, *_rest), group in groups.items():
@@ -250,14 +193,9 @@ def _notes(metric, real, drawn):
 # ---- Metrics of a generator alone
 
 
-def _expect_generator(group, subject):
-    if subject.G is None:
-        raise UserError(f'{group[0].score_name()} looks at a generator: give --network, not --images')
-
-
 def _run_path_length(group, subject, detector):
     """ppl2_wend and its kin."""
-    _expect_generator(group, subject)
+    expect_generator(group, subject)
     (metric,), clock, began, G = group, Clock(), time.monotonic(), subject.G
     latents, at_end, space = subject.latents(), metric.variant.endswith('end'), metric.variant.partition('_')[2][0]
     half = max(subject.batch // 2, 1)
@@ -284,7 +222,7 @@ def _run_path_length(group, subject, detector):
 
 def _run_scale_consistency(group, subject, detector):
     """PSNR and SSIM of images drawn at 2x and at half the size."""
-    _expect_generator(group, subject)
+    expect_generator(group, subject)
     (metric,), began, G = group, time.monotonic(), subject.G
     if subject.draw is None:
         raise UserError(f'scale_consistency {ONE_SIZE} {_size(G)} only')
@@ -306,7 +244,7 @@ def _run_scale_consistency(group, subject, detector):
 
 def _run_keypoints(group, subject, detector):
     """kpl and kpl_random."""
-    _expect_generator(group, subject)
+    expect_generator(group, subject)
     (metric,), began = group, time.monotonic()
     if subject.keypoints is None:
         raise UserError(f'{metric.variant} needs a keypoint extractor: --keypoints=dlib68 or a TorchScript of one')
@@ -316,7 +254,7 @@ def _run_keypoints(group, subject, detector):
 
 
 RUNS = {'fid': _run_features, 'kid': _run_features, 'is': _run_features, 'pr': _run_features, 'ppl': _run_path_length,
-        'scale_consistency': _run_scale_consistency, 'kpl': _run_keypoints}
+        'scale_consistency': _run_scale_consistency, 'kpl': _run_keypoints, 'swd': sliced_wasserstein.run}
 
 
 def as_json(score, **more):

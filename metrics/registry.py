@@ -6,6 +6,7 @@
   is50k                                   inception score of 50,000 drawn images
   ppl2_wend, ppl_{z,w}{full,end}          perceptual path length; ppl2 looks at the whole image, ppl at the middle of a face
   fd_NET, kd_NET, pr_NET, cs_NET[_5k]     Fréchet and kernel distance, precision and recall, classifier score with another feature network
+  swd2k, swd16k (the paper's), swd        sliced Wasserstein distance of patches, level by level; no network; swd is swd16k
   scale_consistency                       does an image drawn at another size stay itself
   kpl, kpl_random                         keypoint prediction loss (INR-GAN, appendix B.2)
 
@@ -21,6 +22,7 @@ from dnnlib.util import UserError, suggest
 DETECTORS = ('inception', 'vgg16', 'efficientnet-lite0', 'dinov2')
 LISTED = ('fid50k_full', 'kid50k_full', 'pr50k3_full', 'ppl2_wend', 'ppl_zfull', 'ppl_wfull', 'ppl_zend', 'ppl_wend', 'is50k',
           'fid50k', 'kid50k', 'pr50k3', 'fid5k', 'kid5k', 'kpl', 'kpl_random', 'scale_consistency',
+          'swd2k', 'swd16k',
           *(f'{kind}_efficientnet-lite0' for kind in ('fd', 'kd', 'pr', 'cs')))
 SCALES = ('2x', 'half')
 ELSEWHERE = {'fid': 'fd', 'kid': 'kd', 'is': 'cs', 'pr': 'pr'}  # what a kind is called with a network that is not its own
@@ -28,6 +30,7 @@ OWN_NETWORK = {'fid': 'inception', 'kid': 'inception', 'is': 'inception', 'pr': 
 OUTPUTS = {  # kind: endings of the names of its figures
     'fid': ('',), 'kid': ('', '_std'), 'is': ('_mean', '_std'), 'pr': ('_precision', '_recall'), 'ppl': ('',),
     'scale_consistency': ('_psnr_2x', '_ssim_2x', '_psnr_half', '_ssim_half'),
+    'swd': ('',),  # and one for each level of the pyramid
     'kpl': ('', '_per_image', '_normalized', '_train_per_image', '_images'),
 }
 HIGHER_IS_BETTER = ('is', 'pr', 'scale_consistency')
@@ -37,7 +40,7 @@ HIGHER_IS_BETTER = ('is', 'pr', 'scale_consistency')
 class Metric:
     """What one metric measures.
 
-    kind:     fid, kid, is, pr, ppl, scale_consistency or kpl, whatever the network
+    kind:     fid, kid, is, pr, ppl, scale_consistency, kpl or swd, whatever the network
     variant:  how it is written apart from count, network and scale: 'ppl2_wend', 'kpl_random', 'pr' and so on
     detector: feature network, None where none is needed
     num:      images drawn (pairs for ppl)
@@ -63,6 +66,8 @@ class Metric:
         end = f'_{self.scale}' if self.scale else ''
         if self.kind in ('kpl', 'scale_consistency'):
             return self.variant if self.num == _default_num(self.kind) else f'{self.variant}_{count}'
+        if self.kind == 'swd':
+            return f'swd{count}'
         own = detector == OWN_NETWORK[self.kind]
         if self.kind == 'ppl':
             return self.variant + ('' if own else f'_{detector}') + ('' if self.num == 50_000 else f'_{count}')
@@ -116,8 +121,10 @@ def parse(name):
         return Metric('kpl', name, None, _default_num('kpl'))
     if name == 'scale_consistency':
         return Metric(name, name, None, _default_num(name))
+    if match := re.fullmatch(r'swd(?:([1-9]\d*)k)?', name):
+        return Metric('swd', 'swd', None, int(match[1] or 16) * 1000)
     raise UserError(f'metric {name!r} is not known.{suggest(name, LISTED)} Known: {", ".join(LISTED)}; '
-                    f'also {{fd,kd,pr,cs}}_NET[_5k] with NET one of {", ".join(DETECTORS)}')
+                    f'also swd[5k] and {{fd,kd,pr,cs}}_NET[_5k] with NET one of {", ".join(DETECTORS)}')
 
 
 def parse_list(text):
