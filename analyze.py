@@ -4,7 +4,7 @@
 import click
 
 from dnnlib import cli
-from figures import numbers, pictures
+from figures import nearest, numbers, pictures
 
 
 @click.group(context_settings={'max_content_width': 120})
@@ -18,7 +18,7 @@ def main():
 
 
 for command in (numbers.frequencies, numbers.macs, numbers.noise, pictures.zoom, pictures.superres, pictures.interpolate,
-                pictures.truncation, pictures.mix, pictures.artifacts, pictures.geometry):
+                pictures.truncation, pictures.mix, pictures.artifacts, pictures.geometry, nearest.nearest):
     main.add_command(command)
 
 if __name__ == '__main__':

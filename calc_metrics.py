@@ -89,19 +89,12 @@ def cli_quiet(quiet):
 
 def subject_of(G, meta, dataset, scored, metrics):
     """The subject to score: the network's own data set is opened where none was given and a metric needs one."""
-    from metrics.metric_main import Subject
-    from training.data.files import DEMO
+    from metrics.subject import Subject, dataset_of
     from training.dataset import ImageDataset
 
     needed = any(metric.kind in ('fid', 'kid', 'pr', 'kpl', 'swd') for metric in metrics) or (G is not None and G.c_dim > 0)
     if dataset is None and needed:
-        path = meta['dataset']['path']
-        if path.endswith(DEMO.name):
-            path = 'demo'  # wherever it was when the network was trained
-        try:
-            dataset = ImageDataset(path)
-        except UserError as err:
-            raise UserError(f"the network's own data set cannot be read ({err}): give it with --data") from None
+        dataset = dataset_of(meta)
     if G is not None and G.c_dim:
         dataset = ImageDataset(dataset.path, use_labels=True)
         if dataset.label_dim != G.c_dim:

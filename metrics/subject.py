@@ -10,6 +10,8 @@ import torch
 from dnnlib.util import UserError, cache_folder
 from metrics.image_sources import Latents
 from metrics.registry import Metric
+from training.data.files import DEMO
+from training.dataset import ImageDataset
 
 
 @dataclass
@@ -71,3 +73,20 @@ def expect_generator(group, subject):
     """Raises UserError where images are scored by metrics that look at a generator."""
     if subject.G is None:
         raise UserError(f'{group[0].score_name()} looks at a generator: give --network, not --images')
+
+
+def dataset_of(meta, given=None):
+    """The data set to compare a network with: training.dataset.ImageDataset of `given`, or of what the network was trained on.
+
+    meta: header of its snapshot
+    Raises UserError where it cannot be read.
+    """
+    if given:
+        return ImageDataset(given)
+    path = meta['dataset']['path']
+    if path.endswith(DEMO.name):
+        path = 'demo'  # wherever it was when the network was trained
+    try:
+        return ImageDataset(path)
+    except UserError as err:
+        raise UserError(f"the network's own data set cannot be read ({err}): give it with --data") from None

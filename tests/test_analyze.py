@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import analyze
@@ -14,6 +15,9 @@ from inference.sheets import outlined, sheet, write_video
 from tests import tiny_snapshots
 from tests.helpers import ROOT, run_command
 from tests.tiny_snapshots import call, mistake
+from tests.training.tiny import make_images
+from torch_utils.pixels import to_uint8
+from training.checkpoint import load_networks
 
 
 @pytest.fixture(scope='module')
@@ -192,3 +196,24 @@ def test_video_without_ffmpeg_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'imageio_ffmpeg', None)
     assert not write_video(tmp_path / 'a.mp4', [])
     assert 'No video: imageio-ffmpeg is not installed' in capsys.readouterr().out and list(tmp_path.iterdir()) == []
+
+
+def test_nearest_finds_planted_copies(tmp_path, stylegan2):
+    """Trained on what it draws, with some of it flipped: the figure says so."""
+    G = load_networks(stylegan2, only=('G_ema',))['G_ema']
+    folder = tmp_path / 'data'
+    folder.mkdir()
+    for seed in range(8):
+        drawn = to_uint8(G(torch.from_numpy(np.random.RandomState(seed).randn(1, 8)), None, noise_mode='const'))[0]
+        Image.fromarray(drawn[:, ::-1] if seed == 5 else drawn).save(folder / f'{seed}.png')
+    numbers, picture = figure(tmp_path, stylegan2, 'nearest', f'--data={folder}', '--seeds=5,2,30', '--show=3', '--near=2')
+    for view in ('pixels', 'features'):
+        found = numbers[view]
+        assert found['items'][:2] == [5, 2] and found['mirrored'][:2] == [True, False]
+        assert max(found['ratios'][:2]) < 0.01 < found['ratios'][2] and found['copies'] >= 2 / 3
+    assert set(numbers['shown'][:2]) == {5, 2} and numbers['training images'] == 8 and picture.width > 5 * 96
+    make_images(tmp_path / 'large', resolution=32)
+    command = ['nearest', f'--network={stylegan2}', '--device=cpu', '--seeds=0-2']
+    assert 'at least 3 of 16x16 are needed' in mistake(analyze.main, *command, f'--data={tmp_path / "large"}')
+    assert 'data set cannot be read' in mistake(analyze.main, *command)
+    assert 'give --network, not --cfg' in mistake(analyze.main, 'nearest', '--cfg=stylegan2-tiny')
