@@ -1,4 +1,4 @@
-"""The controller of adaptive augmentation: p follows how often D recognizes real images (Karras et al. 2020, section 3.1).
+"""Adaptive augmentation: p follows how often D recognizes real images (Karras et al. 2020, arXiv 2006.06676, section 3.1).
 
 r_t = E[sign(D(real))] is 0 where D cannot tell reals from fakes and 1 where it always can, because it knows its few images by heart.
 """
@@ -6,19 +6,23 @@ r_t = E[sign(D(real))] is 0 where D cannot tell reals from fakes and 1 where it 
 import torch
 
 from torch_utils import distributed
+from training.augment import AugmentPipe
+from training.config import AugmentConfig
+
+KIMG, INTERVAL = 500.0, 4  # of the paper: thousands of images in which p goes from 0 to 1 at most; steps between changes
 
 
 class Controller:
     """Moves p towards the r_t wanted.
 
     target:   r_t to hold, 0.6 in the paper
-    kimg:     thousands of images in which p goes from 0 to 1 at most, 500 in the paper
-    interval: steps between changes, 4 in the paper
+    kimg:     thousands of images in which p goes from 0 to 1 at most
+    interval: steps between changes
     device:   where the logits are
     State: the sums of signs since the last change, and the last r_t.
     """
 
-    def __init__(self, target: float = 0.6, kimg: float = 500.0, interval: int = 4, device: torch.device | str = 'cpu'):
+    def __init__(self, target: float = 0.6, kimg: float = KIMG, interval: int = INTERVAL, device: torch.device | str = 'cpu'):
         self.target, self.kimg, self.interval = target, kimg, interval
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # number of real images, sum of signs; in this process
         self.r = 0.0
@@ -48,3 +52,44 @@ class Controller:
         """Goes on from what `state_dict` returned; the main process takes the sums, the others count from zero."""
         self.sums.copy_(state['sums'] * (1 if distributed.is_main() else 0))
         self.r = state['r']
+
+
+class Augmentation:
+    """What a run does to the images that D judges: nothing, a pipe with p as given, or one whose p a controller moves.
+
+    config: kind, pipe, p, target;  device: where the logits are
+    """
+
+    def __init__(self, config: AugmentConfig, device: torch.device | str = 'cpu'):
+        self.config = config
+        self.pipe = AugmentPipe(config.pipe, config.p) if config.kind != 'noaug' else None  # on the CPU: its p is read in every pass
+        self.controller = Controller(config.target, KIMG, INTERVAL, device) if config.kind == 'ada' else None
+
+    @property
+    def p(self) -> float:
+        """Chance of each transform."""
+        return self.pipe.p.item() if self.pipe else 0.0
+
+    def __call__(self, images: torch.Tensor, numbers: torch.Tensor | None = None) -> torch.Tensor:
+        """Images as D gets them; arguments as of AugmentPipe."""
+        return self.pipe(images, numbers) if self.pipe else images
+
+    def observe(self, logits: torch.Tensor) -> None:
+        """Takes D's logits of real images."""
+        if self.controller:
+            self.controller.observe(logits)
+
+    def update(self, images: int, batch: int) -> None:
+        """Ends the step that led to so many `images`. All processes must call this."""
+        if self.controller:
+            self.controller.update(self.pipe.p, images, batch)
+
+    def state_dict(self) -> dict | None:
+        """p, where it started, and the controller's state. All processes must call this."""
+        return {'p': self.p, 'start': self.config.p, **self.controller.state_dict()} if self.controller else None
+
+    def load_state_dict(self, state: dict | None) -> None:
+        """Goes on from what `state_dict` returned, unless there is nothing or p is to start somewhere else now."""
+        if self.controller and state and state['start'] == self.config.p:
+            self.pipe.p.fill_(state['p'])
+            self.controller.load_state_dict(state)

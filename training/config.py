@@ -34,6 +34,7 @@ ROW_OPTIONS = {'batch': 'batch', 'mixing': 'style_mixing'}
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')
 RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last', 'metrics',
              'metric_every', 'allow_tf32', 'channels_last')  # may change when a run is resumed
+AUGMENTATIONS = ('noaug', 'ada', 'fixed')  # none; p as r_t asks for; p as given
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 RESOLUTIONS = tuple(2 ** k for k in range(4, 11))
 
@@ -123,6 +124,19 @@ class EmaConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """kind: of AUGMENTATIONS;  pipe: a name in augment.PIPES;  p: chance of each transform, for ada at the start
+
+    target: mean sign of D's logits of real images that ada holds
+    """
+
+    kind: str = 'noaug'
+    pipe: str = 'bgc'
+    p: float = 0.0
+    target: float = 0.6
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """kimg: total; batch_gpu: most images at once on a device; tick: kimg; snap, img_snap: ticks; keep_last: snapshots, 0 keeps all.
 
@@ -157,6 +171,7 @@ class Config:
     loss: LossConfig
     ema: EmaConfig
     run: RunConfig
+    augment: AugmentConfig = AugmentConfig()
 
     def optimizer(self, network: str) -> OptimizerConfig:
         """The Adam that really runs for 'G' or 'D'."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch.nn.functional import softplus
@@ -60,6 +60,7 @@ class Latents:
 
     z: [N, z_dim];  z_mix: the same, or None without style mixing;  c: [N, c_dim]
     chance, share: [N] in [0, 1), whether and where styles are mixed
+    numbers: [N, 2, augment.NUMBERS] on the CPU, what the augmentations of the phase's fakes and reals follow from; None without any
     """
 
     z: torch.Tensor
@@ -67,18 +68,23 @@ class Latents:
     chance: torch.Tensor
     share: torch.Tensor
     c: torch.Tensor
+    numbers: torch.Tensor | None = None
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> 'Latents':
         values = [getattr(self, field.name) for field in fields(self)]
         return Latents(*(None if value is None else change(value) for value in values))
+
+    def numbers_of(self, images: str) -> torch.Tensor | None:
+        """The augmentations' numbers for 'fake' or 'real' images, [N, augment.NUMBERS]."""
+        return None if self.numbers is None else self.numbers[:, ('fake', 'real').index(images)]
 
     def part(self, first: int, step: int) -> 'Latents':
         """Every `step`-th image from `first` on."""
         return self._each(lambda value: value[first::step])
 
     def to(self, device: torch.device) -> 'Latents':
-        """The same on a device."""
-        return self._each(lambda value: value.to(device))
+        """The same on a device, the augmentations' numbers apart."""
+        return replace(replace(self, numbers=None)._each(lambda value: value.to(device)), numbers=self.numbers)
 
 
 class GanLoss:
@@ -87,11 +93,12 @@ class GanLoss:
     G, D:   the networks; mapping and synthesis are called apart
     config: weights and intervals
     stats:  where the losses are reported
+    augment: ada.Augmentation of what D judges, None for none
     The running mean path length is its only state.
     """
 
-    def __init__(self, G: torch.nn.Module, D: torch.nn.Module, config: LossConfig, stats):
-        self.G, self.D, self.config, self.stats = G, D, config, stats
+    def __init__(self, G: torch.nn.Module, D: torch.nn.Module, config: LossConfig, stats, augment=None):
+        self.G, self.D, self.config, self.stats, self.augment = G, D, config, stats, augment
         self.pl_mean = torch.zeros([], device=next(G.parameters()).device)
 
     def accumulate(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float) -> None:
@@ -110,7 +117,11 @@ class GanLoss:
         else:
             if part != 'reg':
                 self._tell_fakes(latents, share)
-            self._tell_reals(reals, real_c, share, logistic=part != 'reg', penalty=bool(part))
+            self._tell_reals(reals, real_c, latents, share, logistic=part != 'reg', penalty=bool(part))
+
+    def judge(self, images: torch.Tensor, c: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
+        """D's logits, [N, 1]: every image that D judges comes this way. numbers: [N, augment.NUMBERS], None draws them."""
+        return self.D(images if self.augment is None else self.augment(images, numbers), c)
 
     def _ws(self, latents: Latents) -> torch.Tensor:
         ws = self.G.mapping(latents.z, latents.c)                                      # [N, num_ws, w_dim]
@@ -121,7 +132,7 @@ class GanLoss:
         return mix_styles(ws, self.G.mapping(latents.z_mix, latents.c, skip_w_avg_update=True), cutoff)
 
     def _fool(self, latents: Latents, share: float) -> None:
-        logits = self.D(self.G.synthesis(self._ws(latents)), latents.c)
+        logits = self.judge(self.G.synthesis(self._ws(latents)), latents.c, latents.numbers_of('fake'))
         loss = generator_loss(logits)
         self.stats.report('Loss/G', loss)
         loss.mean().mul(share).backward()
@@ -141,22 +152,24 @@ class GanLoss:
     def _tell_fakes(self, latents: Latents, share: float) -> None:
         with torch.no_grad():
             images = self.G.synthesis(self._ws(latents))
-        logits = self.D(images, latents.c)
+        logits = self.judge(images, latents.c, latents.numbers_of('fake'))
         self.stats.report('Scores/fake', logits)
         self.stats.report('Signs/fake', logits.sign())
         loss = discriminator_loss(logits, logits)[1]
         self.stats.report('Loss/D_fake', loss)
         loss.mean().mul(share).backward()
 
-    def _tell_reals(self, reals: torch.Tensor, real_c: torch.Tensor, share: float, logistic: bool, penalty: bool) -> None:
+    def _tell_reals(self, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float, logistic: bool, penalty: bool) -> None:
         reals = reals.detach().requires_grad_(penalty)
-        logits = self.D(reals, real_c)
+        logits = self.judge(reals, real_c, latents.numbers_of('real'))
         loss = torch.zeros_like(logits)
         if logistic:
             loss = discriminator_loss(logits, logits)[0]
             self.stats.report('Scores/real', logits)
             self.stats.report('Signs/real', logits.sign())
             self.stats.report('Loss/D_real', loss)
+            if self.augment is not None:
+                self.augment.observe(logits)
         if penalty:
             r1 = r1_penalty(logits, reals)
             self.stats.report('Loss/r1', r1)

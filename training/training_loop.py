@@ -25,6 +25,8 @@ from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
 from training import checkpoint, snapshot
+from training.ada import Augmentation
+from training.augment import NUMBERS
 from training.config import Config, LossConfig
 from training.config_json import to_json
 from training.dataset import ImageDataset, InfiniteSampler
@@ -76,7 +78,9 @@ def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: st
     chance, share = torch.rand([2, batch], generator=random)
     items = torch.randint(len(dataset), [batch], generator=random).tolist()
     c = torch.from_numpy(np.stack([dataset.get_label(i) for i in items]))
-    return Latents(z, z_mix if settings.loss.style_mixing else None, chance, share, c).part(distributed.rank(), distributed.world_size())
+    numbers = torch.rand(batch, 2, NUMBERS, generator=random, dtype=torch.float64) if settings.augment.kind != 'noaug' else None
+    latents = Latents(z, z_mix if settings.loss.style_mixing else None, chance, share, c, numbers)
+    return latents.part(distributed.rank(), distributed.world_size())
 
 
 class Training:
@@ -97,7 +101,8 @@ class Training:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.optimizers = {name: make_optimizer(network, settings.optimizer(name)) for name, network in (('G', self.G), ('D', self.D))}
         self.stats = Averages()
-        self.loss = GanLoss(self.G, self.D, settings.loss, self.stats)
+        self.augment = Augmentation(settings.augment, self.device)
+        self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment)
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
 
@@ -121,6 +126,7 @@ class Training:
             distributed.sum_(self.G.mapping.w_avg).div_(world)
         update_ema(self.G_ema, self.G, ema_beta(run.batch, self.settings.ema.kimg, self.settings.ema.rampup, self.images))
         self.images += run.batch
+        self.augment.update(self.images, run.batch)
 
     def _phase(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, passes: int) -> None:
         name = phase[0]
@@ -140,6 +146,7 @@ class Training:
         """What a snapshot holds beside the weights. All processes must call this."""
         return {'images': self.images, 'seconds': self.seconds, 'best': self.best, 'pl_mean': self.loss.pl_mean.cpu(),
                 'skipped': dict(self.skipped), 'skipped_in_a_row': dict(self.skipped_in_a_row), 'stats': self.stats.state_dict(),
+                'augment': self.augment.state_dict(),
                 'optimizers': {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}}
 
     def resume(self, network: Path) -> None:
@@ -149,6 +156,7 @@ class Training:
         self.skipped, self.skipped_in_a_row = state['skipped'], state['skipped_in_a_row']
         self.loss.pl_mean = state['pl_mean'].to(self.device)
         self.stats.load_state_dict(state['stats'], self.device)
+        self.augment.load_state_dict(state.get('augment'))  # not in older states
         for name, optimizer in self.optimizers.items():
             restore(optimizer, state['optimizers'][name])
 
@@ -200,6 +208,7 @@ class TickClock:
         """Writes a tick's line and numbers, if there were steps. All processes must call this."""
         training, means = self.training, {name: value['mean'] for name, value in self.training.stats.collect().items()}
         count, seconds, gpu = training.images - self.images, time.monotonic() - self.begin, ''
+        augmented = ''
         self.restart()
         if not count:
             return
@@ -208,12 +217,15 @@ class TickClock:
             peak = torch.cuda.max_memory_allocated(training.device)
             torch.cuda.reset_peak_memory_stats(training.device)
             gpu, means['Resources/peak_gpu_bytes'] = f', GPU {format_bytes(peak)}', peak
+        if training.augment.pipe:
+            means['Augment/p'] = training.augment.p
+            augmented = f'  aug p {training.augment.p:.3f} r {means["Signs/real"]:.2f}'
         left = max(training.settings.run.kimg * 1000 - training.images, 0) / speed
         left = max(min(left, self.ends - time.monotonic()), 0)
         skipped = ''.join(f'  {name} skipped {number} steps' for name, number in training.skipped.items() if number)
         log.say(f'kimg {training.images / 1000:<8g} time {format_time(training.seconds):<10} {1000 / speed:.1f} s/kimg  {speed:.1f} img/s  '
                 f'ETA {format_time(left)}  data wait {wait:.0%}  memory {format_bytes(memory)}{gpu}  '
-                f'loss G {means["Loss/G"]:.3f} D {means["Loss/D_real"] + means["Loss/D_fake"]:.3f}{skipped}')
+                f'loss G {means["Loss/G"]:.3f} D {means["Loss/D_real"] + means["Loss/D_fake"]:.3f}{augmented}{skipped}')
         log.stats(training.images, {
             'Progress/kimg': training.images / 1000, **{f'Progress/skipped_{name}': number for name, number in training.skipped.items()},
             'Timing/total_seconds': training.seconds, 'Timing/seconds_per_kimg': 1000 / speed, 'Timing/images_per_second': speed,

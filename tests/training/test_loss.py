@@ -1,5 +1,6 @@
 """Losses against what can be worked out by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -153,3 +154,41 @@ def test_parts_take_turns():
     whole = latents(5, mix=True)
     assert whole.part(1, 2).z[:, 0].tolist() == whole.z[[1, 3], 0].tolist()
     assert whole.part(1, 2).z_mix.shape == (2, 3) and latents(5).part(1, 2).z_mix is None
+
+
+class Recorder:
+    """Stand-in for an augmentation: doubles images, and notes what it was given."""
+
+    def __init__(self):
+        self.numbers, self.observed = [], []
+
+    def __call__(self, images, numbers):
+        self.numbers.append(numbers[:, 0].tolist())
+        return 2 * images
+
+    def observe(self, logits):
+        self.observed += logits[:, 0].tolist()
+
+
+@pytest.mark.parametrize('phase, numbers, observed', [
+    ('G', [[0, 2]], 0), ('D', [[0, 2], [1, 3]], 2), ('D_reg', [[1, 3]], 0), ('D_both', [[0, 2], [1, 3]], 2),
+])
+def test_all_that_d_judges_is_augmented(phase, numbers, observed):
+    gan, net = make(r1_interval=1)
+    gan.augment = Recorder()
+    drawn = dataclasses.replace(latents(), numbers=torch.arange(4.0).view(2, 2, 1))
+    reals = torch.full([2, 1, 2, 2], 0.25)
+    gan.accumulate(phase, reals, torch.zeros(2, 0), drawn, 1)
+    assert gan.augment.numbers == numbers
+    assert gan.augment.observed == pytest.approx([0.3 * 2 * 1.0] * observed)
+    if phase != 'G':
+        penalty = 0 if phase == 'D' else 2 / 2 * 2 * 0.3 * 4 * 2 ** 2                  # of an image before it is doubled
+        fake = 2 * 4 * 0.5 * latents().z.sum(1)
+        logistic = (torch.sigmoid(0.3 * fake) * fake).mean().item() - torch.sigmoid(torch.tensor(-0.6)).item() * 2
+        assert net.b.grad.item() == pytest.approx(penalty + (0 if phase == 'D_reg' else logistic), rel=1e-5)
+
+
+def test_numbers_of_augmentations_stay_on_the_cpu():
+    drawn = dataclasses.replace(latents(5), numbers=torch.rand(5, 2, 3))
+    assert drawn.to(torch.device('meta')).numbers.device.type == 'cpu' and drawn.to(torch.device('meta')).z.is_meta
+    assert torch.equal(drawn.part(1, 2).numbers, drawn.numbers[[1, 3]])

@@ -1,5 +1,6 @@
 """The loop: resuming bit for bit, accumulation, several processes, gradients that are not finite, signals."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,8 +21,8 @@ from tests.helpers import ROOT, relative_error
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.misc import allow_tf32
 from torch_utils.pixels import from_uint8
-from training import checkpoint, training_loop
-from training.config import LossConfig
+from training import ada, checkpoint, training_loop
+from training.config import AugmentConfig, LossConfig
 from training.training_loop import Training, batches, phases, train
 
 NO_NOISE = {'synthesis': {'use_noise': False}}  # noise knows its process and pass
@@ -101,6 +102,41 @@ def test_resume_is_bit_exact(labelled, folder, stop_at):
     assert [line['images'] for line in stats_of(halves)] == [16, 32, 48]
 
 
+def augmented(settings, **given):
+    return dataclasses.replace(settings, augment=AugmentConfig(**given))
+
+
+@pytest.mark.parametrize('stop_at', [0.016, 0.024], ids=['at a change of p', 'between two'])
+def test_resume_is_bit_exact_with_adaptive_augmentation(labelled, folder, monkeypatch, stop_at):
+    monkeypatch.setattr(ada, 'KIMG', 0.1)
+    ada_run = dict(kind='ada', pipe='bgcfnc', p=0.5, target=0.5)
+    dataset, whole = tiny_run(labelled, use_labels=True, kimg=0.048, tick=0.016, snap=100)
+    whole = augmented(whole, **ada_run)
+    train(whole, dataset, folder('whole'))
+    _, half = tiny_run(labelled, use_labels=True, kimg=stop_at, tick=0.016, snap=100)
+    halves = folder('halves')
+    train(augmented(half, **ada_run), dataset, halves)
+    train(whole, dataset, halves, resume=checkpoint.find_resumable(halves))
+    assert_same_snapshot(halves, folder.root / 'whole', 48)
+    p = [line['Augment/p'] for line in stats_of(halves)]
+    assert len(set(p)) > 1 and 0.5 not in p
+    log = (halves / 'log.txt').read_text()
+    assert f'aug p {p[0]:.3f} r ' in log
+
+
+def test_states_of_older_runs_resume_with_augmentation(images, folder):
+    dataset, settings = tiny_run(images, kimg=0.008)
+    train(settings, dataset, folder('run'))
+    network = checkpoint.network_path(folder.root / 'run', 8)
+    state = torch.load(checkpoint.state_path(network), weights_only=True)
+    assert state.pop('augment') is None
+    torch.save(state, checkpoint.state_path(network))
+    training = Training(augmented(settings, kind='ada', p=0.25), dataset)
+    training.resume(network)
+    assert training.augment.p == 0.25
+    assert 'augment' not in steps(training, 1).state_dict()['optimizers']
+
+
 def test_workers_change_nothing(images, folder):
     for name, workers in (('none', 0), ('two', 2)):
         dataset, settings = tiny_run(images, kimg=0.016, workers=workers)
@@ -133,11 +169,12 @@ train(settings, dataset, Path(sys.argv[2]))
     assert_same_snapshot(killed, folder.root / 'whole', total)
 
 
-@pytest.mark.parametrize('phase', ['G', 'D', 'D_reg', 'D_both'])
-def test_accumulation_equals_one_batch(labelled, phase):
+@pytest.mark.parametrize('phase, p', [('G', 0), ('D', 0), ('D_reg', 0), ('D_both', 0), ('G', 0.5), ('D_both', 0.5)])
+def test_accumulation_equals_one_batch(labelled, phase, p):
     found = []
     for batch_gpu in (8, 4, 2):
         dataset, settings = tiny_run(labelled, use_labels=True, batch=8, batch_gpu=batch_gpu, row=NO_NOISE)
+        settings = augmented(settings, kind='fixed', pipe='bgcfnc', p=p)
         training = Training(settings, dataset)
         reals, real_c = next(batches(dataset, settings, 0, pin=False))
         latents = training_loop.draw_latents(settings, dataset, 0, phase)
@@ -151,18 +188,19 @@ def test_two_processes_equal_one(labelled, tmp_path, folder):
     script = """
 import os, sys, torch
 from pathlib import Path
-from tests.training.test_training_loop import NO_NOISE, gradients, steps
+from tests.training.test_training_loop import NO_NOISE, augmented, gradients, steps
 from tests.training.tiny import tiny_run
 from torch_utils import distributed
 from training.training_loop import Training, train
 distributed.init()
 dataset, settings = tiny_run(sys.argv[1], use_labels=True, batch=8, row={**NO_NOISE, 'pl_weight': 0}, kimg=0.016, tick=0.008)
+settings = augmented(settings, kind='ada', pipe='bgcfnc', p=0.5)
 training = steps(Training(settings, dataset), 1)
 if distributed.is_main():
     torch.save([gradients(training.G), gradients(training.D)], sys.argv[2])
 state = training.state_dict()
 if distributed.is_main():
-    torch.save(state['stats'], sys.argv[2] + '.stats')
+    torch.save([state['stats'], state['augment']], sys.argv[2] + '.stats')
 train(settings, dataset, Path(sys.argv[3]))
 distributed.shutdown()
 """
@@ -175,11 +213,12 @@ distributed.shutdown()
     assert b'kimg 0.016' in printed[0] and printed[1] == b''
 
     dataset, settings = tiny_run(labelled, use_labels=True, batch=8, row={**NO_NOISE, 'pl_weight': 0})
-    alone = steps(Training(settings, dataset), 1)
+    alone = steps(Training(augmented(settings, kind='ada', pipe='bgcfnc', p=0.5), dataset), 1)
     of_G, of_D = torch.load(out, weights_only=True)
     assert relative_error(of_G, gradients(alone.G)) < 1e-4
     assert relative_error(of_D, gradients(alone.D)) < 1e-4
-    stats, expected = torch.load(f'{out}.stats', weights_only=True), alone.state_dict()['stats']
+    (stats, state), expected = torch.load(f'{out}.stats', weights_only=True), alone.state_dict()['stats']
+    assert same_state(state, alone.augment.state_dict()) and state['sums'][0] == 8
     assert stats.keys() == expected.keys()
     assert all(torch.allclose(stats[name], expected[name], rtol=1e-4) for name in stats)
     assert checkpoint.find_resumable(run) == checkpoint.network_path(run, 16)
@@ -349,7 +388,8 @@ def test_eta_is_the_smaller_of_kimg_and_minutes(images, monkeypatch):
     stats = SimpleNamespace(collect=lambda: {name: {'mean': 0.0} for name in ('Loss/G', 'Loss/D_real', 'Loss/D_fake')})
     for ends in (float('inf'), 30.0, 5.0):
         now[0] = 0.0
-        training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={})
+        training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
+                                   augment=SimpleNamespace(pipe=None))
         clock = training_loop.TickClock(training, ends)
         now[0], training.images = 10.0, 50
         clock.tick(log)
