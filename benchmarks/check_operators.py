@@ -123,7 +123,7 @@ SMALL = ('bias_act lrelu clamp=0.8', 'upfirdn2d', 'fmm 21+11>19 10x14 below=True
 class Doubled:
     """What a trained grid does with the values of the grid below."""
 
-    doubles = True
+    doubling = 'nearest'
 
     def __call__(self, x):
         return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)

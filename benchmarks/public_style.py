@@ -33,7 +33,8 @@ def inr_block(block, x, img, ws, points, dtype):
     if x is not None:
         x = x.to(dtype)
     if up:
-        options = dict(mode='bilinear', align_corners=True) if block.options.bilinear else {}
+        aligned = dict(mode='bilinear', align_corners=True)
+        options = {'nearest': {}, 'linear': dict(mode='bilinear'), 'bilinear': aligned}[block.options.upsampling]
         x, img = (F.interpolate(t, scale_factor=2, **options) for t in (x, img))
     for index, layer in enumerate(block.layers):
         if block.sees[index]:

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from inr.fmm import Modulation, check_rank
 from inr.fourier import FeatureSpec
 from inr.grid import GENERATOR_B
+from inr.refinement import UPSAMPLINGS
 from inr.synthesis import (
     MAX_RESOLUTION,
     BaseGenerator,
@@ -78,7 +79,8 @@ def build_synthesis(
     num_fp16_res: blocks, counted from the finest, that compute in half precision; half_dtype: 'float16' or 'bfloat16'
     conv_clamp: limit on activations, or None; fp16_channels_last: accepted for hosts' sake, 1x1 layers have no use for it
     fmm_rank: rank of FMM; None for StyleGAN2's modulation and demodulation. squash, equalized: see fmm.Modulation
-    upsampling: 'nearest', or 'bilinear' (corners aligned; pixels then depend on their neighbours); instance_norm: see synthesis
+    upsampling: how a grid reads the one below, see refinement.plan ('bilinear' is the public implementation's)
+    instance_norm: see synthesis; pixels then depend on each other
     noise: StyleGAN2's spatial noise in every layer; coord_skips: see synthesis.BlockOptions
     input_resolution: grid of the input, default min(32, img_resolution); 'full' for img_resolution, so that all blocks run there (CIPS)
     extra_layers: {resolution: number}, default one at 128 and one at 256 (keys may be strings, as JSON has them)
@@ -87,8 +89,8 @@ def build_synthesis(
     Raises ValueError for a resolution or an option outside its range.
     """
     check_resolution(img_resolution)
-    if upsampling not in ('nearest', 'bilinear'):
-        raise ValueError(f"unknown upsampling '{upsampling}'; choose nearest or bilinear")
+    if upsampling not in UPSAMPLINGS:
+        raise ValueError(f"unknown upsampling '{upsampling}'; choose one of {', '.join(UPSAMPLINGS)}")
     input_resolution = {None: min(INPUT_RESOLUTION, img_resolution), 'full': img_resolution}.get(input_resolution, input_resolution)
     extra_layers = {128: 1, 256: 1} if extra_layers is None else {int(res): n for res, n in extra_layers.items()}
     if input_resolution not in BLOCKS or input_resolution > img_resolution:
@@ -107,13 +109,13 @@ def build_synthesis(
         of_input, lambda res: _feature_spec(given.get(res), feature_rule(res)),
     )  # fmt: skip
     modulation = Modulation(fmm_rank, squash, equalized)
-    options = BlockOptions(upsampling == 'bilinear', instance_norm, noise, coord_skips, conv_clamp)
+    options = BlockOptions(upsampling, instance_norm, noise, coord_skips, conv_clamp)
     dtypes = block_dtypes([spec.name for spec in specs], num_fp16_res, half_dtype)
     blocks = [SynthesisBlock(spec, w_dim, img_channels, modulation, options, dtype) for spec, dtype in zip(specs, dtypes, strict=True)]
     check_rank(fmm_rank, max(layer.weight.shape[1] for block in blocks for layer in block.layers))
     return SynthesisNetwork(
-        w_dim, img_resolution, img_channels, [spec.name for spec in specs], blocks, GENERATOR_B, options.bilinear,
-        pointwise=not (options.bilinear or instance_norm),
+        w_dim, img_resolution, img_channels, [spec.name for spec in specs], blocks, GENERATOR_B, upsampling,
+        pointwise=not instance_norm,
     )  # fmt: skip
 
 

@@ -298,8 +298,8 @@ class InrBlock(nn.Module):
         steps = [drawing.Step(Weights(weight), bias, sees, 0.0, clamp=self.conv_clamp) for weight, bias, sees in self.numbers(w)]
         weight, bias = self.torgb(w[len(steps)])
         features = self.coords.separable(points, w[0])
-        upsamples = self.connector is not None
-        return drawing.draw(x, img, steps, drawing.Step(Weights(weight), bias, False, 1.0), features, points, upsamples, dtype, keep)
+        read = None if self.connector is None else ReadBelow(points).axes
+        return drawing.draw(x, img, steps, drawing.Step(Weights(weight), bias, False, 1.0), features, points, read, dtype, keep)
 
     def _by_layers(self, x, img, w, points, dtype, impl):
         """Layer by layer."""

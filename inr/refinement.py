@@ -14,6 +14,7 @@ import torch
 from inr.grid import GENERATOR_B, Points
 
 REFINEMENTS = ('last', 'all', 'smooth')
+UPSAMPLINGS = ('nearest', 'linear', 'bilinear')
 _SNAP = 1e-9  # a position this close to a cell border lies on it: rounding must not decide the cell
 
 
@@ -36,13 +37,22 @@ class AxisRead:
         return torch.lerp(low, held.index_select(dim, self.hi), frac)
 
 
+def doubled(size, upsampling, device=None):
+    """AxisRead of the `size` points of a trained axis out of half as many; the trained grids themselves use F.interpolate."""
+    index = np.arange(size)
+    if upsampling == 'nearest':
+        return AxisRead(torch.arange(size, device=device) // 2)
+    low, frac = _split(_aligned(index, size, size // 2) if upsampling == 'bilinear' else np.clip(index / 2 - 0.25, 0, size // 2 - 1))
+    return _to_torch((low, low + (frac > 0), frac), device)
+
+
 def check(refine):
     """Raises ValueError for a refinement that is not one of REFINEMENTS."""
     if refine not in REFINEMENTS:
         raise ValueError(f"unknown refinement '{refine}'; choose one of {', '.join(REFINEMENTS)}")
 
 
-def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, aligned=False):
+def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, upsampling='nearest'):
     """Points of every grid that drawing the lattice `points` needs, coarse to fine.
 
     points: Lattice to draw
@@ -51,31 +61,35 @@ def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, align
         'last': the finest grid alone; coarser ones are evaluated at those trained points whose cells are hit
         'smooth': the same, but the finest grid reads the features below bilinearly, from s = 2 on without a step
         'all': every grid by the factor s, so that a cell stays as many pixels wide as it was in training
-    aligned: every grid reads the one below bilinearly, the corners of both aligned (models with bilinear upsampling); refine is ignored
-    Up to the trained density all three are the same, and the trained size and window give the trained points and reads.
+    upsampling: how the model reads the grid below a point p
+        'nearest': the cell p lies in
+        'linear': between the four nearest samples, as far behind p as the centres of finer cells lie behind those of coarser ones, which
+            is what 'nearest' does on average and doubles the trained grids with weights 3/4 and 1/4. Within the image no sample outside
+            of it is read: the border's own reaches to its edge; from there the first sample outside takes over
+        'bilinear': the same with the corners of both trained grids aligned; refine is ignored
+    Up to the trained density all refinements are the same, and the trained size and window give the trained points and reads.
     Returns a list of Points, one a grid.
     """
     check(refine)
-    refine = 'aligned' if aligned else refine
-    axes_u = _plan_axis(points.u, points.density[0], grids, refine, False)
-    axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner)
+    axes_u = _plan_axis(points.u, points.density[0], grids, refine, False, upsampling)
+    axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner, upsampling)
     levels = []
     for resolution, (u, u_below, u_cells), (v, v_below, v_cells) in zip(grids, axes_u, axes_v, strict=True):
         x, y = (torch.as_tensor(t, dtype=torch.float32, device=device) for t in convention.coordinates(u, v))
-        doubled = _is_doubling(u_below) and _is_doubling(v_below)
+        is_doubled = _is_doubling(u_below) and _is_doubling(v_below)
         whole = _is_identity(u_cells, resolution) and _is_identity(v_cells, resolution)
-        below = None if u_below is None or doubled else (_to_torch(v_below, device), _to_torch(u_below, device))
+        below = None if u_below is None or is_doubled else (_to_torch(v_below, device), _to_torch(u_below, device))
         cells = None if whole else (_to_torch(v_cells, device), _to_torch(u_cells, device))
-        levels.append(Points(x, y, below, doubled, cells))
+        levels.append(Points(x, y, below, is_doubled, cells))
     return levels
 
 
-def _plan_axis(position, density, grids, refine, far_corner):
+def _plan_axis(position, density, grids, refine, far_corner, upsampling):
     """One axis of `plan`: for each grid, coarse to fine, (positions, read of the grid below or None, read of its own cells).
 
     far_corner: cells are sampled at the end of the axis, not at its start (rows of generator B)
     """
-    factor = max(_snapped(density / grids[-1]).item(), 1)
+    factor = 1 if upsampling == 'bilinear' else max(_snapped(density / grids[-1]).item(), 1)
     shift = 1 if far_corner else 0
     axis = []
     for level in reversed(range(len(grids))):
@@ -90,17 +104,18 @@ def _plan_axis(position, density, grids, refine, far_corner):
             axis.append((sampled, None, cells))
             break
         coarser = grids[level - 1] * (factor if refine == 'all' else 1)
-        if refine == 'aligned':
-            read, frac = _trained_index((index + frac.astype(np.float64)) * (coarser - 1) / (resolution - 1) / coarser, coarser, 0)
-            needed, lo, hi = _needed(read, read + (frac > 0))
+        middle = (0.5 / grids[level - 1] - 0.5 / resolution) * (-1 if far_corner else 1)  # of the points that read a cell, from its own
+        if upsampling == 'bilinear':
+            read, frac = _split(_aligned(_snapped(position * resolution) - shift, resolution, coarser))
+        elif upsampling == 'linear':
+            behind, ends = middle * grids[level - 1] + shift, np.array([0, coarser])
+            read, frac = _split(_within(_snapped(position * coarser) - behind, *(ends - behind), np.ceil(coarser) - 1))
         elif refine == 'smooth' and level == len(grids) - 1 and factor > 1:
-            middle = (0.5 / coarser - 0.5 / resolution) * (-1 if far_corner else 1)  # of the finest points that read a cell, from its own
             read, frac = _trained_index(position - middle, coarser, shift)
             frac = np.clip((frac - 0.5) / min(factor - 1, 1) + 0.5, 0, 1).astype(np.float32)
-            needed, lo, hi = _needed(read, read + (frac > 0))
         else:
-            needed, lo, hi = _needed(_cell(position, coarser, far_corner))
-            frac = None
+            read, frac = _cell(position, coarser, far_corner), None
+        needed, lo, hi = _needed(read) if frac is None else _needed(read, read + (frac > 0))
         axis.append((sampled, (lo, hi, frac), cells))
         position = (needed + shift) / coarser
     return axis[::-1]
@@ -118,11 +133,27 @@ def _snapped(t):
     return np.where(np.abs(t - nearest) <= _SNAP * np.maximum(1, np.abs(t)), nearest, t)
 
 
-def _trained_index(position, resolution, shift):
-    """Index of the last trained point at or before each position, unbounded, and the fraction of the way to the next one."""
-    t = _snapped(position * resolution) - shift
+def _split(t):
+    """(int64 index of the last sample at or before t, float32 fraction of the way to the next one); t counts samples."""
+    t = _snapped(t)
     index = np.floor(t)
     return index.astype(np.int64), (t - index).astype(np.float32)
+
+
+def _trained_index(position, resolution, shift):
+    """`_split` of positions among the samples of a trained axis, unbounded."""
+    return _split(_snapped(position * resolution) - shift)
+
+
+def _aligned(t, size, coarser):
+    """t, which counts the samples of an axis of `size`, in samples of one of `coarser` with the same ends."""
+    return t * (coarser - 1) / (size - 1)
+
+
+def _within(t, first, end, last):
+    """t with the samples 0 and `last` held up to the image's ends, at t = first < 0 and t = end; beyond, the next one takes over."""
+    t = np.where((t > -1) & (t < 0), np.minimum((t + 1) / (first + 1) - 1, 0), t)
+    return np.where((t > last) & (t < last + 1), last + np.maximum(t - end, 0) / (last + 1 - end), t) if last < end < last + 1 else t
 
 
 def _cell(position, resolution, far_corner):

@@ -79,7 +79,7 @@ def _drawn(synthesis, ws, points, refine, step, trained, noise_mode, force_fp32)
         parts = []
         for left in range(0, columns, step[1]):
             part = points.tile(top, left, min(step[0], rows - top), min(step[1], columns - left))
-            levels = refinement.plan(part, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.bilinear)
+            levels = refinement.plan(part, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.upsampling)
             parts.append(synthesis.draw(ws, levels, noise_mode, force_fp32))
         yield top, parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
 

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from inr import grid
+from inr import grid, refinement
 from inr.fmm import Weights
 from inr.fourier import CoordinateFeatures, FeatureSpec, read_cells
 from inr.ops import drawing, fmm
-from inr.ops.layer import product
+from inr.ops.layer import double, product
 from torch_utils.ops import bias_act
 from training.networks import FullyConnectedLayer
 
@@ -60,12 +60,12 @@ class BlockSpec:
 class BlockOptions:
     """What all blocks of a decoder share.
 
-    bilinear: read the grid below bilinearly, corners aligned; instance_norm: see scale_to_unit_deviation
+    upsampling: how a point reads the grid below, one of refinement.UPSAMPLINGS; instance_norm: see scale_to_unit_deviation
     noise: spatial noise in every layer; coord_skips: every layer of a block with coordinate features sees them, not only the first
     conv_clamp: limit of |output| of a layer, or None
     """
 
-    bilinear: bool = False
+    upsampling: str = 'nearest'
     instance_norm: bool = False
     noise: bool = False
     coord_skips: bool = False
@@ -74,27 +74,33 @@ class BlockOptions:
     @property
     def by_layers(self):
         """Why layers of a block must be computed one by one, or None."""
-        if self.bilinear:
-            return 'the grid below is read bilinearly'
         return 'deviations are normalized' if self.instance_norm else 'it has spatial noise' if self.noise else None
 
 
 @dataclass(frozen=True)
 class ReadBelow:
-    """How values at the points of the grid below, [N, C, h, w], reach `points`: [N, C, H, W]. bilinear: between corners, aligned."""
+    """How values at the points of the grid below, [N, C, h, w], reach `points`: [N, C, H, W]. upsampling: see refinement.plan."""
 
     points: grid.Points
-    bilinear: bool = False
+    upsampling: str = 'nearest'
 
     @property
-    def doubles(self):
-        """Whether every value is held by 2x2 points."""
-        return self.points.doubled and not self.bilinear
+    def doubling(self):
+        """'nearest' or 'linear' where trained grids are doubled so, in one of ops.layer.DOUBLINGS; else None."""
+        return self.upsampling if self.points.doubled and self.upsampling != 'bilinear' else None
+
+    @property
+    def axes(self):
+        """The same as (rows, columns), two refinement.AxisRead."""
+        if not self.points.doubled:
+            return self.points.below
+        return tuple(refinement.doubled(size, self.upsampling, self.points.x.device) for size in self.points.shape)
 
     def __call__(self, x):
+        if self.doubling is not None:
+            return double(x, self.doubling)
         if self.points.doubled:
-            how = dict(mode='bilinear', align_corners=True) if self.bilinear else {}
-            return F.interpolate(x, scale_factor=2, **how)
+            return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
         rows, cols = self.points.below
         return rows(cols(x, dim=3), dim=2)
 
@@ -228,7 +234,8 @@ class SynthesisBlock(nn.Module):
         """All layers at once, by ops.drawing."""
         steps = [layer.step(w[i], self.sees[i]) for i, layer in enumerate(self.layers)]
         features = None if self.coords is None else self.coords.separable(points, w[0])
-        return drawing.draw(x, img, steps, self.torgb.step(w[len(steps)]), features, points, self.spec.upsamples, dtype, keep)
+        read = ReadBelow(points, self.options.upsampling).axes if self.spec.upsamples else None
+        return drawing.draw(x, img, steps, self.torgb.step(w[len(steps)]), features, points, read, dtype, keep)
 
     def _by_layers(self, x, img, ws, points, noise_mode, dtype, impl):
         """Layer by layer."""
@@ -236,7 +243,7 @@ class SynthesisBlock(nn.Module):
         x = None if x is None else x.to(dtype)
         features = None if self.coords is None else self.coords(points, w[0]).to(dtype)
 
-        read = ReadBelow(points, self.options.bilinear)
+        read = ReadBelow(points, self.options.upsampling)
 
         def noise(module):
             return module(points, noise_mode, len(ws))
@@ -257,16 +264,18 @@ class SynthesisNetwork(nn.Module):
     blocks: coarse to fine, modules called as a SynthesisBlock is, whose `spec` has grid, channels and layers; each takes a w for every
         layer, and its to-RGB takes that of the next block's first layer
     names: of the blocks; convention: of the grids (grid.Convention); activation: of the image, or None
-    bilinear: every grid reads the one below bilinearly, corners aligned
+    upsampling: how every grid reads the one below, see refinement.plan
     pointwise: each pixel is a function of its own point alone
     """
 
-    def __init__(self, w_dim, img_resolution, img_channels, names, blocks, convention, bilinear=False, pointwise=True, activation=None):
+    def __init__(
+        self, w_dim, img_resolution, img_channels, names, blocks, convention, upsampling='nearest', pointwise=True, activation=None
+    ):  # fmt: skip
         super().__init__()
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
         self.num_ws = sum(block.spec.layers for block in blocks) + 1
         self.grids = sorted({block.spec.grid for block in blocks})
-        self.convention, self.bilinear, self.pointwise, self.activation = convention, bilinear, pointwise, activation
+        self.convention, self.upsampling, self.pointwise, self.activation = convention, upsampling, pointwise, activation
         self.block_names = [f'b{name}' for name in names]
         for name, block in zip(self.block_names, blocks, strict=True):
             self.add_module(name, block)

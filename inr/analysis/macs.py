@@ -15,6 +15,6 @@ def drawing_macs(G, size, count, refine=DEFAULT_REFINEMENT):
     device = next(G.parameters()).device
     synthesis = G.synthesis
     points = grid.lattice(size, size, convention=synthesis.convention)
-    levels = refinement.plan(points, synthesis.grids, refine, synthesis.convention, device, synthesis.bilinear)
+    levels = refinement.plan(points, synthesis.grids, refine, synthesis.convention, device, synthesis.upsampling)
     z, c = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
     return count(lambda: synthesis.draw(G.mapping(z, c), levels))

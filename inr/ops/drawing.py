@@ -46,8 +46,6 @@ def why_not(block, points, dtype, tensors):
         return 'it has hooks that want to see its layers'
     if points.x.ndim != 1:
         return 'the points are no lattice'
-    if points.below is not None and any(read.frac is not None for read in points.below):
-        return 'the grid below is read between its points'
     if dtype not in (torch.float32, torch.bfloat16):
         return f'it computes in float32 and bfloat16, not in {dtype}'
     return None
@@ -91,13 +89,14 @@ def run(block, given, fast, plain):
 
 
 @torch.no_grad()
-def draw(x, img, steps, to_rgb, features, points, upsamples, dtype, keep=True):
+def draw(x, img, steps, to_rgb, features, points, read, dtype, keep=True):
     """One block, image by image.
 
     x: [N, C, h, w] of the block below, or None; img: [N, img_channels, h, w] float32, or None
     steps: Steps; to_rgb: a Step whose clamp acts before img is added
     features: fourier.Separable, or None; points: grid.Points
-    upsamples: whether x and img are held by the grid below; dtype: bfloat16 to multiply in that, else float32
+    read: (rows, columns), refinement.AxisRead of the grid below, which x and img then are of; None: they are of the points
+    dtype: bfloat16 to multiply in that, else float32
     keep: whether x is needed again
     Returns (x [N, C, H, W] or None, img [N, img_channels, H, W]), without gradients.
     """
@@ -111,7 +110,7 @@ def draw(x, img, steps, to_rgb, features, points, upsamples, dtype, keep=True):
     image = torch.empty([N, to_rgb.weights.shape[0], H, W])
     alive = []  # what the compiled code points at
     tables = None if features is None else _Tables(features, points)
-    rows, columns = _reads_below(points, upsamples)
+    below = _reads_below(points, read)
     below_size = (H, W) if x is None else x.shape[2:]
     for n in range(N):
         layers = (native.Layer * len(steps))()
@@ -120,7 +119,7 @@ def draw(x, img, steps, to_rgb, features, points, upsamples, dtype, keep=True):
             C = step.weights.shape[1] - E
             packed = _pack(library, step, n, C, E, bits, threads)
             held_below = None
-            if i == 0 and upsamples:
+            if i == 0 and read is not None:
                 held_below = torch.empty(step.weights.shape[0] * x[n, 0].numel() + 64)
                 library.fmm_product(
                     _at(x, n), bits, packed[0].data_ptr(), held_below.data_ptr(), C, step.weights.shape[0], x[n, 0].numel(), bits, threads
@@ -135,8 +134,8 @@ def draw(x, img, steps, to_rgb, features, points, upsamples, dtype, keep=True):
         alive += [packed, layers]
         block = native.Block(
             height=H, width=W, layers=len(steps), layer=layers, to_rgb=final, x_bits=bits,
-            x=0 if x is None or upsamples else _at(x, n), x_out=0 if out is None else _at(out, n), image=_at(image, n),
-            below_row=pointer(rows), below_column=pointer(columns), below_width=below_size[1], below_points=below_size[0] * below_size[1],
+            x=0 if x is None or read is not None else _at(x, n), x_out=0 if out is None else _at(out, n), image=_at(image, n),
+            **{name: pointer(part) for name, part in below.items()}, below_width=below_size[1], below_points=below_size[0] * below_size[1],
         )  # fmt: skip
         if tables is not None:
             block.features = ctypes.pointer(tables.of(n))
@@ -193,11 +192,21 @@ def _layer(step, packed, C, E, below):
     return native.Layer(C, E, step.weights.shape[0], pointer(w_x), pointer(w_e), pointer(bias), pointer(below), step.slope, most)
 
 
-def _reads_below(points, upsamples):
-    """int32 (rows [H], columns [W]) that the points read of what the block below holds."""
-    if points.doubled or not upsamples:
-        return tuple(torch.arange(size, dtype=torch.int32) // (2 if upsamples else 1) for size in points.shape)
-    return tuple(read.lo.to(torch.int32).contiguous() for read in points.below)
+AXES = ('row_low', 'column_low', 'row_high', 'column_high', 'row_share', 'column_share')
+
+
+def _reads_below(points, read):
+    """What native.Block wants to know of the grid below: {name: int32 or float32 tensor, or None for shares that are all 0}."""
+    found = _axis_reads((None, None) if read is None else read, points)
+    if read is None or all(axis.frac is None for axis in read):
+        found.update(row_share=None, column_share=None)
+    return found
+
+
+def _axis_reads(reads, points):
+    """{name of AXES: tensor} of the reads along rows and columns; None: all that is held, in order."""
+    axes = [_axis_read(read, size) for read, size in zip(reads, points.shape, strict=True)]
+    return dict(zip(AXES, (part for kind in zip(*axes, strict=True) for part in kind), strict=True))
 
 
 class _Tables:
@@ -207,12 +216,9 @@ class _Tables:
         self.features = features
         self.raw = [] if features.raw is None else [axis.contiguous() for axis in features.raw]
         self.waves = [wave.contiguous() for phase in (features.phase_x, features.phase_y) for wave in (phase.sin(), phase.cos())]
-        self.cells = []
         if features.constants is not None:
             self.constants = features.constants.detach().contiguous()
-            reads = points.cells or [None, None]
-            axes = [_cell_read(read, size) for read, size in zip(reads, points.shape, strict=True)]
-            self.cells = [part for kind in zip(*axes, strict=True) for part in kind]
+            self.cells = _axis_reads(points.cells or (None, None), points)
 
     def of(self, n):
         """native.Features of image n."""
@@ -220,15 +226,14 @@ class _Tables:
         fields = dict(raw=f.raw is not None, rows=f.phase_x.shape[1], cosine=f.cosine, constants=0)
         fields.update(zip(('x', 'y'), map(pointer, self.raw), strict=False))
         fields.update((name, _at(wave, n)) for name, wave in zip(('sin_x', 'cos_x', 'sin_y', 'cos_y'), self.waves, strict=True))
-        if self.cells:
+        if f.constants is not None:
             fields.update(constants=self.constants.shape[1], cells=self.constants.data_ptr())
             fields.update(cell_rows=self.constants.shape[2], cell_columns=self.constants.shape[3])
-            names = ('row_low', 'column_low', 'row_high', 'column_high', 'row_share', 'column_share')
-            fields.update(zip(names, map(pointer, self.cells), strict=True))
+            fields.update((name, pointer(part)) for name, part in self.cells.items())
         return native.Features(**fields)
 
 
-def _cell_read(read, size):
+def _axis_read(read, size):
     """(low, high, share) of one axis: int32, int32, float32 [size]."""
     low = torch.arange(size) if read is None else read.lo
     high = low if read is None or read.hi is None else read.hi

@@ -24,27 +24,27 @@ def layer(weight, bias=None, x=None, features=None, read=None, noise=None, slope
     weight: W = [W_x, W_e], [N, C_out, C + E] in the type to compute in: float32, bfloat16 or float16; see inr.fmm for what makes it
     bias: [C_out] or [N, C_out], or None
     x: [N or 1, C, h, w] of the type of weight, or None; features: e [N or 1, E, H, W] likewise, or None
-    read: how values of the grid below, which x then is of, reach the points: a function of a tensor whose attribute `doubles` says
-        whether it holds every value by 2x2 points; None: x is of the points themselves
+    read: how values of the grid below, which x then is of, reach the points: a function of a tensor whose attribute `doubling` names
+        the one of layer.DOUBLINGS that it is, or is None; None: x is of the points themselves
     noise: [N or 1, 1, H, W] to be added, or None
     slope: of lrelu below 0, >= 0; gain: > 0, after it; clamp: limit of |y|, or None
     Returns [N, C_out, H, W]. Raises ValueError for an unknown impl and for tensors that do not fit, RuntimeError for an impl that cannot be
     had.
     """
     _check_tensors(weight, bias, x, features, slope, gain)
-    below, up = None, 1
+    kernels, below, up = kernels_for(impl, weight.dtype, weight.device), None, None
     if x is not None and read is not None:
         C = x.shape[1]
         below, x, weight = product(weight[:, :, :C], x), None, weight[:, :, C:]
-        up = 2 if read.doubles and noise is None else 1
-        below = below if up == 2 else read(below)
+        up = read.doubling if noise is None and (kernels is None or read.doubling in kernels.DOUBLINGS) else None
+        below = below if up else read(below)
     if noise is not None:
         noise = noise.to(weight.dtype)
         below = noise if below is None else below + noise
-    sizes = {(part.shape[2] * times, part.shape[3] * times) for part, times in ((x, 1), (features, 1), (below, up)) if part is not None}
+    given = ((x, 1), (features, 1), (below, 2 if up else 1))
+    sizes = {(part.shape[2] * times, part.shape[3] * times) for part, times in given if part is not None}
     if len(sizes) > 1:
         raise ValueError(f'x, features and noise must be of the same points, they are of {" and ".join(f"{h}x{w}" for h, w in sizes)}')
-    kernels = kernels_for(impl, weight.dtype, weight.device)
     act = Activation(slope, gain, clamp)
     if kernels is None:
         return plain(weight, bias, x, features, below, up, act)
@@ -157,7 +157,7 @@ def _tried(device, dtype):
         if device.type == 'cuda' and dtype != torch.float32 and torch.cuda.get_device_capability(device) < (8, 0):
             return native.Unavailable(f'{device} is older than sm_80, where triton multiplies {dtype} without tensor cores')
         numbers = torch.ones(1, 16, 16, dtype=dtype, device=device)
-        layer_triton.forward(numbers, None, numbers[:, :, :, None], None, None, 1, Activation(0.2, 1.0))
+        layer_triton.forward(numbers, None, numbers[:, :, :, None], None, None, None, Activation(0.2, 1.0))
     except torch.cuda.OutOfMemoryError:
         raise  # says nothing about the kernels
     except ImportError as error:

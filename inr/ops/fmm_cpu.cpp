@@ -107,28 +107,55 @@ template <class N> void read_panel(typename N::word* panel, const void* x, int64
     }
 }
 
-// Reads out of a row of values at the points of a panel: off[i] is where point i finds its own.
+// Reads out of a plane of values at the points of a panel. Point i reads the value at off[i] or, where `between`, out of the row that off[i]
+// is in and the one `down[i]` numbers further, a share of `share_down[i]` towards that one; and in both of them, from there towards the
+// value `right[i]` numbers further.
 struct Gather {
-    int32_t off[P], base[NV];
-    ivec lane[NV];
-    bool near[NV];  // all of a vector's points lie within one vector of values
+    int32_t off[P], right[P], down[P], base[NV];
+    float share_right[P], share_down[P];
+    ivec lane[NV], next[NV];
+    bool between, near[NV];  // near: all of a vector's points lie within one vector of values of a row, and its next one
 
     void prepare() {
         for (int j = 0; j < NV; ++j) {
-            int32_t low = off[j * VW], high = low;
-            for (int i = 1; i < VW; ++i) low = std::min(low, off[j * VW + i]), high = std::max(high, off[j * VW + i]);
+            const int first = j * VW;
+            int32_t low = off[first], high = low;
+            bool alike = true;
+            for (int i = first; i < first + VW; ++i) {
+                low = std::min(low, off[i]), high = std::max(high, off[i] + (between ? right[i] : 0));
+                alike &= !between || (down[i] == down[first] && share_down[i] == share_down[first]);
+            }
             base[j] = low;
-            near[j] = high - low < VW;
-            for (int i = 0; i < VW; ++i) lane[j][i] = off[j * VW + i] - low;
+            near[j] = high - low < VW && alike;
+            for (int i = 0; i < VW; ++i) {
+                lane[j][i] = off[first + i] - low;
+                next[j][i] = lane[j][i] + (between ? right[first + i] : 0);
+            }
         }
     }
 
     vec operator()(const float* values, int j) const {
         vec v;
 #if !defined(__clang__)
-        if (near[j]) return __builtin_shuffle(load(values + base[j]), lane[j]);
+        if (near[j]) {
+            const float* at = values + base[j];
+            v = load(at);
+            if (!between) return __builtin_shuffle(v, lane[j]);
+            v += share_down[j * VW] * (load(at + down[j * VW]) - v);
+            const vec left = __builtin_shuffle(v, lane[j]);
+            return left + load(share_right + j * VW) * (__builtin_shuffle(v, next[j]) - left);
+        }
 #endif
-        for (int i = 0; i < VW; ++i) v[i] = values[off[j * VW + i]];
+        for (int i = j * VW; i < (j + 1) * VW; ++i) {
+            const float* at = values + off[i];
+            float left = *at;
+            if (between) {
+                left += share_down[i] * (at[down[i]] - left);
+                const float other = at[right[i]] + share_down[i] * (at[right[i] + down[i]] - at[right[i]]);
+                left += share_right[i] * (other - left);
+            }
+            v[i - j * VW] = left;
+        }
         return v;
     }
 };
@@ -167,7 +194,8 @@ struct Block {
     int64_t x_bits;             // 1 if x and x_out hold bfloat16
     void* x_out;                // [C][H * W], or null
     float* image;               // [channels][H * W]
-    const int32_t *below_row, *below_column;  // cells of the grid below that rows and columns read; null if there is none
+    const int32_t *row_low, *row_high, *column_low, *column_high;  // of the grid below, what rows and columns read; null if there is none
+    const float *row_share, *column_share;                         // and how far they lie towards the higher one; null for not at all
     int64_t below_width, below_points;
 };
 
@@ -256,15 +284,15 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
         const int64_t points = b.height * b.width, first = item * P;
         const int count = (int)std::min<int64_t>(P, points - first);
         Gather below;
+        below.between = b.row_share != nullptr;
         for (int o = 0; o < P;) {
             const int64_t at = std::min(first + o, points - 1), r = at / b.width, c = at % b.width;
             const int run = o < count ? (int)std::min<int64_t>(count - o, b.width - c) : P - o;
-            if (b.below_row)
-                for (int i = 0; i < run; ++i) below.off[o + i] = (int32_t)(b.below_row[r] * b.below_width + b.below_column[o < count ? c + i : c]);
+            if (b.row_low) find_below(below, o, r, c, run, o < count);
             if (b.features && o < count) features_of_row(*b.features, features, o, r, c, run, b.height, b.width);
             o += run;
         }
-        if (b.below_row) below.prepare();
+        if (b.row_low) below.prepare();
         if (b.features) fill(feature_words, features, num_features(*b.features), N());
         if (b.layer[0].below_channels) read_panel<N>(here, b.x, b.layer[0].below_channels, points, first, count, b.x_bits);
         for (int64_t l = 0; l < b.layers; ++l) {
@@ -294,6 +322,18 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
             }
         }
         if (b.x_out) write(points, first, count);
+    }
+
+    // Where the points [o, o + count) of a panel, in row r from column c on, find the grid below; all at c unless `inside` the picture.
+    void find_below(Gather& below, int o, int64_t r, int64_t c, int count, bool inside) const {
+        for (int i = 0; i < count; ++i, ++o) {
+            const int64_t at = inside ? c + i : c;
+            below.off[o] = (int32_t)(b.row_low[r] * b.below_width + b.column_low[at]);
+            if (!below.between) continue;
+            below.down[o] = (int32_t)((b.row_high[r] - b.row_low[r]) * b.below_width);
+            below.right[o] = b.column_high[at] - b.column_low[at];
+            below.share_down[o] = b.row_share[r], below.share_right[o] = b.column_share[at];
+        }
     }
 
     static void finish(Tile& acc, const Layer& layer, int64_t c) {

@@ -29,10 +29,26 @@ def limits(act, dtype):
     return float(act.slope), float(act.gain), math.inf if act.clamp is None else torch.tensor(act.clamp, dtype=dtype).item()
 
 
+DOUBLINGS = {'nearest': {}, 'linear': dict(mode='bilinear')}  # ways to double a grid: options of F.interpolate
+
+
+def double(x, how):
+    """x [N, C, h, w] on twice as many rows and columns; how: 'nearest', or 'linear' with weights of 3/4 and 1/4, borders clamped."""
+    return F.interpolate(x, scale_factor=2, **DOUBLINGS[how])
+
+
+def halved(dz, how):
+    """What a gradient dz [N, C, H, W] of double(x, how) is for x: [N, C, H / 2, W / 2]; differentiable."""
+    if how == 'nearest':
+        return F.avg_pool2d(dz, 2) * 4
+    N, C, H, W = dz.shape
+    return torch.ops.aten.upsample_bilinear2d_backward(dz, [H, W], [N, C, H // 2, W // 2], False, 2.0, 2.0)
+
+
 def size_of(x, features, below, up):
     """(H, W) of the points of a layer, see `plain`."""
     at_points = features if x is None else x
-    return tuple(side * up for side in below.shape[2:]) if at_points is None else tuple(at_points.shape[2:])
+    return tuple(side * (2 if up else 1) for side in below.shape[2:]) if at_points is None else tuple(at_points.shape[2:])
 
 
 def product(weight, x):
@@ -44,7 +60,8 @@ def plain(weight, bias, x, features, below, up, act):
     """The layer in PyTorch's own operators.
 
     weight: [N, C_out, C + E]; bias: [C_out] or [N, C_out], or None; x: [N or 1, C, H, W], or None
-    features: e [N or 1, E, H, W], or None; below: [N, C_out, H / up, W / up], or None
+    features: e [N or 1, E, H, W], or None; below: [N, C_out, H, W] or, with up, [N, C_out, H / 2, W / 2], or None
+    up: how below is doubled, one of DOUBLINGS, or None where it is of the points themselves
     act: Activation. Returns [N, C_out, H, W] in weight's type.
     """
     C, terms = 0 if x is None else x.shape[1], []
@@ -53,7 +70,7 @@ def plain(weight, bias, x, features, below, up, act):
     if features is not None:
         terms.append(product(weight[:, :, C:], features))
     if below is not None:
-        terms.append(below if up == 1 else F.interpolate(below, scale_factor=up))
+        terms.append(double(below, up) if up else below)
     y = sum(terms[1:], start=terms[0])
     bias = None if bias is None else bias.to(y.dtype)
     if bias is not None and bias.ndim == 2:
@@ -72,7 +89,7 @@ class Fused(torch.autograd.Function):
     def forward(ctx, kernels, weight, bias, x, features, below, up, act):
         y = kernels.forward(weight, bias, x, features, below, up, act)
         ctx.save_for_backward(weight, x, features, y)
-        ctx.kernels, ctx.act, ctx.up = kernels, act, up if below is not None else 1
+        ctx.kernels, ctx.act, ctx.up = kernels, act, up if below is not None else None
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
         return y
 
@@ -96,12 +113,12 @@ class Fused(torch.autograd.Function):
 
 
 def _derive(dy, y, act, up):
-    """(dz, its sums over points [N, C_out], its sums over up x up points) in plain operators; see layer_cpu.derive."""
+    """(dz, its sums over points [N, C_out], what it is for `below`) in plain operators; see layer_cpu.derive."""
     slope = torch.where(y > 0, act.gain, act.gain * act.slope)
     if act.clamp is not None:
         slope = slope * (y.abs() < torch.tensor(act.clamp, dtype=y.dtype))
     dz = dy * slope.to(dy.dtype)
-    return dz, dz.sum([2, 3]), dz if up == 1 else F.avg_pool2d(dz, up) * up**2
+    return dz, dz.sum([2, 3]), halved(dz, up) if up else dz
 
 
 def _transposed(weight, dz, images):

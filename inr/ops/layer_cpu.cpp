@@ -1,12 +1,15 @@
 // What comes behind the products of one FMM layer on a CPU, and its derivative, in one pass over the activations each.
 //
-// Tensors lie as [N][C][H][W] in float32 or bfloat16; a plane is one channel of one image. "below" are values of the grid below, held by
-// 2x2 points (up = 2), or of the layer's own points (up = 1). Sums over a plane are taken in one order, whatever the threads.
+// Tensors lie as [N][C][H][W] in float32 or bfloat16; a plane is one channel of one image. "below" are values of the layer's own points
+// (up = 0) or of the grid below, with half as many rows and columns: each held by 2x2 points (up = NEAREST) or read between samples with
+// weights 3/4 and 1/4, those at the border held beyond it (up = LINEAR). Sums over a plane are taken in one order, whatever the threads.
 // Entry points are at the end, see inr/ops/native.py.
 
 #include "cpu.hpp"
 
 namespace {
+
+constexpr int64_t NEAREST = 1, LINEAR = 2;
 
 typedef uint16_t half_vec __attribute__((vector_size(VW * 2)));
 
@@ -70,66 +73,90 @@ template <class T> inline void finish_row(typename T::type* y, const float* belo
     write_some<T>(y + c, act(below ? z + read_some<Single>(below + c, W - c) : z), W - c);
 }
 
+// The row of the grid below that lies next to row r / 2 of it, on the side of row r of 2 h; likewise for columns.
+inline int64_t beside(int64_t r, int64_t h) { return std::min(std::max<int64_t>(r / 2 + (r % 2 ? 1 : -1), 0), h - 1); }
+
+// Row r of what `from` [h][w] becomes on twice as many rows and columns; mixed: room for w + 2 numbers.
+template <class T> inline void double_row(float* row, float* mixed, const typename T::type* from, int64_t r, int64_t h, int64_t w, int64_t up) {
+    const typename T::type *near = from + r / 2 * w, *far = from + beside(r, h) * w;
+    if (up == NEAREST) {
+        for (int64_t c = 0; c < w; ++c) row[2 * c] = row[2 * c + 1] = T::read_one(near + c);
+        return;
+    }
+    float* m = mixed + 1;
+    for (int64_t c = 0; c < w; ++c) m[c] = 0.75f * T::read_one(near + c) + 0.25f * T::read_one(far + c);
+    m[-1] = m[0], m[w] = m[w - 1];
+    for (int64_t c = 0; c < w; ++c) row[2 * c] = 0.75f * m[c] + 0.25f * m[c - 1], row[2 * c + 1] = 0.75f * m[c] + 0.25f * m[c + 1];
+}
+
+// The transposed of double_row: adds what the gradients d [2 w] of row r are for the grid below to sums [h][w]. d[-1] and d[2 w] are room.
+inline void halve_row(float* sums, float* d, int64_t r, int64_t h, int64_t w, int64_t up) {
+    float *near = sums + r / 2 * w, *far = sums + beside(r, h) * w;
+    if (up == NEAREST) {
+        for (int64_t c = 0; c < w; ++c) near[c] += d[2 * c] + d[2 * c + 1];
+        return;
+    }
+    d[-1] = d[0], d[2 * w] = d[2 * w - 1];
+    for (int64_t c = 0; c < w; ++c) {
+        const float pooled = 0.75f * (d[2 * c] + d[2 * c + 1]) + 0.25f * (d[2 * c - 1] + d[2 * c + 2]);
+        near[c] += 0.75f * pooled, far[c] += 0.25f * pooled;
+    }
+}
+
 template <class T>
 void finish(typename T::type* y, const typename T::type* below, const float* bias, int64_t bias_images, int64_t N, int64_t C, int64_t H,
             int64_t W, int64_t up, Activation act, int threads) {
     in_parallel(N * C, threads, [&] {
-        return [&, space = Buffer((W + VW) * 4)](int64_t plane) {
+        return [&, space = Buffer((W + W / 2 + 2) * 4)](int64_t plane) {
             typename T::type* to = y + plane * H * W;
             const float b = bias ? bias[bias_images > 1 ? plane : plane % C] : 0;
             if (!below) return finish_row<T>(to, nullptr, b, H * W, act);
             float* row = space.template as<float>();
-            const int64_t w = W / up;
-            const typename T::type* from = below + plane * (H / up) * w;
+            const int64_t side = up ? 2 : 1, h = H / side, w = W / side;
+            const typename T::type* from = below + plane * h * w;
             for (int64_t r = 0; r < H; ++r) {
-                if (r % up == 0)
-                    for (int64_t c = 0; c < w; ++c, ++from)
-                        for (int64_t i = 0; i < up; ++i) row[c * up + i] = T::read_one(from);
+                if (!up) for (int64_t c = 0; c < W; ++c) row[c] = T::read_one(from + r * W + c);
+                else if (up == LINEAR || r % 2 == 0) double_row<T>(row, row + W, from, r, h, w, up);
                 finish_row<T>(to + r * W, row, b, W, act);
             }
         };
     });
 }
 
-// dz = dy * act'(y) on W numbers of a row, added to `sums` and, where that is not null, to `below` [W].
+// dz = dy * act'(y) on W numbers of a row, added to `sums` and, where that is not null, put into `row` [W].
 template <class T>
-inline void derive_row(const typename T::type* dy, const typename T::type* y, typename T::type* dz, vec& sums, float* below, int64_t W,
+inline void derive_row(const typename T::type* dy, const typename T::type* y, typename T::type* dz, vec& sums, float* row, int64_t W,
                        const Activation& act) {
     int64_t c = 0;
     for (; c + VW <= W; c += VW) {
         vec d = T::read(dy + c) * act.derivative(T::read(y + c));
         T::write(dz + c, d);
         sums += d;
-        if (below) store(below + c, load(below + c) + d);
+        if (row) store(row + c, d);
     }
     if (c == W) return;
     vec d = read_some<T>(dy + c, W - c) * act.derivative(read_some<T>(y + c, W - c));
     write_some<T>(dz + c, d, W - c);
     sums += d;
-    if (below) for (int64_t i = 0; c + i < W; ++i) below[c + i] += d[i];
+    if (row) for (int64_t i = 0; c + i < W; ++i) row[c + i] = d[i];
 }
 
 template <class T>
 void derive(const typename T::type* dy, const typename T::type* y, typename T::type* dz, float* db, typename T::type* pooled, int64_t N,
             int64_t C, int64_t H, int64_t W, int64_t up, Activation act, int threads) {
     in_parallel(N * C, threads, [&] {
-        return [&, space = Buffer((W + VW) * 4)](int64_t plane) {
-            const int64_t at = plane * H * W, w = W / up;
-            float* row = space.template as<float>();
-            typename T::type* to = pooled ? pooled + plane * (H / up) * w : nullptr;
+        return [&, space = Buffer((W + 2 + (pooled ? H / 2 * (W / 2) : 0)) * 4)](int64_t plane) {
+            const int64_t at = plane * H * W, h = H / 2, w = W / 2;
+            float *row = space.template as<float>() + 1, *below = row + W + 1;
+            if (pooled) std::fill(below, below + h * w, 0.0f);
             double sum = 0;
             for (int64_t r = 0; r < H; ++r) {
                 vec sums = {};
-                if (pooled && r % up == 0) std::fill(row, row + W, 0.0f);
                 derive_row<T>(dy + at + r * W, y + at + r * W, dz + at + r * W, sums, pooled ? row : nullptr, W, act);
                 for (int i = 0; i < VW; ++i) sum += sums[i];
-                if (pooled && r % up == up - 1)
-                    for (int64_t c = 0; c < w; ++c, ++to) {
-                        float total = 0;
-                        for (int64_t i = 0; i < up; ++i) total += row[c * up + i];
-                        T::write_one(to, total);
-                    }
+                if (pooled) halve_row(below, row, r, h, w, up);
             }
+            if (pooled) for (int64_t i = 0; i < h * w; ++i) T::write_one(pooled + plane * h * w + i, below[i]);
             db[plane] = (float)sum;
         };
     });
@@ -139,7 +166,7 @@ void derive(const typename T::type* dy, const typename T::type* y, typename T::t
 
 extern "C" {
 
-// y [N][C][H][W], in place: clamp(gain * lrelu(y + below + bias)). below [N][C][H / up][W / up] of y's type, or null;
+// y [N][C][H][W], in place: clamp(gain * lrelu(y + below + bias)). below of y's type, or null;
 // bias [bias_images][C] float32, or null.
 void fmm_finish(void* y, const void* below, const float* bias, int64_t bias_images, int64_t N, int64_t C, int64_t H, int64_t W, int64_t up,
                 float slope, float gain, float most, int64_t bits, int64_t threads) {
@@ -148,8 +175,8 @@ void fmm_finish(void* y, const void* below, const float* bias, int64_t bias_imag
          : finish<Single>((float*)y, (const float*)below, bias, bias_images, N, C, H, W, up, act, (int)threads);
 }
 
-// dz = dy * derivative at what gave y; db [N][C] its sums over planes; pooled [N][C][H / up][W / up] its sums over what holds one value of
-// the grid below, or null. All but db of y's type.
+// dz = dy * derivative at what gave y; db [N][C] its sums over planes; pooled [N][C][H / 2][W / 2] the gradient of `below`, or null where
+// that is dz. All but db of y's type.
 void fmm_derive(const void* dy, const void* y, void* dz, float* db, void* pooled, int64_t N, int64_t C, int64_t H, int64_t W, int64_t up,
                 float slope, float gain, float most, int64_t bits, int64_t threads) {
     const Activation act = {slope, gain, most};

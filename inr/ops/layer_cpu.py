@@ -6,6 +6,8 @@ from inr.ops import native
 from inr.ops.layer import limits, size_of
 from inr.ops.native import pointer
 
+DOUBLINGS = {'nearest': 1, 'linear': 2}  # see layer.DOUBLINGS; as layer_cpu.cpp numbers them
+
 
 def forward(weight, bias, x, features, below, up, act):
     """layer.plain's y [N, C_out, H, W], without gradients; its arguments, in float32 or bfloat16."""
@@ -21,20 +23,20 @@ def forward(weight, bias, x, features, below, up, act):
     below = None if below is None else below.contiguous()
     native.library().fmm_finish(
         y.data_ptr(), pointer(below), pointer(bias), 1 if bias is None or bias.ndim == 1 else len(bias), *y.shape[:2], H, W,
-        up, *limits(act, y.dtype), y.dtype == torch.bfloat16, torch.get_num_threads(),
+        DOUBLINGS.get(up, 0), *limits(act, y.dtype), y.dtype == torch.bfloat16, torch.get_num_threads(),
     )  # fmt: skip
     return y.unflatten(2, (H, W))
 
 
 def derive(dy, y, act, up):
-    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, its sums over up x up points) for dy, a gradient of y."""
+    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, what it is for `below`) for dy, a gradient of y."""
     dy, dz, db = dy.contiguous(), torch.empty_like(y), torch.empty(y.shape[:2])
-    pooled = None if up == 1 else torch.empty([*y.shape[:2], *(side // up for side in y.shape[2:])], dtype=y.dtype)
+    pooled = torch.empty([*y.shape[:2], *(side // 2 for side in y.shape[2:])], dtype=y.dtype) if up else None
     native.library().fmm_derive(
-        dy.data_ptr(), y.data_ptr(), dz.data_ptr(), db.data_ptr(), pointer(pooled), *y.shape, up, *limits(act, y.dtype),
+        dy.data_ptr(), y.data_ptr(), dz.data_ptr(), db.data_ptr(), pointer(pooled), *y.shape, DOUBLINGS.get(up, 0), *limits(act, y.dtype),
         y.dtype == torch.bfloat16, torch.get_num_threads(),
     )  # fmt: skip
-    return dz, db, dz if up == 1 else pooled
+    return dz, db, pooled if up else dz
 
 
 def _add_product(y, weight, x, beta):

@@ -17,6 +17,7 @@ import triton.language as tl
 
 from inr.ops.layer import limits, size_of
 
+DOUBLINGS = ('nearest',)  # see layer.DOUBLINGS
 ALIGNED = 16  # numbers: parts of rows of weights are filled up to multiples of so many, else they are read one by one
 
 TURNS = 8  # at most so many blocks of points does one program of derive_kernel, one after the other
@@ -147,14 +148,15 @@ def forward(weight, bias, x, features, below, up, act):
     with _on(y):
         layer_kernel[grid](
             y, weight, _any(bias, y), _any(x, y), _any(features, y), _any(below, y), rows, C, _aligned(C), K - C, _aligned(K - C), *size,
-            weight.stride(0), weight.stride(1), *strides, *limits(act, y.dtype), UP=up, HAS_X=C > 0, HAS_FEATURES=K > C,
+            weight.stride(0), weight.stride(1), *strides, *limits(act, y.dtype), UP=2 if up else 1, HAS_X=C > 0, HAS_FEATURES=K > C,
             HAS_BELOW=below is not None, HAS_BIAS=bias is not None, CLAMPS=act.clamp is not None, PRECISION=precision(), **tile,
         )  # fmt: skip
     return y
 
 
 def derive(dy, y, act, up):
-    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, its sums over up x up points) for dy, a gradient of y."""
+    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, what it is for `below`) for dy, a gradient of y."""
+    up = 2 if up else 1
     (N, rows, H, W), dy, dz = y.shape, dy.contiguous(), torch.empty_like(y)
     pooled = dz if up == 1 else torch.empty([N, rows, H // up, W // up], dtype=y.dtype, device=y.device)
     cells = H // up * (W // up)

@@ -43,7 +43,8 @@ Features = _structure(
 Block = type('Block', (ctypes.Structure,), {'_fields_': [
     *((name, _int) for name in ('height', 'width', 'layers')), ('layer', ctypes.POINTER(Layer)), ('to_rgb', Layer),
     ('features', ctypes.POINTER(Features)), ('x', _pointer), ('x_bits', _int), ('x_out', _pointer), ('image', _pointer),
-    ('below_row', _pointer), ('below_column', _pointer), ('below_width', _int), ('below_points', _int),
+    *((name, _pointer) for name in ('row_low', 'row_high', 'column_low', 'column_high', 'row_share', 'column_share')),
+    ('below_width', _int), ('below_points', _int),
 ]})  # fmt: skip
 
 FUNCTIONS = {

@@ -85,6 +85,52 @@ def test_smooth_reads_ramp_between_the_middles_of_cells(far_corner, factor):
     assert np.abs(read.numpy() - (cell + ramp)).max() < 1e-5
 
 
+def _read(upsampling, size, window, refine='last', convention=grid.GENERATOR_B):
+    """Where, in samples of the coarse grid of [8, 16], the columns and rows of a picture read it."""
+    _, fine = levels = refinement.plan(grid.lattice(size, size, window, convention), [8, 16], refine, convention, upsampling=upsampling)
+    factor = max(size / (window[2] - window[0]) / 16, 1) if refine == 'all' else 1
+    rows, cols = fine.below
+    lead = 0.25 * (1 - 1 / factor)
+    at_u = levels[0].x.double() if not convention.centred else (levels[0].x.double() + 1) / 2
+    at_v = levels[0].y.double() if not convention.centred else (1 - levels[0].y.double()) / 2 - 1 / 8 / factor
+    near = 1 if convention.lower_corner else -1
+    return (cols(at_u[None], dim=1)[0] * 8 + lead) * factor, (rows(at_v[:, None], dim=0)[:, 0] * 8 - near * lead) * factor
+
+
+@pytest.mark.parametrize('convention', [grid.GENERATOR_A, grid.GENERATOR_B])
+def test_linear_reads_double_the_trained_grid_as_pytorch_does(convention):
+    expected = torch.nn.functional.interpolate(torch.arange(8.0)[None, None], scale_factor=2, mode='linear')[0, 0]
+    for read in _read('linear', 16, grid.WHOLE, convention=convention):
+        assert torch.allclose(read.float(), expected, atol=1e-6)
+    for upsampling, options in (('linear', {}), ('bilinear', dict(align_corners=True))):
+        axis = refinement.doubled(16, upsampling)
+        expected = torch.nn.functional.interpolate(torch.arange(8.0)[None, None], scale_factor=2, mode='linear', **options)[0, 0]
+        assert torch.allclose(axis(torch.arange(8.0), dim=0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('window', [grid.WHOLE, (-0.5, -0.5, 1.5, 1.5), (0.25, 0.25, 0.75, 0.75)])
+@pytest.mark.parametrize('size', [16, 40, 64])
+def test_linear_reads_are_a_function_of_the_point(window, size):
+    """Whatever is drawn, the column at u reads at 8 u - 1/4, rows likewise; within the image no further than the border's samples."""
+    x0, x1 = window[::2]
+    step = (x1 - x0) / size
+    u, v = x0 + step * np.arange(size), x0 + step * (np.arange(size) + 1)
+    within = (u >= 0) & (u < 1), (v > 0) & (v <= 1)
+    for read, place, inside in zip(_read('linear', size, window), (8 * u - 0.25, 8 * v - 0.75), within, strict=True):
+        read = read.numpy()
+        assert np.allclose(read[inside], np.clip(place, 0, 7)[inside], atol=1e-5)
+        middle = (place < -1) | (place > 8)
+        assert np.allclose(read[middle], place[middle], atol=1e-5)
+        assert (np.diff(read) >= -1e-6).all() and np.diff(read).max() <= 8 * step * 4 + 1e-5  # at most four times as steep at the border
+
+
+def test_linear_reads_of_all_grids_keep_the_leads():
+    """Every grid twice as dense: reads stay a quarter of a cell behind, cells being half as wide, and grids move by the other quarter."""
+    cols, rows = _read('linear', 32, grid.WHOLE, 'all')
+    expected = torch.nn.functional.interpolate(torch.arange(16.0)[None, None], scale_factor=2, mode='linear')[0, 0].double()
+    assert torch.allclose(cols, expected, atol=1e-5) and torch.allclose(rows, expected, atol=1e-5)
+
+
 def test_an_unknown_refinement_is_refused():
     with pytest.raises(ValueError, match="unknown refinement 'best'"):
         refinement.plan(grid.lattice(4, 4), [4], 'best')

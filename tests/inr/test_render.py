@@ -5,7 +5,10 @@ import torch
 
 from inr import render
 from inr.generator import Generator, from_inr_gan
+from inr.grid import WHOLE
+from inr.ops import drawing
 from inr.refinement import REFINEMENTS
+from tests.helpers import needs_compiled_code, relative_error
 from tests.inr.test_generator import load_public
 
 WINDOW = (-0.3, -0.2, 1.4, 1.1)
@@ -108,6 +111,38 @@ def test_models_whose_pixels_depend_on_each_other_refuse_tiles():
         render.render(G, ws, 20000, 20000)
 
 
+@pytest.mark.parametrize('by_layers', [False, True], ids=['whole blocks', 'by layers'])
+@pytest.mark.parametrize('upsampling', ['linear', 'bilinear'])
+def test_models_that_read_between_samples_draw_any_part(upsampling, by_layers, monkeypatch):
+    """Whole, bands, tiles, windows and zooms are one function of the point; bit for bit by the compiled code."""
+    torch.manual_seed(1)
+    synthesis = dict(channel_base=512, channel_max=8, fmm_rank=2, upsampling=upsampling, features={64: dict(log=32, constants=2)})
+    G = Generator(8, 0, 8, 64, 3, dict(num_layers=1), synthesis).eval()
+    with torch.no_grad():
+        ws = G.mapping(torch.randn(2, 8), None)
+    assert G.synthesis.pointwise
+    if by_layers:
+        monkeypatch.setattr(drawing, 'why_not', lambda *_: 'not here')
+    else:
+        needs_compiled_code()
+
+    def same(a, b):
+        assert relative_error(a, b) < 1e-5 if by_layers else torch.equal(a, b)
+
+    trained = G.synthesis(ws)
+    same(render.render(G, ws, 64, 64), trained)
+    same(render.render(G, ws, 64, 64, max_bytes=100_000), trained)
+    same(render.render(G, ws, 64, 64, tile=(3, 20, 40, 21)), trained[:, :, 3:43, 20:41])
+    for size, window in ((90, WHOLE), (48, (-0.3, -0.2, 1.4, 1.1))):
+        for refine in ('last', 'all'):
+            whole = render.render(G, ws, size, size, window, refine)
+            same(render.render(G, ws, size, size, window, refine, max_bytes=400_000), whole)
+            same(render.render(G, ws, size, size, window, refine, tile=(1, 20, size - 3, 21)), whole[:, :, 1 : size - 2, 20:41])
+    wide = render.render(G, ws, 128, 128, window=(-0.5, -0.5, 1.5, 1.5))
+    same(wide[:, :, 32:96, 32:96], trained)
+    assert relative_error(render.render(G, ws, 128, 128, refine='last')[:, :, 1::2, ::2], trained) < 1e-5
+
+
 def test_aligned_bilinear_reads_agree_with_the_layer_they_replace():
     """A window of the trained size that is the whole but for its name goes through reads instead of interpolate."""
     from inr import grid, refinement
@@ -115,7 +150,7 @@ def test_aligned_bilinear_reads_agree_with_the_layer_they_replace():
     stored, state, config = load_public('inr_gan_bil_64')
     G = from_inr_gan(config, state).eval()
     ws = torch.from_numpy(stored['ws'])
-    levels = refinement.plan(grid.lattice(64, 64), G.synthesis.grids, aligned=True)
+    levels = refinement.plan(grid.lattice(64, 64), G.synthesis.grids, upsampling='bilinear')
     assert levels[1].below[0].frac is not None
     assert (G.synthesis.draw(ws, levels) - G.synthesis(ws)).abs().max() < 1e-4
 

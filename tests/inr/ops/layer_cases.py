@@ -5,24 +5,27 @@ from dataclasses import dataclass
 import torch
 
 from inr.ops import fmm
+from inr.ops.layer import double
 from tests.helpers import relative_error
 
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
+@dataclass(frozen=True)
 class Doubled:
     """What a trained grid does with the values of the grid below."""
 
-    doubles = True
+    doubling: str
 
     def __call__(self, x):
-        return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        return double(x, self.doubling)
 
 
 @dataclass(frozen=True)
 class Case:
-    """images, rows C_out, below C, features E, size of the points; up 2: x is of the grid below; shared: what all images have in common.
+    """images, rows C_out, below C, features E, size of the points; shared: what all images have in common.
 
+    up: how x, which is of the grid below, is doubled; None: it is of the points
     biases: 0 none, 1 one for all images, 2 one for each
     """
 
@@ -31,7 +34,7 @@ class Case:
     below: int = 21
     features: int = 11
     size: tuple = (10, 14)
-    up: int = 1
+    up: str | None = None
     shared: str = 'features'
     biases: int = 1
     slope: float = 0.2
@@ -40,7 +43,7 @@ class Case:
 
     @property
     def options(self):
-        return dict(slope=self.slope, gain=self.gain, clamp=self.clamp, read=Doubled() if self.up == 2 else None)
+        return dict(slope=self.slope, gain=self.gain, clamp=self.clamp, read=Doubled(self.up) if self.up else None)
 
     def tensors(self, dtype, device='cpu'):
         """Arguments of fmm.layer, leaves that want gradients; the same numbers for every dtype but for rounding."""
@@ -50,11 +53,11 @@ class Case:
             numbers = torch.randn(shape, generator=random) * factor
             return numbers.to(torch.bfloat16).to(device, dtype).requires_grad_()  # exact in every type but float16, nearly so there
 
-        N, K, (H, W) = self.images, self.below + self.features, self.size
+        N, K, (H, W), side = self.images, self.below + self.features, self.size, 2 if self.up else 1
         return dict(
             weight=draw(N, self.rows, K, factor=max(K, 1) ** -0.5),
             bias={0: None, 1: draw(self.rows), 2: draw(N, self.rows)}[self.biases],
-            x=draw(1 if 'x' in self.shared else N, self.below, H // self.up, W // self.up) if self.below else None,
+            x=draw(1 if 'x' in self.shared else N, self.below, H // side, W // side) if self.below else None,
             features=draw(1 if 'features' in self.shared else N, self.features, H, W) if self.features else None,
         )  # fmt: skip
 
@@ -92,17 +95,20 @@ class Case:
 
 CASES = [
     Case(),
-    Case(up=2, clamp=1.0),
+    Case(up='nearest', clamp=1.0),
     Case(below=0, biases=2, slope=0.0, gain=1.0),
     Case(features=0, slope=1.0, clamp=0.8),
-    Case(features=0, up=2, biases=2),
+    Case(features=0, up='linear', biases=2),
     Case(images=1, rows=1, below=1, features=1, size=(1, 1), biases=0),
-    Case(shared='', biases=2, up=2),
+    Case(shared='', biases=2, up='nearest'),
     Case(shared='x features', clamp=0.5),
-    Case(images=2, rows=64, below=48, features=33, size=(2, 34), up=2, biases=0),
+    Case(images=2, rows=64, below=48, features=33, size=(2, 34), up='linear', biases=0),
     Case(rows=5, size=(6, 50), slope=0.0, gain=0.7, clamp=0.3, biases=2),
     Case(images=1, rows=17, below=5, features=0, size=(3, 16)),
     Case(images=1, rows=2, below=3, features=2, size=(70, 300)),
+    Case(up='linear', clamp=1.0),
+    Case(images=2, rows=3, below=2, features=1, size=(2, 2), up='linear'),
+    Case(images=2, rows=5, below=4, features=0, size=(36, 72), up='linear', slope=0.0, biases=0),
 ]  # fmt: skip
 
 

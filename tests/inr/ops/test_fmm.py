@@ -22,6 +22,8 @@ CASES = {
     'B skips': (Generator, {**ODD, 'coord_skips': True}),
     'B generated': (Generator, {**ODD, 'features': dict(generated=5, raw=True, constants=3, learned=2)}),
     'B sines': (Generator, {**ODD, 'features': dict(random=7, cosine=False)}),
+    'B linear': (Generator, {**ODD, 'upsampling': 'linear', 'conv_clamp': 3.0}),
+    'B bilinear': (Generator, {**ODD, 'upsampling': 'bilinear'}),
     'cips': (Generator, {**ODD, 'fmm_rank': None, 'input_resolution': 'full', 'extra_layers': {}}),
     **{f'A {name}': (hypernetwork.Generator, dict(channel_max=17, fmm_rank=2, decoder=name)) for name in hypernetwork.DECODERS},
     'A clamped': (hypernetwork.Generator, dict(channel_max=40, conv_clamp=0.3, coord_skips=False)),
@@ -55,7 +57,7 @@ def test_whole_blocks_are_the_layers_one_by_one(case):
         assert relative_error(G.synthesis(ws[1:2], impl='fused'), images['fused'][1:2]) < 1e-5
 
 
-@pytest.mark.parametrize('case', ['B', 'A multiscale'])
+@pytest.mark.parametrize('case', ['B', 'B linear', 'A multiscale'])
 def test_second_order(case):
     G, ws = build(case, res=32)
     ws.requires_grad_()
@@ -69,14 +71,14 @@ def test_second_order(case):
         assert plain is None or plain.norm() == 0 or relative_error(ours, plain) < 1e-4
 
 
-@pytest.mark.parametrize('case', ['B', 'B generated', 'A multiscale'])
+@pytest.mark.parametrize('case', ['B', 'B generated', 'B linear', 'B bilinear', 'A multiscale'])
 @pytest.mark.parametrize('height, width, window', [(1, 1, grid.WHOLE), (37, 101, (-0.3, -0.2, 1.1, 1.6)), (200, 150, (0.2, 0.3, 0.4, 0.7))])
 @torch.no_grad()
 def test_any_points(case, height, width, window):
     G, ws = build(case)
     for refine in ('last', 'all'):
         points = grid.lattice(height, width, window, G.synthesis.convention)
-        levels = refinement.plan(points, G.synthesis.grids, refine, G.synthesis.convention)
+        levels = refinement.plan(points, G.synthesis.grids, refine, G.synthesis.convention, upsampling=G.synthesis.upsampling)
         assert relative_error(G.synthesis.draw(ws, levels, impl='fused'), G.synthesis.draw(ws, levels, impl='ref')) < 1e-5
     whole = render.render(G, ws, height, width, window)
     part = (height // 3, width // 4, max(height // 2, 1), max(width // 2, 1))

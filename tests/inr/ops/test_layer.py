@@ -5,6 +5,7 @@ import torch
 
 from inr import grid, refinement
 from inr.ops import fmm
+from inr.refinement import UPSAMPLINGS
 from inr.synthesis import ReadBelow
 from tests.helpers import needs_compiled_code, relative_error
 from tests.inr.ops.layer_cases import CASES, Case, named
@@ -121,7 +122,7 @@ def test_recorded_operators_are_pytorchs_own():
     assert count_macs(lambda: fmm.layer(weight, x=x)) == 2 * 6 * 4 * 15
 
 
-@pytest.mark.parametrize('how', ['doubled', 'bilinear', 'any points'])
+@pytest.mark.parametrize('how', ['nearest', 'linear', 'bilinear', 'any points'])
 def test_reads_of_the_grid_below(how):
     """However the values below are read, W_x x is taken before."""
     if how == 'any points':
@@ -129,8 +130,8 @@ def test_reads_of_the_grid_below(how):
         size = coarse.shape
     else:
         points, size = grid.training_points([4, 8], grid.GENERATOR_B, 'cpu')[1], (4, 4)
-    read = ReadBelow(points, how == 'bilinear')
-    assert read.doubles == (how == 'doubled')
+    read = ReadBelow(points, how if how in UPSAMPLINGS else 'nearest')
+    assert read.doubling == {'nearest': 'nearest', 'linear': 'linear'}.get(how)
     x, weight, e = torch.randn(2, 3, *size), torch.randn(2, 7, 5), torch.randn(1, 2, *points.shape)
     joined = torch.cat([read(x), e.expand(2, -1, -1, -1)], dim=1)
     expected = torch.nn.functional.leaky_relu(torch.einsum('noc,nchw->nohw', weight, joined), 0.2) * 1.5
