@@ -1,11 +1,8 @@
 """Where images come from: folders, zips, LSUN lmdbs, the CIFAR-10 archive and MNIST-like idx files, all as numbered items. No torch."""
 
-import codecs
 import gzip
-import io
 import math
 import os
-import pickle
 import re
 import tarfile
 import zlib
@@ -16,6 +13,7 @@ import numpy as np
 
 from dnnlib.util import UserError
 from training.data.files import EXTENSIONS, BadImage, ImageFiles
+from training.data.pickled import read_plain
 
 SOURCE_EXTENSIONS = (*EXTENSIONS, '.gif', '.jfif', '.jp2', '.avif', '.tga', '.ppm', '.pgm', '.pnm')
 GZIP = b'\x1f\x8b'
@@ -166,32 +164,6 @@ class ArraySource(Source):
         return self.images[i]
 
 
-class _DataUnpickler(pickle.Unpickler):
-    """Reads pickles of plain data and numpy arrays; a pickle that asks for anything else is refused, so none can run code."""
-
-    def find_class(self, module: str, name: str):
-        if (module, name) == ('_codecs', 'encode'):
-            return codecs.encode
-        if (module, name) in (('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct')):
-            return np.empty(0).__reduce__()[0]
-        if module == 'numpy' and name in ('ndarray', 'dtype'):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-
-
-def read_data_pickle(data: bytes) -> dict:
-    """A pickled dict of plain data and numpy arrays, keys as str. Raises pickle.UnpicklingError for anything else; runs no code."""
-    try:
-        content = _DataUnpickler(io.BytesIO(data), encoding='bytes').load()
-    except pickle.UnpicklingError:
-        raise
-    except Exception as err:  # a damaged pickle can make the unpickler fail in any way
-        raise pickle.UnpicklingError(f'damaged: {err}') from err
-    if not isinstance(content, dict):
-        raise pickle.UnpicklingError('not a dict')
-    return {key.decode('latin1') if isinstance(key, bytes) else key: value for key, value in content.items()}
-
-
 def _cifar_members(path: Path) -> dict[str, bytes]:
     """The training batches and names in a CIFAR-10 archive."""
     try:
@@ -202,6 +174,24 @@ def _cifar_members(path: Path) -> dict[str, bytes]:
         raise UserError(f'{path} cannot be read as a tar archive ({err}): download it again') from err
 
 
+def _cifar_content(data: bytes) -> dict:
+    """What one file of the archive holds, keys as str. Raises ValueError."""
+    content = read_plain(data)
+    if not isinstance(content, dict):
+        raise ValueError('not a dict')
+    return {key.decode('latin1') if isinstance(key, bytes) else key: value for key, value in content.items()}
+
+
+def _cifar_batch(content: dict) -> tuple[np.ndarray, list[int]]:
+    """(uint8 [n, 32, 32, 3], class of each) of a batch. Raises ValueError."""
+    pixels, labels = content['data'], content['labels']
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
+        raise ValueError('labels that are no class indices')
+    if not isinstance(pixels, np.ndarray) or pixels.shape != (len(labels), 3072):
+        raise ValueError(f'data of shape {getattr(pixels, "shape", None)}, {len(labels)} labels')
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+
+
 def cifar_source(path: Path, members: dict[str, bytes]) -> ArraySource:
     """The 50,000 training images of the CIFAR-10 python version, from the content of its files by name."""
     images, labels, classes = [], [], None
@@ -209,17 +199,18 @@ def cifar_source(path: Path, members: dict[str, bytes]) -> ArraySource:
         raise UserError(f'{path} is not the CIFAR-10 python archive (it has no data_batch_1): unpack other archives and give the folder')
     for name, data in members.items():
         try:
-            content = read_data_pickle(data)
+            content = _cifar_content(data)
             if name == 'batches.meta':
                 classes = [label.decode() if isinstance(label, bytes) else str(label) for label in content['label_names']]
             else:
-                batch = content['data']
-                if batch.dtype != np.uint8 or batch.shape != (len(content['labels']), 3072):
-                    raise ValueError(f'data of shape {batch.shape}, {len(content["labels"])} labels')
-                images.append(batch.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))                                  # [n, H, W, 3]
-                labels += [int(label) for label in content['labels']]
-        except (pickle.UnpicklingError, KeyError, ValueError, TypeError, AttributeError) as err:
-            raise UserError(f'{path}: {name} is not a file of the CIFAR-10 python version ({err}): download it again') from err
+                pixels, of_batch = _cifar_batch(content)
+                images.append(pixels)
+                labels += of_batch
+        except (KeyError, ValueError, TypeError) as err:
+            reason = f'it has no {err}' if isinstance(err, KeyError) else err
+            raise UserError(f'{path}: {name} is not a file of the CIFAR-10 python version ({reason}): download it again') from err
+    if classes is not None and len(classes) <= max(labels, default=0):
+        raise UserError(f'{path}: batches.meta names {len(classes)} classes, the labels go to {max(labels)}: download it again')
     source = ArraySource(path, np.concatenate(images), labels, classes)
     source.notes.append(f'{path}: {len(images)} training batches; the test batch is left out')
     return source
