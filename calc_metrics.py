@@ -56,12 +56,13 @@ def main(network, images, data, text, num, batch, psi, seed, files, extrapolate,
     from inference import opening
     from metrics import detectors
     from torch_utils import distributed
+    from torch_utils.misc import pick_device
     from training.dataset import ImageDataset
 
     files = detectors.parse_files(files)
     dataset = ImageDataset(data) if data else None
     scored = ImageDataset(images) if images else None
-    place = distributed.init('cpu' if (chosen := opening.pick_device(device)).type == 'cpu' else str(chosen))
+    place = distributed.init('cpu' if (chosen := pick_device(device)).type == 'cpu' else str(chosen))
     try:
         with cli_quiet(not distributed.is_main()):
             G, meta = opening.open_network(network, place) if scored is None else (None, None)

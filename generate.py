@@ -5,9 +5,9 @@ import math
 import click
 
 from dnnlib import cli, image_io
-from dnnlib.util import UserError, format_bytes
+from dnnlib.util import UserError, format_bytes, optional
 
-REFINEMENTS = ('last', 'all', 'smooth')
+REFINEMENTS = optional('inr', 'REFINEMENTS', ())
 PRECISIONS = ('fp32', 'bf16', 'fp16')
 
 
@@ -59,8 +59,9 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, p
     from pathlib import Path
 
     from inference.latents import class_label, latents_of, load_projection, truncated
-    from inference.opening import open_network, pick_device, with_precision
+    from inference.opening import open_network, with_precision
     from inference.painter import Painter, default_size
+    from torch_utils.misc import pick_device
 
     G, meta = open_network(network, pick_device(device, allow_tf32))
     G = with_precision(G, precision)

@@ -44,9 +44,10 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
 
     from inference import opening, projection, targets
     from metrics import perceptual
+    from torch_utils.misc import pick_device
     from torch_utils.pixels import from_uint8
 
-    G, meta = opening.open_network(network, opening.pick_device(device))
+    G, meta = opening.open_network(network, pick_device(device))
     device = next(G.parameters()).device
     if noise_maps and not any(name.endswith('noise_const') for name, _ in G.synthesis.named_buffers()):
         raise UserError('--noise-maps: this network has none; leave the option out')

@@ -18,8 +18,8 @@ R1_INTERVAL = 16  # steps
 
 def networks(res, half, preset=None):
     """(G, D) with random weights. half: as --precision=bf16 makes them; preset: of inr/presets.py, None for the small pair."""
-    from dnnlib.util import construct_class_by_name
     from inr.presets import PRESETS
+    from training import plugins
     from training.config import DataConfig, build
 
     row = dict(PRESETS[preset or 'inr'])
@@ -27,8 +27,8 @@ def networks(res, half, preset=None):
         row.update(z_dim=128, w_dim=128, g_channel_base=10**6, g_channel_max=64, d_channel_base=2048, conv_clamp=None)
     data = DataConfig('', '', res, 3, 1, 0, None, False, None)
     settings = build('inr', row, data, precision='bf16' if half else 'fp32')
-    G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs())
-    return G, construct_class_by_name(class_name='training.networks.Discriminator', **settings.discriminator_kwargs(1))
+    G = plugins.build_generator(settings)
+    return G, plugins.build_discriminator(settings)
 
 
 class Pair:

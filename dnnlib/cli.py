@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -61,7 +61,10 @@ class Size(click.ParamType):
 
 
 class FiniteRange(click.FloatRange):
-    """click.FloatRange without inf and nan, which no comparison stops."""
+    """click.FloatRange without inf and nan, which no comparison stops. Without bounds --help names none."""
+
+    def _describe_range(self):
+        return '' if self.min is None and self.max is None else super()._describe_range()
 
     def convert(self, value, param, ctx):
         number = super().convert(value, param, ctx)
@@ -94,17 +97,19 @@ class Window(click.ParamType):
         return x0, y0, x1, y1
 
 
-class Rank(click.ParamType):
-    """'10' -> 10, a whole number from 1 on, or the word 'full'."""
+class Parsed(click.ParamType):
+    """What a function makes of a text; a ValueError that it raises is the message. name: what --help calls it."""
 
-    name = 'n|full'
+    def __init__(self, parse: Callable[[str], Any], name: str = 'text'):
+        self.parse, self.name = parse, name
 
     def convert(self, value, param, ctx):
-        if value == 'full' or isinstance(value, int):
+        if not isinstance(value, str):
             return value
-        if not re.fullmatch(r'\d{1,9}', value) or int(value) < 1:
-            self.fail(f'{value!r} is not a rank: write a whole number from 1 on, or full', param, ctx)
-        return int(value)
+        try:
+            return self.parse(value)
+        except ValueError as err:
+            self.fail(str(err), param, ctx)
 
 
 class PresetName(click.ParamType):

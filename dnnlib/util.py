@@ -232,3 +232,13 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" Did you mean '{by_lower[near[0]]}'?" if near else ''
+
+
+def check_keys(given, known, where: str, needed=()) -> None:
+    """Raises UserError for a key that is not known, with the nearest that is, and for a needed one that is missing."""
+    for key in given:
+        if key not in known:
+            raise UserError(f'{where}: {key!r} is not known.{suggest(str(key), known)} Known: {", ".join(known)}')
+    missing = [key for key in needed if key not in given]
+    if missing:
+        raise UserError(f'{where}: {missing[0]!r} is missing')

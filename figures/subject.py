@@ -9,15 +9,11 @@ import click
 
 from dnnlib import cli
 from dnnlib.util import UserError, atomic_path, optional
-from training.presets import PRESETS
+from training.data import RESOLUTIONS
+from training.plugins import build_generator, presets
 
-REFINEMENTS = ('last', 'all', 'smooth')
+REFINEMENTS = optional('inr', 'REFINEMENTS', ())
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-
-
-def presets() -> dict[str, dict]:
-    """All rows: training's, and inr's where that folder is there."""
-    return {**PRESETS, **optional('inr.presets', 'PRESETS', {})}
 
 
 def figure(seeds):
@@ -28,7 +24,7 @@ def figure(seeds):
     def decorate(command):
         @click.option('--network', metavar='FILE|URL|DIR', help='Snapshot.  [default: the newest under training-runs/, else a bundled one]')
         @click.option('--cfg', type=cli.PresetName(presets), help='A preset in place of a network, with its weights as they start.')
-        @click.option('--res', type=click.Choice([str(2**k) for k in range(4, 11)]), help='Training resolution for --cfg.  [default: 256]')
+        @click.option('--res', type=click.Choice([str(res) for res in RESOLUTIONS]), help='Training resolution for --cfg.  [default: 256]')
         @click.option('--seeds', type=cli.IntRangeList(), default=seeds, help='Images by number, such as 0-7,12.')
         @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw.  [default: seed N draws class N, in turn]')
         @click.option('--outdir', type=Path, default='out/figures', help='Folder for the picture and the numbers.')
@@ -52,9 +48,10 @@ class Subject:
 
     def __init__(self, network, cfg, res, seeds, class_text, outdir, device):
         from inference import opening
+        from torch_utils.misc import pick_device
 
         self.seeds, self.class_text, self.outdir, self.cfg, self.res = seeds, class_text, outdir, cfg, res
-        self.device = opening.pick_device(device)
+        self.device = pick_device(device)
         if cfg:
             self.name, self.meta = f'{cfg} at {res}, untrained', {'dataset': {'classes': None}}
             return
@@ -126,23 +123,20 @@ class Subject:
 
 def built(settings):
     """The generator of a configuration, in eval mode. Raises UserError where it does not fit into memory."""
-    from dnnlib.util import construct_class_by_name
     from training import memory
 
     needed = memory.needs(settings)
     if needed.weights['G'] > memory.SHARE * memory.free_bytes('cpu'):
         raise UserError(f'--cfg={settings.run.cfg}: its generator takes {needed.weights["G"] / 2**30:.1f} GiB, more than is free')
-    return construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs()).eval().requires_grad_(False)
+    return build_generator(settings).eval().requires_grad_(False)
 
 
 def unbuilt(settings):
     """The generator of a configuration as shapes alone, on the meta device."""
     import torch
 
-    from dnnlib.util import construct_class_by_name
-
     with torch.device('meta'):
-        return construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs())
+        return build_generator(settings)
 
 
 def measured(subject, G, size, times=3):

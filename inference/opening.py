@@ -3,10 +3,7 @@
 import copy
 from pathlib import Path
 
-import torch
-
 from dnnlib.util import UserError
-from torch_utils.misc import allow_tf32
 from training.checkpoint import find_latest_snapshot, load_networks, snapshots
 
 RUNS = 'training-runs'
@@ -14,25 +11,6 @@ BUNDLED = Path(__file__).resolve().parents[1] / 'assets' / 'inr-tiny.safetensors
 HOW_TO_TRAIN = 'python train.py --cfg=inr-tiny --data=demo'
 HALF = {'fp16': 'float16', 'bf16': 'bfloat16'}
 HALF_BLOCKS = 4  # of the highest resolutions, as StyleGAN2 does
-
-
-def pick_device(name='auto', tf32=False):
-    """The torch device of --device: 'auto' takes a GPU if there is one. Raises UserError for one that is not there.
-
-    tf32: see misc.allow_tf32
-    """
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f'--device={name}: not a device; use auto, cpu, cuda or cuda:1') from None
-    if device.type not in ('cpu', 'cuda'):
-        raise UserError(f'--device={name}: not supported; use auto, cpu, cuda or cuda:1')
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f'--device={name}: this machine has {torch.cuda.device_count()} usable GPUs; use --device=cpu')
-    allow_tf32(tf32)
-    return device
 
 
 def open_network(given, device):

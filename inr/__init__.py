@@ -2,3 +2,5 @@
 
 A plug-in: copied alone into a project with the layout of stylegan2-ada-pytorch it works by naming `inr.generator.Generator`.
 """
+
+REFINEMENTS = ('last', 'all', 'smooth')  # what becomes denser in a picture larger than the trained one, see refinement.plan

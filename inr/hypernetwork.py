@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from inr import grid
+from inr.decoders import DECODERS, FMM, GENERATED, SHARED
 from inr.fmm import Modulation, Weights, check_rank
 from inr.fourier import Separable, phases, plane, separable_phases
 from inr.ops import drawing, fmm
@@ -25,29 +26,6 @@ from training.networks import FullyConnectedLayer
 
 FOURIER_SCALE = 10  # of generated Fourier matrices
 BIAS_SCALE = 0.2  # of generated biases, next to the weights of their layer
-SHARED, GENERATED, FMM = 'shared', 'generated', 'fmm'
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A rung of Table 4.
-
-    weights: 'shared' by all images, the latent then being an input; 'generated' whole; or 'fmm': shared ones modulated
-    fourier: the INR sees a Fourier embedding, else the raw coordinates; multiscale: it has several grids
-    """
-
-    weights: str
-    fourier: bool
-    multiscale: bool
-
-
-DECODERS = {
-    'basic': Decoder(SHARED, fourier=False, multiscale=False),
-    'hyper': Decoder(GENERATED, fourier=False, multiscale=False),
-    'fourier': Decoder(GENERATED, fourier=True, multiscale=False),
-    'fmm': Decoder(FMM, fourier=True, multiscale=False),
-    'multiscale': Decoder(FMM, fourier=True, multiscale=True),
-}
 
 
 @dataclass(frozen=True)

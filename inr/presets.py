@@ -1,6 +1,34 @@
-"""Recipes whose generator is an INR, a row each; train.py adds them to those of training/presets.py, where the form is explained."""
+"""Recipes whose generator is an INR, a row each, and the options of inr, a row each. The host's training/presets.py and
+training/plugins.py explain their form. Needs no torch."""
 
-DECODERS = ('basic', 'hyper', 'fourier', 'fmm', 'multiscale')  # of inr.hypernetwork, which needs torch: the rungs of the paper's Table 4
+from inr.decoders import DECODERS, FMM
+
+
+def rank(text):
+    """--fmm-rank from its text: a whole number from 1 on, or the word 'full'."""
+    if text == 'full':
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise ValueError(f'{text!r} is not a rank: write a whole number from 1 on, or full')
+    return int(text)
+
+
+def _rank_unused(synthesis):
+    decoder = synthesis.get('decoder')
+    return f'--decoder={decoder} has no FMM, fmm and multiscale have' if decoder and DECODERS[decoder].weights != FMM else None
+
+
+OPTIONS = {
+    'decoder': dict(type=tuple(DECODERS), help="Rung of the paper's Table 4, for --cfg=paper."),
+    'fmm_rank': dict(type=rank, metavar='N|full', help='Rank of FMM; 1 is squeeze-and-excitation, full a hypernetwork.',
+                     unused=_rank_unused),
+    'squash': dict(type=('demod', 'tanh', 'sigmoid'), help="FMM's squash, for --cfg=inr.",
+                   unused=lambda synthesis: 'it has no FMM, --fmm-rank=N gives it one' if synthesis['fmm_rank'] is None else None),
+    'noise': dict(type=bool, help='Spatial noise, for --cfg=inr.'),
+    'coord_skips': dict(type=bool, help='Coordinates for every layer of a block, or for its first alone.'),
+    'equalized_lr': dict(type=bool, help='Equalized learning rates in G.'),
+    'pixel_norm': dict(type=bool, help='Scale z to mean square 1.'),
+}
 
 _INR = dict(
     summary='INR-GAN: FMM decoder on the StyleGAN2 mapping network',

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from inr import REFINEMENTS
 from inr.grid import GENERATOR_B, Points
 
-REFINEMENTS = ('last', 'all', 'smooth')
 UPSAMPLINGS = ('nearest', 'linear', 'bilinear')
 _SNAP = 1e-9  # a position this close to a cell border lies on it: rounding must not decide the cell
 

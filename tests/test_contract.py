@@ -18,7 +18,7 @@ def cases():
     """(class name, synthesis_kwargs) of every generator: the presets' and, of those with rungs, every rung."""
     found = {'stylegan2': ('training.networks.Generator', {})}
     try:
-        from inr.presets import DECODERS
+        from inr.decoders import DECODERS
         from inr.presets import PRESETS as of_inr
     except ModuleNotFoundError:
         return found

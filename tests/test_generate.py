@@ -224,7 +224,7 @@ def test_half_precision_is_near(tmp_path, make, precision):
     (['--seeds=4294967296'], 'too large; 0 to 4294967295'),
     (['--window=0,0,1'], 'write x0,y0,x1,y1'),
     (['--device=cuda:77'], '--device=cuda:77: this machine has'),
-    (['--device=abacus'], '--device=abacus: not a device'),
+    (['--device=abacus'], '--device=abacus: this machine has cpu'),
     (['--network=none.safetensors'], 'no such file: none.safetensors'),
     (['--fromat=png'], '--fromat'),
     (['--batch=0'], '--batch'),

@@ -23,7 +23,8 @@ def ladder():
 
 
 def test_rungs_are_those_of_the_paper_and_of_train(ladder):
-    from inr.presets import DECODERS, PRESETS
+    from inr.decoders import DECODERS
+    from inr.presets import PRESETS
 
     assert ladder.RUNGS == (*DECODERS, 'stylegan2') and set(ladder.NAMES) == set(ladder.PAPER) == {*ladder.RUNGS, 'real'}
     assert all(budget.cfg in PRESETS and set(budget.kimg) == set(ladder.SETS) for budget in ladder.BUDGETS.values())

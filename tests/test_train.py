@@ -15,7 +15,7 @@ import train
 from tests.helpers import ROOT, run_command
 from tests.tiny_snapshots import call, mistake
 from tests.training.tiny import ROW, make_images
-from training import checkpoint
+from training import checkpoint, plugins
 from training.presets import PRESETS
 
 
@@ -57,7 +57,8 @@ def test_new_run_and_resume(started, capsys):
     code, out, _ = call(train.main, '--resume=latest')
     assert code == 0 and 'is at 0.008 of 0.008 kimg already: --kimg=N makes it longer' in out
     code, out, _ = call(train.main, '--resume=latest', '--kimg=0.012', '--cfg=tiny', '--gamma=2', '--workers=0')
-    assert code == 0 and 'from network-snapshot-000000_008.safetensors' in out and 'with --kimg=0.012 --gamma=2.0 --workers=0' in out
+    assert code == 0 and 'from network-snapshot-000000_008.safetensors' in out
+    assert ', with --cfg=tiny --gamma=2.0 --kimg=0.012 --workers=0\n' in out
     assert [path.name for path in started.parent.iterdir()] == [started.name]
     assert checkpoint.find_resumable(started) == checkpoint.network_path(started, 12)
     assert json.loads((started / 'training_options.json').read_text())['loss']['gamma'] == 2
@@ -104,6 +105,24 @@ def test_what_a_run_is_cannot_change(started, option, stored):
     assert 'cannot change when a run is resumed' in line and f'00000-shapes-tiny has {stored}' in line
 
 
+@pytest.mark.parametrize('network', ['generator', 'discriminator'])
+def test_a_run_folder_runs_no_code(started, network, monkeypatch):
+    monkeypatch.syspath_prepend(started.parent)
+    friend = started.rename(started.with_name('friendrun'))
+    (friend / 'evil.py').write_text('import pathlib\npathlib.Path("ran").touch()\nclass Network:\n    pass\n')
+    tree = json.loads((friend / 'training_options.json').read_text())
+    tree[network]['class_name'] = 'friendrun.evil.Network'
+    (friend / 'training_options.json').write_text(json.dumps(tree))
+    line = mistake(train.main, f'--resume={friend}', '--dry-run')
+    assert 'names another class, friendrun.evil.Network' in line and not os.path.exists('ran')
+
+
+def test_a_discriminator_is_named_by_its_class(images, monkeypatch):
+    monkeypatch.setitem(PRESETS, 'tiny', {**ROW, 'D': 'training.networks.Generator'})
+    with pytest.raises(TypeError, match='Generator.__init__.. got an unexpected keyword argument'):
+        call(train.main, '--cfg=tiny', f'--data={images}', '--dry-run')
+
+
 def test_init_from_starts_a_new_run(started, images):
     weights = checkpoint.network_path(started, 8)
     code, out, err = call(train.main, '--cfg=tiny', f'--data={images}', '--kimg=0.004', f'--init-from={weights}', '--cond')
@@ -120,8 +139,8 @@ def test_dry_run_writes_nothing(images):
                      '4 pass(es) of 4', 'parameters:  G ', 'memory:      about', 'a snapshot; the last 3 are kept'):
         assert expected in out
     assert [path.name for path in images.parent.iterdir()] == ['shapes']
-    G = train.new_run({**dict.fromkeys(p.name for p in train.main.params), 'cfg': 'tiny', 'data': str(images)}, 'cpu')[1]
-    assert G.run.batch == 4
+    options = train.main.make_context('train.py', ['--cfg=tiny', f'--data={images}']).params
+    assert train.new_run(train.Call.parsed(options), 'cpu')[1].run.batch == 4
 
 
 @pytest.mark.parametrize('args, expected', [
@@ -186,10 +205,10 @@ def test_images_at_once_follow_from_memory_and_stay(images, monkeypatch):
 
 
 def test_without_inr_its_rows_are_missing(monkeypatch):
-    assert {'inr', 'inr-tiny', 'stylegan2'} <= train.presets().keys() or not (ROOT / 'inr').exists()
+    assert {'inr', 'inr-tiny', 'stylegan2'} <= plugins.presets().keys() or not (ROOT / 'inr').exists()
     monkeypatch.delitem(sys.modules, 'inr.presets', raising=False)
     monkeypatch.setitem(sys.modules, 'inr', None)
-    assert train.presets().keys() == PRESETS.keys()
+    assert plugins.presets().keys() == PRESETS.keys() and plugins.knob_rows() == []
 
 
 @pytest.mark.parametrize('number, workers', [(signal.SIGTERM, 1), (signal.SIGINT, 0)])

@@ -1,4 +1,4 @@
-"""Small helpers: counting what modules have, copying weights between modules that only partly agree, allocator and TF32."""
+"""Small helpers: counting what modules have, copying weights between modules that only partly agree, allocator, TF32, the device."""
 
 import ctypes
 import sys
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from dnnlib.util import UserError
 
 
 def keep_freed_memory():
@@ -27,6 +29,21 @@ def allow_tf32(allowed):
     Left alone, PyTorch lets convolutions do so.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def pick_device(name='auto', tf32=False):
+    """The torch device of --device: 'auto' takes a GPU if there is one. Raises UserError for one that is not there.
+
+    tf32: see allow_tf32
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == 'auto':
+        name = 'cuda' if count else 'cpu'
+    known = ['cpu', *(['cuda'] if count else []), *(f'cuda:{i}' for i in range(count))]
+    if name not in known:
+        raise UserError(f'--device={name}: this machine has {", ".join(known)}')
+    allow_tf32(tf32)
+    return torch.device(name)
 
 
 def count_parameters(module):

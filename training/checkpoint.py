@@ -9,7 +9,6 @@ runs code: its class names are honoured in `training.networks` and `inr.*` only.
 """
 
 import dataclasses
-import importlib
 import json
 import re
 import struct
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from dnnlib.util import UserError, atomic_path, fetch
 from training.config import Config
 from training.config_json import from_json
+from training.plugins import network_class
 
 VERSION = 1
 NETWORKS = ('G', 'D', 'G_ema')
@@ -239,14 +239,7 @@ def _build(path: Path, name: str, description: dict) -> torch.nn.Module:
         class_name, kwargs = str(description['class_name']), dict(description['init_kwargs'])
     except (KeyError, TypeError, ValueError):
         raise UserError(f'{path}: the header is damaged, the entry of {name}: take another snapshot') from None
-    module_name, _, short = class_name.rpartition('.')
-    trusted = module_name == 'training.networks' or re.fullmatch(r'inr(\.\w+)+', module_name)
-    try:
-        found = getattr(importlib.import_module(module_name), short, None) if trusted else None
-    except ModuleNotFoundError as err:
-        raise UserError(f'{path}: {name} is a {class_name}, and this copy of the code has no {err.name}') from None
-    if not (isinstance(found, type) and issubclass(found, torch.nn.Module) and found.__module__ == module_name):
-        raise UserError(f'{path} is a snapshot of another class, {class_name}: only networks of training.networks and inr are built')
+    found = network_class(class_name, f'{path}: the entry of {name}')
     try:
         return found(**kwargs)
     except (TypeError, ValueError, AssertionError) as err:

@@ -1,4 +1,8 @@
-"""What a run is: one tree of frozen dataclasses, made from a preset's row and the options given, checked in one place.
+"""What a run is: one tree of frozen dataclasses, made from a preset's row and the options given.
+
+A field made by `option` is the row of an option of train.py (`dnnlib.options`). A new option is two places: such a field here, with a
+`default`, which files of older runs get, and the code that reads it. A `rule` gives a default that depends on the data or the device; a
+preset sets it by its name. Options of a folder beside this one, which land in synthesis_kwargs, have their rows there (`plugins`).
 
 Needs no torch. The networks' constructor arguments and what lazy regularization makes of the optimizers are derived here and nowhere else.
 """
@@ -9,34 +13,29 @@ import math
 import typing
 from dataclasses import dataclass
 
-from dnnlib.util import UserError, suggest
+import click
 
-ROW_KEYS = {
-    'summary': 'one line for --help', 'source': 'where the numbers come from', 'cost': 'what a run takes',
-    'G': 'class name of the generator', 'z_dim': 'numbers in z', 'w_dim': 'numbers in w', 'mapping_layers': 'of the mapping network',
-    'g_channel_base': 'G has min(base / resolution, max) channels; None: as its class has it, up to max', 'g_channel_max': '',
-    'synthesis': 'further synthesis_kwargs of G; those of KNOBS that stand here can be given as options',
-    'd_channel_base': 'the same for D', 'd_channel_max': '', 'mbstd_group': 'images in a group of the minibatch deviation',
-    'g_fp16_res': "G's blocks in half precision, counted from the highest", 'd_fp16_res': 'the same for D',
-    'conv_clamp': 'limit of activations in half precision', 'batch': 'images of a step', 'kimg': 'length of the run',
-    'g_lr': 'or {group: lr} of G.parameter_groups()', 'd_lr': '', 'betas': "Adam's", 'eps': "Adam's",
-    'gamma': "R1 weight in gamma/2 |grad|^2, or 'auto': 0.0002 resolution^2 / batch",
-    'r1_interval': 'steps between R1 penalties; 1: in every step', 'g_reg_interval': 'the same for the path-length penalty',
-    'pl_weight': 'weight of the path-length penalty', 'style_mixing': 'chance of mixing two styles',
-    'ema_kimg': "half-life of the average of G, or 'auto': batch 10/32, or {'decay': in one step}",
-    'ema_rampup': 'half-life at most this share of the images seen',
-    'mirror': 'whether x-flips double the data',
-}
-# Options of train.py that replace what a row's `synthesis` says, and other keys of a row; and what --width multiplies.
-KNOBS = ('decoder', 'fmm_rank', 'squash', 'noise', 'coord_skips', 'equalized_lr', 'pixel_norm')
-WITHOUT_FMM = ('basic', 'hyper', 'fourier')
-ROW_OPTIONS = {'batch': 'batch', 'mixing': 'style_mixing'}
-WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')
-RESUMABLE = ('kimg', 'batch_gpu', 'gamma', 'lr', 'tick', 'snap', 'img_snap', 'workers', 'keep_last', 'metrics',
-             'metric_every', 'allow_tf32', 'channels_last')  # may change when a run is resumed
+from dnnlib import cli
+from dnnlib.options import Option, option, row_of, rows
+from dnnlib.util import UserError, check_keys
+from training import plugins
+from training.presets import ROW_KEYS
+from training.validation import validate
+
+WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')  # what --width multiplies
 AUGMENTATIONS = ('noaug', 'ada', 'fixed')  # none; p as r_t asks for; p as given
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
-RESOLUTIONS = tuple(2 ** k for k in range(4, 11))
+POSITIVE, SHARE, COUNT = cli.FiniteRange(min=0, min_open=True), cli.FiniteRange(0, 1), click.IntRange(min=1)
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What the rules of options look at. row: the preset's, for this resolution; batch: with --batch in it; gpu: whether it runs on one."""
+
+    row: dict
+    resolution: int
+    batch: int
+    gpu: bool
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class DataConfig:
     resolution: int
     channels: int
     images: int
-    label_dim: int
+    label_dim: int = option('Train with the labels of the data.', name='cond', shown='without', as_option=bool)
     classes: list[str] | None
-    mirror: bool
-    subset: int | None
+    mirror: bool = option('Double the data by x-flips.', shown='preset')
+    subset: int | None = option('Train on so many of the images.', COUNT, shown='all')
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ class DiscriminatorConfig:
     half_res: int
     conv_clamp: float | None
     mbstd_group: int
+    class_name: str = 'training.networks.Discriminator'
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,13 @@ class OptimizerConfig:
         lr = {group: lr * share for group, lr in self.lr.items()} if isinstance(self.lr, dict) else self.lr * share
         return OptimizerConfig(lr, (self.betas[0] ** share, self.betas[1] ** share), self.eps)
 
+    def with_lr(self, lr: float) -> 'OptimizerConfig':
+        """Another learning rate; groups keep their ratio to the largest."""
+        if isinstance(self.lr, dict):
+            largest = max(self.lr.values())
+            return dataclasses.replace(self, lr={group: lr * value / largest for group, value in self.lr.items()})
+        return dataclasses.replace(self, lr=lr)
+
 
 @dataclass(frozen=True)
 class OptimizersConfig:
@@ -104,15 +111,18 @@ class OptimizersConfig:
     D: OptimizerConfig
 
 
+LR = Option('lr', 'Learning rate of both networks; groups of G keep their ratio to the largest.', POSITIVE, 'preset', resume=True)
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """The intervals are in steps; 1 adds the penalty to every step."""
 
-    gamma: float
+    gamma: float = option('R1 weight.', cli.FiniteRange(min=0), shown='preset', resume=True)
     r1_interval: int
     pl_weight: float
     g_reg_interval: int
-    style_mixing: float
+    style_mixing: float = option('Chance of mixing two styles.', SHARE, name='mixing', shown='preset')
 
 
 @dataclass(frozen=True)
@@ -136,30 +146,37 @@ class AugmentConfig:
     target: float = 0.6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """kimg: total; batch_gpu: most images at once on a device; tick: kimg; snap, img_snap: ticks; keep_last: snapshots, 0 keeps all.
+    """How it runs. width: what the preset's channels and w were multiplied by; metrics: '' for none."""
 
-    width: what the preset's channels and w were multiplied by; metrics: names with commas between, '' for none; metric_every: snapshots
-    allow_tf32: for float32 on a GPU; channels_last: how D's activations lie, None: on a CPU and in half precision
-    """
-
-    cfg: str
-    seed: int
-    kimg: float
-    batch: int
-    batch_gpu: int
-    tick: float
-    snap: int
-    img_snap: int
-    keep_last: int
-    workers: int
-    precision: str
-    width: float = 1.0
-    metrics: str = ''
-    metric_every: int = 1
-    allow_tf32: bool = False
-    channels_last: bool | None = None
+    cfg: str = option('Preset; the list is below.', cli.PresetName(plugins.presets))
+    kimg: float = option('Total length in thousands of images, also when it is resumed; fractions are fine.', POSITIVE, shown='preset',
+                         resume=True)
+    batch: int = option('Images of a step, over all GPUs.', COUNT, shown='preset')
+    batch_gpu: int = option('Most images at once on a device; the rest of a batch is accumulated.', COUNT, resume=True,
+                            shown='what fits into memory', rule=lambda new: new.batch)
+    width: float = option('Factor for the channels of both networks and for w: 0.25 makes a preset fit a small machine.',
+                          cli.FiniteRange(min=0, min_open=True, max=16), default=1.0, shown='1')
+    seed: int = option('Seed of all that is random.', click.IntRange(0, 2 ** 32 - 1), shown='0', rule=lambda new: 0)
+    tick: float = option('Thousands of images between lines.', POSITIVE, shown='4; on the CPU less', resume=True,
+                         rule=lambda new: 4.0 if new.gpu else max(4 * new.batch / 1000, min(0.5, 1024 / new.resolution ** 2)))
+    snap: int = option('Ticks between snapshots.', COUNT, shown='50; on the CPU 10', resume=True, rule=lambda new: 50 if new.gpu else 10)
+    img_snap: int = option('Ticks between pictures.', COUNT, shown='10; on the CPU 4', resume=True, rule=lambda new: 10 if new.gpu else 4)
+    keep_last: int = option('Snapshots to keep; 0 keeps all.', click.IntRange(min=0), shown='3', resume=True, rule=lambda new: 3)
+    metrics: str = option(
+        'Scores of the averaged G, such as fid5k,kid5k; calc_metrics.py --help lists them. The first decides which snapshot is kept as '
+        "network-best; 'none' ends it.", cli.Parsed(lambda text: '' if text == 'none' else text), default='', shown='none', metavar='LIST',
+        resume=True)
+    metric_every: int = option('Score every N-th snapshot, and the last.', COUNT, default=1, shown='1', metavar='N', resume=True)
+    workers: int = option(
+        'Processes that load data; 0 loads in the main one, which on a CPU costs about 1% of a step.', click.IntRange(min=0),
+        shown='3; on the CPU 0', resume=True, rule=lambda new: 3 if new.gpu else 0)
+    precision: str = option('Of the highest resolutions; auto is fp16 on a GPU if the preset has it, else fp32.', click.Choice(PRECISIONS),
+                            shown='auto')
+    allow_tf32: bool = option('On a GPU: round the factors of float32 products to TF32, 10 bits.', default=False, shown='off', resume=True)
+    channels_last: bool | None = option("Keep D's activations in channels-last memory format.", default=None, resume=True,
+                                        shown='on a CPU, and in half precision')
 
 
 @dataclass(frozen=True)
@@ -212,6 +229,9 @@ class Config:
 # ---- From a preset's row and the options given
 
 
+OPTIONS = {row.name: row for row in (*rows(Config), LR)}
+
+
 def at_resolution(value, resolution: int):
     """The entry that a rule {lowest resolution: value} has for a resolution; any other value as it is."""
     if not (isinstance(value, dict) and value and all(isinstance(key, int) for key in value)):
@@ -227,52 +247,69 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
 
     name, row: a preset and its name
     device:    'cpu' or 'cuda': half precision and the length of a tick follow it where nothing is given
-    given:     options of train.py (kimg, batch, batch_gpu, gamma, lr, seed, tick, snap, img_snap, keep_last, workers, precision, width,
-               mixing, metrics, metric_every, allow_tf32, channels_last and KNOBS); None means as the preset says
+    given:     OPTIONS and those of `plugins`; None means as the preset says
     Raises UserError for misspelt or missing keys, options that are not the preset's and values out of range.
     """
-    check_keys(row, ROW_KEYS, f'preset {name!r}')
-    given = {key: value for key, value in given.items() if value is not None}
+    knobs, own = plugins.knobs(), [key for key, option in OPTIONS.items() if not option.place.startswith('data.')]
+    check_keys(row, (*ROW_KEYS, 'D', *own), f'preset {name!r}', needed=ROW_KEYS)
     row = {key: at_resolution(value, data.resolution) for key, value in row.items()}
-    row['synthesis'] = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in KNOBS if key in given})
-    row.update({key: given.pop(option) for option, key in ROW_OPTIONS.items() if option in given})
-    width = given.pop('width', 1.0)
+    of_row = {key: value for key, value in row.items() if key in own and key not in ROW_KEYS}
+    given = {**of_row, **{key: value for key, value in given.items() if value is not None}}
+    check_keys(given, (*own, *knobs), 'options')
+    synthesis = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in knobs if key in given}, knobs)
     least = {key: 4 * data.resolution if key.endswith('base') else 8 for key in WIDTHS}  # four channels at the highest resolution, else 8
-    row.update({key: max(round(row[key] * width), min(row[key], least[key])) for key in WIDTHS if row[key] is not None})
-    batch = row['batch']
-    gamma = 0.0002 * data.resolution ** 2 / batch if row['gamma'] == 'auto' else row['gamma']
-    precision, halves = _precision(given.pop('precision', 'auto'), row, device)
-    gpu = device.startswith('cuda')
-    run = RunConfig(
-        cfg=name, seed=given.pop('seed', 0), kimg=row['kimg'], batch=batch, batch_gpu=batch,
-        tick=4.0 if gpu else max(4 * batch / 1000, min(0.5, 1024 / data.resolution ** 2)),
-        snap=50 if gpu else 10, img_snap=10 if gpu else 4, keep_last=3, workers=3 if gpu else 0, precision=precision, width=width)
+    row.update({key: max(round(row[key] * given.get('width', 1.0)), min(row[key], least[key])) for key in WIDTHS if row[key] is not None})
+    batch = given.get('batch', row['batch'])
+    if row['gamma'] == 'auto':
+        row['gamma'] = 0.0002 * data.resolution ** 2 / batch
+    given['precision'], halves = _precision(given.get('precision', 'auto'), row, device)
+    new = NewRun(row, data.resolution, batch, device.startswith('cuda'))
+    lr, given['cfg'] = given.pop('lr', None), name
     config = Config(
         data=data,
-        generator=GeneratorConfig(row['G'], row['z_dim'], row['w_dim'], row['mapping_layers'], row['g_channel_base'], row['g_channel_max'],
-                                  halves['g'], row['conv_clamp'] if halves['g'] else None, row['synthesis']),
-        discriminator=DiscriminatorConfig(row['d_channel_base'], row['d_channel_max'], halves['d'],
-                                          row['conv_clamp'] if halves['d'] else None, row['mbstd_group']),
+        generator=_section(GeneratorConfig, new, given, class_name=row['G'], channel_base=row['g_channel_base'], synthesis=synthesis,
+                           channel_max=row['g_channel_max'], half_res=halves['g'], conv_clamp=row['conv_clamp'] if halves['g'] else None),
+        discriminator=_section(DiscriminatorConfig, new, given, class_name=row.get('D', DiscriminatorConfig.class_name),
+                               channel_base=row['d_channel_base'], channel_max=row['d_channel_max'], half_res=halves['d'],
+                               conv_clamp=row['conv_clamp'] if halves['d'] else None),
         optimizers=OptimizersConfig(G=OptimizerConfig(row['g_lr'], tuple(row['betas']), row['eps']),
                                     D=OptimizerConfig(row['d_lr'], tuple(row['betas']), row['eps'])),
-        loss=LossConfig(gamma, row['r1_interval'], row['pl_weight'], row['g_reg_interval'], row['style_mixing']),
-        ema=EmaConfig(_half_life(row['ema_kimg'], batch), row['ema_rampup']),
-        run=run)
-    return override(config, **given)
+        loss=_section(LossConfig, new, given),
+        ema=_section(EmaConfig, new, given, kimg=_half_life(row['ema_kimg'], batch), rampup=row['ema_rampup']),
+        run=_section(RunConfig, new, given),
+        augment=_section(AugmentConfig, new, given))
+    return override(config, lr=lr)
 
 
-def _synthesis(name: str, synthesis: dict, given: dict) -> dict:
-    """A row's `synthesis` with what is given for KNOBS in place of its own, as JSON will hold it (keys are words)."""
+def _section(cls: type, new: NewRun, given: dict, **fixed):
+    """A dataclass of the configuration: a field is what is `fixed`, else given as an option, else the preset's, its rule's, its default."""
+    for field in dataclasses.fields(cls):
+        option = row_of(field)
+        if field.name in fixed:
+            continue
+        if option and option.name in given:
+            fixed[field.name] = given[option.name]
+        elif field.name in new.row:
+            fixed[field.name] = new.row[field.name]
+        elif option and option.rule:
+            fixed[field.name] = option.rule(new)
+    return cls(**fixed)
+
+
+def _synthesis(name: str, synthesis: dict, given: dict, knobs: dict[str, dict]) -> dict:
+    """A row's `synthesis` with the options given in place of its own, as JSON will hold it (keys are words)."""
+    def flag(key):
+        return '--' + key.replace('_', '-')
+
     for key in given:
         if key not in synthesis:
-            known = [f'--{knob.replace("_", "-")}' for knob in KNOBS if knob in synthesis]
-            raise UserError(f'--{key.replace("_", "-")} is no option of --cfg={name}. Of its kind there '
+            known = [flag(knob) for knob in knobs if knob in synthesis]
+            raise UserError(f'{flag(key)} is no option of --cfg={name}. Of its kind there '
                             + (f'are {", ".join(known)}' if known else 'is none'))
     result = {**synthesis, **given}
-    if 'fmm_rank' in given and result.get('decoder') in WITHOUT_FMM:
-        raise UserError(f'--fmm-rank has no effect with --decoder={result["decoder"]}: fmm and multiscale have FMM')
-    if 'squash' in given and result['fmm_rank'] is None:
-        raise UserError(f'--squash has no effect with --cfg={name}, which has no FMM: --fmm-rank=N gives it one')
+    for key in given:
+        if (reason := knobs[key].get('unused', lambda synthesis: None)(result)) is not None:
+            raise UserError(f'{flag(key)} has no effect with --cfg={name}: {reason}')
     return json.loads(json.dumps(result))
 
 
@@ -288,8 +325,6 @@ def _precision(asked: str, row: dict, device: str) -> tuple[str, dict[str, int]]
 
     A row without any in G has them where bf16 is asked for; fp16's narrower range is for the row to risk.
     """
-    if asked not in PRECISIONS:
-        raise UserError(f'precision {asked!r}: choose one of {", ".join(PRECISIONS)}')
     if asked == 'auto':
         asked = 'fp16' if device.startswith('cuda') and (row['g_fp16_res'] or row['d_fp16_res']) else 'fp32'
     if asked == 'fp32':
@@ -298,71 +333,14 @@ def _precision(asked: str, row: dict, device: str) -> tuple[str, dict[str, int]]
 
 
 def override(config: Config, **given) -> Config:
-    """The configuration with some of the RESUMABLE options replaced (None: left alone), checked.
-
-    lr: replaces the learning rate of both networks; groups keep their ratio to the largest
-    """
+    """The configuration with some of the options that may change on resuming replaced (None: left alone), checked."""
     given = {key: value for key, value in given.items() if value is not None}
-    check_keys(given, RESUMABLE, 'options', complete=False)
+    check_keys(given, [name for name, row in OPTIONS.items() if row.resume], 'options')
     if (lr := given.pop('lr', None)) is not None:
-        config = dataclasses.replace(config, optimizers=OptimizersConfig(
-            G=_with_lr(config.optimizers.G, lr), D=_with_lr(config.optimizers.D, lr)))
-    if (gamma := given.pop('gamma', None)) is not None:
-        config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, gamma=gamma))
-    config = dataclasses.replace(config, run=dataclasses.replace(config.run, **given))
+        LR.check(lr)
+        config = dataclasses.replace(config, optimizers=OptimizersConfig(config.optimizers.G.with_lr(lr), config.optimizers.D.with_lr(lr)))
+    for name, value in given.items():
+        section, field = OPTIONS[name].place.split('.')
+        config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **{field: value})})
     validate(config)
     return config
-
-
-def _with_lr(optimizer: OptimizerConfig, lr: float) -> OptimizerConfig:
-    if isinstance(optimizer.lr, dict):
-        largest = max(optimizer.lr.values())
-        return dataclasses.replace(optimizer, lr={group: lr * value / largest for group, value in optimizer.lr.items()})
-    return dataclasses.replace(optimizer, lr=lr)
-
-
-def validate(config: Config) -> None:
-    """Raises UserError for a configuration that cannot run. What a line on the command line may say is checked there already."""
-    run, data, loss = config.run, config.data, config.loss
-    rates = [rate for name in ('G', 'D') for rate in _rates(getattr(config.optimizers, name).lr)]
-    for fine, text in (
-        (data.resolution in RESOLUTIONS, f'{data.path} holds {data.resolution}x{data.resolution} images; training takes '
-            f'{", ".join(map(str, RESOLUTIONS))}: python dataset_tool.py convert SOURCE DEST.zip --resolution=N'),
-        (data.channels in (1, 3, 4), f'{data.path} has {data.channels} channels; training takes 1, 3 or 4'),
-        (0 <= run.seed < 2 ** 32, f'--seed={run.seed}: 0 to 4294967295'),
-        (run.batch >= 1, f'--batch={run.batch}: at least 1'),
-        (run.batch_gpu >= 1, f'--batch-gpu={run.batch_gpu}: at least 1'),
-        (run.kimg > 0, f'--kimg={run.kimg}: more than 0'),
-        (run.tick > 0, f'--tick={run.tick}: more than 0 (thousands of images)'),
-        (run.snap >= 1 and run.img_snap >= 1, f'--snap={run.snap} --img-snap={run.img_snap}: at least 1 tick'),
-        (run.keep_last >= 0 and run.workers >= 0, f'--keep-last={run.keep_last} --workers={run.workers}: 0 or more'),
-        (run.metric_every >= 1, f'--metric-every={run.metric_every}: at least 1 snapshot'),
-        (all(math.isfinite(rate) and rate > 0 for rate in rates), f'learning rates {rates}: more than 0'),
-        (math.isfinite(loss.gamma) and loss.gamma >= 0, f'--gamma={loss.gamma}: 0 or more'),
-        (loss.r1_interval >= 1 and loss.g_reg_interval >= 1, f'intervals {loss.r1_interval} and {loss.g_reg_interval}: at least 1 step'),
-        (loss.pl_weight >= 0, f'pl_weight {loss.pl_weight}: 0 or more'),
-        (0 <= loss.style_mixing <= 1, f'style_mixing {loss.style_mixing}: a chance, 0 to 1'),
-        (config.ema.kimg >= 0, f'ema_kimg {config.ema.kimg}: 0 or more'),
-    ):
-        if not fine:
-            raise UserError(text)
-
-
-def check_processes(config: Config, world_size: int) -> None:
-    """Raises UserError when a step's batch cannot be dealt out evenly to the processes."""
-    if config.run.batch % world_size:
-        raise UserError(f'--batch={config.run.batch} cannot be split over {world_size} processes: give a multiple of {world_size}')
-
-
-def check_keys(given, known, where: str, complete: bool = True) -> None:
-    """Raises UserError for a key that is not known, with the nearest that is, and for one that is missing."""
-    for key in given:
-        if key not in known:
-            raise UserError(f'{where}: {key!r} is not known.{suggest(str(key), known)} Known: {", ".join(known)}')
-    missing = [key for key in known if key not in given]
-    if complete and missing:
-        raise UserError(f'{where}: {missing[0]!r} is missing')
-
-
-def _rates(lr) -> list[float]:
-    return list(lr.values()) if isinstance(lr, dict) else [lr]

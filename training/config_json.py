@@ -4,8 +4,9 @@ import dataclasses
 import json
 import typing
 
-from dnnlib.util import UserError
-from training.config import Config, check_keys, validate
+from dnnlib.util import UserError, check_keys
+from training.config import Config
+from training.validation import validate
 
 
 def to_json(config: Config) -> str:
@@ -28,8 +29,7 @@ def _from_tree(cls, tree, where: str):
     if not isinstance(tree, dict):
         raise UserError(f'{where}: an object with {", ".join(field.name for field in dataclasses.fields(cls))} is needed, not {tree!r}')
     kinds = {field.name: field.type for field in dataclasses.fields(cls)}
-    late = [field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING]  # missing in older files
-    check_keys([*tree, *late], kinds, where)
+    check_keys(tree, kinds, where, needed=[field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING])
     values = {}
     for name, kind in kinds.items():
         if name not in tree:

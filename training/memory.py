@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 import torch
 
-from dnnlib.util import UserError, construct_class_by_name, format_bytes
+from dnnlib.util import UserError, format_bytes
 from torch_utils import distributed
 from torch_utils.misc import count_macs, count_parameters
+from training import plugins
 from training.config import Config
 from training.loss import PL_SHRINK, path_lengths, r1_penalty
 
@@ -94,10 +95,10 @@ def needs(settings: Config) -> Needs:
     """
     with torch.device('meta'):  # shapes alone: what is too large to be built can still be told
         try:
-            G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs())
+            G = plugins.build_generator(settings)
         except ValueError as err:
             raise UserError(f'--cfg={settings.run.cfg}: {err}') from None
-        D = construct_class_by_name(class_name='training.networks.Discriminator', **settings.discriminator_kwargs(1))
+        D = plugins.build_discriminator(settings)
         z, c = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim])
         image = torch.zeros([1, G.img_channels, G.img_resolution, G.img_resolution])
     parameters = {name: count_parameters(network) for name, network in (('G', G), ('D', D))}

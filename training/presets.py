@@ -1,8 +1,25 @@
-"""Recipes, a row each. train.py adds the rows of inr/presets.py; every command-line option that is left out means what the row says.
+"""Recipes, a row each; `plugins.presets` adds those of inr/. Every command-line option that is left out means what the row says.
 
 A dict {lowest resolution: value} gives a value that depends on the training resolution: the entry with the largest key not above it holds.
-The keys are explained at `training.config.ROW_KEYS`.
+A row has all of ROW_KEYS. It may have 'D', the class name of another discriminator, and any option of train.py by its name.
 """
+
+ROW_KEYS = {
+    'summary': 'one line for --help', 'source': 'where the numbers come from', 'cost': 'what a run takes',
+    'G': 'class name of the generator', 'z_dim': 'numbers in z', 'w_dim': 'numbers in w', 'mapping_layers': 'of the mapping network',
+    'g_channel_base': 'G has min(base / resolution, max) channels; None: as its class has it, up to max', 'g_channel_max': '',
+    'synthesis': 'further synthesis_kwargs of G; those that are options of inr/ can be given on the command line',
+    'd_channel_base': 'the same for D', 'd_channel_max': '', 'mbstd_group': 'images in a group of the minibatch deviation',
+    'g_fp16_res': "G's blocks in half precision, counted from the highest", 'd_fp16_res': 'the same for D',
+    'conv_clamp': 'limit of activations in half precision', 'batch': 'images of a step', 'kimg': 'length of the run',
+    'g_lr': 'or {group: lr} of G.parameter_groups()', 'd_lr': '', 'betas': "Adam's", 'eps': "Adam's",
+    'gamma': "R1 weight in gamma/2 |grad|^2, or 'auto': 0.0002 resolution^2 / batch",
+    'r1_interval': 'steps between R1 penalties; 1: in every step', 'g_reg_interval': 'the same for the path-length penalty',
+    'pl_weight': 'weight of the path-length penalty', 'style_mixing': 'chance of mixing two styles',
+    'ema_kimg': "half-life of the average of G, or 'auto': batch 10/32, or {'decay': in one step}",
+    'ema_rampup': 'half-life at most this share of the images seen',
+    'mirror': 'whether x-flips double the data',
+}
 
 PRESETS = {
     'stylegan2': dict(

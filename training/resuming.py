@@ -3,25 +3,21 @@
 import dataclasses
 from pathlib import Path
 
+from dnnlib.options import kept
 from dnnlib.util import UserError
 from torch_utils import distributed
-from training import checkpoint
-from training.config import KNOBS, Config, override
+from training import checkpoint, plugins
+from training.config import OPTIONS, Config, override
 from training.dataset import ImageDataset, resolve
 
-SHAPING = ('cfg', 'batch', 'seed', 'cond', 'mirror', 'subset', 'precision', 'width', 'mixing', *KNOBS)
-# what a run is: given again with --resume, it must be the same
 
-
-def resumed(options: dict, given: dict) -> tuple[Path, Path | None, Config]:
+def resumed(where: str, outdir: Path, given: dict) -> tuple[Path, Path | None, Config]:
     """(run folder, network file of the snapshot to go on from or None, configuration) for --resume, with the options that may change.
 
-    options: all of train.py's; given: those that are part of the configuration
-    Raises UserError where there is nothing to resume and for an option of SHAPING that differs from the run's.
+    where: 'latest', a run folder, or one of its network files;  outdir: where 'latest' is looked for;  given: {option: value}
+    Raises UserError where there is nothing to resume, and for an option that differs from the run's and may not.
     """
-    place = Path(options['resume'])
-    if options['resume'] == 'latest':
-        place = checkpoint.find_latest_run(options['outdir'])
+    place = checkpoint.find_latest_run(outdir) if where == 'latest' else Path(where)
     if place.is_file():
         if not checkpoint.SNAPSHOT_NAME.fullmatch(place.name):
             raise UserError(f'--resume={place}: give a run folder or its network-snapshot-*.safetensors; --init-from takes any weights')
@@ -29,20 +25,22 @@ def resumed(options: dict, given: dict) -> tuple[Path, Path | None, Config]:
     elif place.is_dir():
         folder, network = place, checkpoint.find_resumable(place, distributed.print0)
     else:
-        raise UserError(f'--resume={place}: no such run folder or snapshot; --resume=latest finds the newest run in {options["outdir"]}')
+        raise UserError(f'--resume={place}: no such run folder or snapshot; --resume=latest finds the newest run in {outdir}')
     settings = checkpoint.stored_config(folder)
-    stored = {'cond': settings.data.label_dim > 0, 'mirror': settings.data.mirror, 'subset': settings.data.subset,
-              'mixing': settings.loss.style_mixing,
-              **dict.fromkeys(KNOBS), **settings.generator.synthesis, **dataclasses.asdict(settings.run)}
-    for name in SHAPING:
-        if options[name] is not None and options[name] != stored[name] and (name, options[name]) != ('precision', 'auto'):
-            raise UserError(f'--{name}={options[name]} cannot change when a run is resumed, {folder} has {stored[name]}: start a new run, '
+    table = {**OPTIONS, **{row.name: row for row in plugins.knob_rows()}}
+    for name, value in given.items():
+        row = table[name]
+        if row.resume or (name, value) == ('precision', 'auto'):
+            continue
+        stored = kept(settings, row.place)
+        stored = row.as_option(stored) if row.as_option else stored
+        if value != stored:
+            raise UserError(f'--{name}={value} cannot change when a run is resumed, {folder} has {stored}: start a new run, '
                             'with --init-from if its weights are wanted')
-    before, now = (text.partition(',')[0] for text in (stored['metrics'], options['metrics'] or ''))
+    before, now = (text.partition(',')[0] for text in (settings.run.metrics, given.get('metrics', '')))
     if before and now and before != now:
-        raise UserError(f'--metrics={options["metrics"]}: the best snapshot so far was chosen by {before}, so that must stay the first')
-    changes = {name: value for name, value in given.items() if name not in SHAPING}
-    return folder, network, override(settings, **changes)
+        raise UserError(f'--metrics={given["metrics"]}: the best snapshot so far was chosen by {before}, so that must stay the first')
+    return folder, network, override(settings, **{name: value for name, value in given.items() if table[name].resume})
 
 
 def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config]:

@@ -1,7 +1,9 @@
 """What a run is and what it takes, in words: the effective recipe, parameters and disk."""
 
-from dnnlib.util import format_bytes
-from training.config import Config
+from dnnlib.util import UserError, format_bytes
+from torch_utils import distributed
+from training import memory
+from training.config import Config, DiscriminatorConfig
 from training.ema import ema_beta
 from training.memory import Needs
 
@@ -23,6 +25,7 @@ def describe(config: Config, world_size: int = 1) -> str:
         return 'in every step' if interval == 1 else f'every {interval} steps, weighted by {interval}'
 
     flips = ', and their mirror images' if data.mirror else ''
+    D = '' if d.class_name == DiscriminatorConfig.class_name else f'{d.class_name}, '
     labels = f'{data.label_dim} classes or label values' if data.label_dim else 'none (unconditional)'
     path_length = f'weight {loss.pl_weight:g} {steps(loss.g_reg_interval)}' if loss.pl_weight else 'off'
     ramp = f', at most {config.ema.rampup:g} of the images seen' if config.ema.rampup is not None else ''
@@ -35,7 +38,7 @@ def describe(config: Config, world_size: int = 1) -> str:
              f'channels {f"min({g.channel_base} / res, {g.channel_max})" if g.channel_base else f"{g.channel_max} at most"}'
              + (f', all widths times {run.width:g}' if run.width != 1 else ''),
         'G synthesis': ', '.join(f'{key}={value}' for key, value in g.synthesis.items()) or 'as the class has it',
-        'D': f'channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {config.mbstd_group(world_size)}',
+        'D': f'{D}channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {config.mbstd_group(world_size)}',
         'precision': half + (', float32 in TF32 on a GPU' if run.allow_tf32 else ''),
         'G optimizer': adam('G', loss.g_reg_interval),
         'D optimizer': adam('D', loss.r1_interval),
@@ -62,3 +65,15 @@ def costs(settings: Config, needed: Needs, memory: str) -> str:
     lines = {'an image': f'{macs} (multiply-accumulates, forward)', 'disk': f'{format_bytes(pair)} a snapshot; {kept}'}
     image, disk = (f'{name + ":":13}{text}' for name, text in lines.items())
     return '\n'.join([parameter_counts(needed.parameters), image, memory, disk])
+
+
+def print_plan(settings: Config, device: str, world_size: int, chosen: bool) -> None:
+    """What --dry-run prints; the arguments are those of `memory.fit`. Raises UserError, after the recipe, for what does not fit."""
+    needed, problem = memory.needs(settings), None
+    try:
+        settings, line = memory.fit(settings, needed, device, world_size, chosen)
+    except UserError as err:
+        problem, line = err, 'memory:      does not fit'
+    distributed.print0(describe(settings, world_size) + '\n' + costs(settings, needed, line))
+    if problem:
+        raise problem

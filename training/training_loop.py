@@ -19,12 +19,12 @@ import numpy as np
 import psutil
 import torch
 
-from dnnlib.util import UserError, atomic_path, construct_class_by_name, format_bytes, format_time
+from dnnlib.util import UserError, atomic_path, format_bytes, format_time
 from torch_utils import distributed
 from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
-from training import checkpoint, snapshot
+from training import checkpoint, plugins, snapshot
 from training.ada import Augmentation
 from training.augment import NUMBERS
 from training.config import Config, LossConfig
@@ -93,9 +93,8 @@ class Training:
         self.settings, self.dataset, self.device = settings, dataset, torch.device(device)
         self.images, self.seconds, self.best = 0, 0.0, float('inf')
         distributed.seed(settings.run.seed, 'weights')  # all processes alike
-        self.G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs()).to(device).train()
-        self.D = construct_class_by_name(class_name='training.networks.Discriminator',
-                                         **settings.discriminator_kwargs(distributed.world_size())).to(device).train()
+        self.G = plugins.build_generator(settings).to(device).train()
+        self.D = plugins.build_discriminator(settings, distributed.world_size()).to(device).train()
         if settings.run.channels_last or (settings.run.channels_last is None and self.device.type == 'cpu'):
             self.D.lie_channels_last()  # on a CPU a quarter less time (docs/results.md)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)

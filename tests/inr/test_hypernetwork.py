@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from inr import hypernetwork, presets, render
+from inr import hypernetwork, render
 from inr.hypernetwork import DECODERS, BlockSpec, Generator, InrLayer, Trunk, block_specs
 from tests.helpers import relative_error
 
@@ -209,10 +209,6 @@ def test_equalized_learning_rate_stores_unit_spread_and_draws_alike():
 
 
 # ---- The rungs
-
-
-def test_rungs_are_those_of_the_presets():
-    assert tuple(DECODERS) == presets.DECODERS
 
 
 def test_basic_is_a_plain_network_on_coordinates_and_latent():

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import train
-from inr.presets import DECODERS, PRESETS
+from inr.decoders import DECODERS
+from inr.presets import PRESETS
 from tests.tiny_snapshots import call, mistake
 from tests.training.tiny import make_images
 from training import checkpoint
@@ -48,7 +49,7 @@ def test_groups_of_parameters_have_their_rates(images):
 def new_run(images, *args):
     """(data set, configuration) of a command line."""
     options = train.main.make_context('train.py', [*args, f'--data={images}']).params
-    return train.new_run(options, 'cpu')
+    return train.new_run(train.Call.parsed(options), 'cpu')
 
 
 def test_a_run_of_generator_a_resumes_bit_for_bit(images):
@@ -91,11 +92,11 @@ def test_what_does_not_fit_is_told_with_its_number_before_it_is_built(images):
     (['--cfg=paper', '--fmm-rank=half'], "'half' is not a rank"),
     (['--cfg=paper', '--fmm-rank=9999'], '--cfg=paper: FMM rank 9999 is above the 1024 inputs of the widest layer'),
     (['--cfg=inr', '--fmm-rank=9999'], 'FMM rank 9999 is above the '),
-    (['--cfg=paper', '--decoder=basic', '--fmm-rank=3'], '--fmm-rank has no effect with --decoder=basic'),
-    (['--cfg=cips', '--squash=tanh'], '--squash has no effect with --cfg=cips'),
+    (['--cfg=paper', '--decoder=basic', '--fmm-rank=3'], '--fmm-rank has no effect with --cfg=paper: --decoder=basic has no FMM,'),
+    (['--cfg=cips', '--squash=tanh'], '--squash has no effect with --cfg=cips: it has no FMM, --fmm-rank=N gives it one'),
     (['--cfg=paper', '--width=0'], "'--width': 0.0 is not in the range"),
     (['--cfg=inr', '--mixing=2'], "'--mixing': 2.0 is not in the range"),
-    (['--cfg=inr', '--squash=cube'], "'cube' is not one of"),
+    (['--cfg=inr', '--squash=cube'], "'cube' is not known. Known: demod, tanh, sigmoid"),
 ])
 def test_mistakes_get_one_line(images, args, expected):
     assert expected in mistake(train.main, *args, f'--data={images}', '--dry-run')

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from dnnlib import options
 from dnnlib.util import UserError
 from tests.training.tiny import ROW
-from training import config
+from training import config, validation
 from training.config import DataConfig, OptimizerConfig, at_resolution, build, override
 from training.config_json import from_json, to_json
 from training.ema import ema_beta
@@ -94,6 +95,25 @@ def test_knobs_replace_what_the_row_says_and_belong_to_it():
         build('x', ROW, data(), coord_skips=True)
 
 
+def test_a_preset_sets_any_option_by_its_name_and_the_command_line_comes_first():
+    row = {**ROW, 'snap': {16: 7, 1024: 9}, 'channels_last': True, 'lr': 0.01, 'width': 2.0}
+    settings = build('x', row, data())
+    assert (settings.run.snap, settings.run.channels_last, settings.optimizers.D.lr, settings.run.width) == (7, True, 0.01, 2)
+    assert settings.generator.w_dim == 2 * ROW['w_dim']
+    assert build('x', row, data(), snap=5).run.snap == 5
+    with pytest.raises(UserError, match="'cond' is not known"):  # of the data, which are given
+        build('x', {**ROW, 'cond': True}, data())
+
+
+def test_every_option_has_one_row_and_lands_where_it_says():
+    settings = build('x', ROW, data(label_dim=2))
+    for name, row in config.OPTIONS.items():
+        assert row.help and (row.place == '') == (name == 'lr'), name
+        if row.place:
+            kept = options.kept(settings, row.place)
+            assert (row.as_option(kept) if row.as_option else kept) is not None or name in ('subset', 'channels_last'), name
+
+
 def test_decay_in_one_step_is_what_runs():
     settings = build('x', {**ROW, 'ema_kimg': {'decay': 0.999}}, data(), batch=12)
     assert ema_beta(12, settings.ema.kimg, settings.ema.rampup, 0) == pytest.approx(0.999, rel=1e-12)
@@ -166,8 +186,8 @@ def test_misspelt_and_missing_keys_of_a_row():
 
 @pytest.mark.parametrize('changed, message', [
     ({'kimg': 0}, '--kimg=0'), ({'batch': 0}, '--batch=0'), ({'batch_gpu': 0}, '--batch-gpu=0'), ({'seed': -1}, '--seed=-1'),
-    ({'tick': 0}, '--tick=0'), ({'snap': 0}, '--snap=0'), ({'workers': -1}, '--workers=-1'), ({'lr': 0.0}, 'learning rates'),
-    ({'gamma': -1.0}, '--gamma=-1.0'), ({'precision': 'fp8'}, "precision 'fp8': choose one of auto, fp32"),
+    ({'tick': 0}, '--tick=0'), ({'snap': 0}, '--snap=0'), ({'workers': -1}, '--workers=-1'), ({'lr': 0.0}, '--lr=0.0: 0.0 is'),
+    ({'gamma': -1.0}, '--gamma=-1.0'), ({'precision': 'fp8'}, "--precision=fp8: 'fp8' is not one of 'auto', 'fp32'"),
 ])
 def test_values_out_of_range(changed, message):
     with pytest.raises(UserError) as caught:
@@ -190,5 +210,5 @@ def test_only_some_options_may_change_later():
 
 def test_batch_is_dealt_out_evenly():
     with pytest.raises(UserError, match='--batch=4 cannot be split over 3 processes: give a multiple of 3'):
-        config.check_processes(build('x', ROW, data()), 3)
-    config.check_processes(build('x', ROW, data()), 2)
+        validation.check_processes(build('x', ROW, data()), 3)
+    validation.check_processes(build('x', ROW, data()), 2)

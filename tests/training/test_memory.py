@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
-import train
 from dnnlib.util import UserError
 from tests.training.test_config import data
 from tests.training.tiny import make_images, tiny_run
-from training import memory
+from training import memory, plugins
 from training.config import build
 
 
@@ -43,24 +42,24 @@ def test_bytes_kept_for_the_backward_pass(device):
 
 def test_needs_grow_by_what_an_image_keeps(settings):
     found = memory.needs(settings)
-    small = build('x', train.presets()['stylegan2-tiny'], data(32), batch=4)
-    large = build('x', train.presets()['stylegan2-tiny'], data(64), batch=4)
+    small = build('x', plugins.presets()['stylegan2-tiny'], data(32), batch=4)
+    large = build('x', plugins.presets()['stylegan2-tiny'], data(64), batch=4)
     assert 2 < memory.needs(large).per_image / memory.needs(small).per_image < 3  # channels halve from one to the next
     assert found.memory(7) - found.memory(3) == pytest.approx(4 * found.per_image)
     assert found.fixed > memory.BASE + 5 * found.weights['G'] + 4 * found.weights['D']
 
 
 def test_the_largest_pass_counts(settings):
-    plain = memory.needs(build('x', {**train.presets()['stylegan2-tiny'], 'gamma': 0}, data(64)))
-    with_path_length = memory.needs(build('x', {**train.presets()['stylegan2-tiny'], 'gamma': 0, 'pl_weight': 2}, data(64)))
+    plain = memory.needs(build('x', {**plugins.presets()['stylegan2-tiny'], 'gamma': 0}, data(64)))
+    with_path_length = memory.needs(build('x', {**plugins.presets()['stylegan2-tiny'], 'gamma': 0, 'pl_weight': 2}, data(64)))
     assert with_path_length.per_image >= plain.per_image > 0
-    half = memory.needs(build('x', train.presets()['stylegan2'], data(32), device='cuda'))
-    assert half.per_image < 0.7 * memory.needs(build('x', train.presets()['stylegan2'], data(32))).per_image
+    half = memory.needs(build('x', plugins.presets()['stylegan2'], data(32), device='cuda'))
+    assert half.per_image < 0.7 * memory.needs(build('x', plugins.presets()['stylegan2'], data(32))).per_image
 
 
-@pytest.mark.parametrize('name', train.presets())
+@pytest.mark.parametrize('name', plugins.presets())
 def test_every_preset_can_be_estimated(name):
-    found = memory.needs(build(name, train.presets()[name], data(16, label_dim=3)))
+    found = memory.needs(build(name, plugins.presets()[name], data(16, label_dim=3)))
     assert found.per_image > 0 and found.parameters['G'] > 0
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dnnlib.util import UserError, atomic_path
-from training.data.files import RESOLUTIONS, BadImage, fitting_resolution, opened
+from training.data import RESOLUTIONS
+from training.data.files import BadImage, fitting_resolution, opened
 from training.data.transforms import Target, convert_many
 from training.data.workers import in_batches, ordered_map
 

@@ -16,11 +16,11 @@ import pyspng
 from PIL import Image, ImageOps
 
 from dnnlib.util import UserError
+from training.data import RESOLUTIONS
 from training.data.labels import Labels, parse_labels
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')  # of images that training reads
 DEMO = Path(__file__).resolve().parents[2] / 'assets' / 'demo.zip'
-RESOLUTIONS = (16, 32, 64, 128, 256, 512, 1024)  # the discriminator halves down to 4x4
 PNG = b'\x89PNG\r\n\x1a\n'
 MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
 

@@ -1,0 +1,36 @@
+"""What a configuration must satisfy, wherever it comes from: command line, preset or file."""
+
+import math
+
+from dnnlib.options import kept, rows
+from dnnlib.util import UserError
+from training import plugins
+from training.data import RESOLUTIONS
+
+
+def validate(config) -> None:
+    """Raises UserError for a `config.Config` that cannot run: every option by its row, and what is no option."""
+    data, loss = config.data, config.loss
+    for row in rows(type(config)):
+        row.check(kept(config, row.place))
+    for network, name in (('G', config.generator.class_name), ('D', config.discriminator.class_name)):
+        plugins.check_class_name(name, f'the configuration of {network}')
+    rates = [rate for name in ('G', 'D') for lr in [getattr(config.optimizers, name).lr]
+             for rate in (lr.values() if isinstance(lr, dict) else [lr])]
+    for fine, text in (
+        (data.resolution in RESOLUTIONS, f'{data.path} holds {data.resolution}x{data.resolution} images; training takes '
+            f'{", ".join(map(str, RESOLUTIONS))}: python dataset_tool.py convert SOURCE DEST.zip --resolution=N'),
+        (data.channels in (1, 3, 4), f'{data.path} has {data.channels} channels; training takes 1, 3 or 4'),
+        (all(math.isfinite(rate) and rate > 0 for rate in rates), f'learning rates {rates}: more than 0'),
+        (loss.r1_interval >= 1 and loss.g_reg_interval >= 1, f'intervals {loss.r1_interval} and {loss.g_reg_interval}: at least 1 step'),
+        (loss.pl_weight >= 0, f'pl_weight {loss.pl_weight}: 0 or more'),
+        (config.ema.kimg >= 0, f'ema_kimg {config.ema.kimg}: 0 or more'),
+    ):
+        if not fine:
+            raise UserError(text)
+
+
+def check_processes(config, world_size: int) -> None:
+    """Raises UserError when a step's batch cannot be dealt out evenly to the processes."""
+    if config.run.batch % world_size:
+        raise UserError(f'--batch={config.run.batch} cannot be split over {world_size} processes: give a multiple of {world_size}')
