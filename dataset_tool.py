@@ -11,8 +11,7 @@ import click
 
 from dnnlib.cli import Size, run
 from dnnlib.util import UserError, atomic_path, format_bytes, format_time
-
-TRANSFORMS = ('center-crop', 'center-crop-wide', 'letterbox', 'stretch', 'pad')
+from training.data import FILTERS, TRANSFORMS
 
 
 class Color(click.ParamType):
@@ -58,6 +57,8 @@ def main():
 @click.option('--transform', type=click.Choice(TRANSFORMS), help='How images become square: their middle (center-crop); the middle with '
               'proportions 4:3 or those of --resolution, in a frame (center-crop-wide); whole, in a frame (letterbox); distorted '
               '(stretch); not resized, in a frame (pad).  [default: center-crop; pad for MNIST]')
+@click.option('--resize-filter', type=click.Choice(FILTERS), default='lanczos', show_default=True, help='How pixels become fewer or more; '
+              'box averages, as stylegan2-ada-pytorch does for FFHQ at 256.')
 @click.option('--channels', type=click.Choice(['auto', '1', '3', '4']), default='auto', show_default=True, help='1 grey, 3 RGB, 4 RGB with '
               'alpha. auto: 1 if the first 100 images are grey, else 3.')
 @click.option('--background', type=Color(), default='#ffffff', show_default=True, help='Colour that alpha is composited on.')
@@ -65,7 +66,7 @@ def main():
 @click.option('--max-images', type=click.IntRange(1), help='At most so many, evenly spread over all.')
 @click.option('--max-per-class', type=click.IntRange(1), help='At most so many of each class, evenly spread over it.')
 @click.option('--workers', type=click.IntRange(1), default=min(os.cpu_count() or 1, 16), show_default=True, help='Processes that decode.')
-def convert(sources, dest, resolution, transform, channels, background, padding, max_images, max_per_class, workers):
+def convert(sources, dest, resolution, transform, resize_filter, channels, background, padding, max_images, max_per_class, workers):
     """Make a data set for training out of images.
 
     SOURCE is a folder or zip of images (labels: dataset.json or, without one, the names of the folders inside), an LSUN lmdb, the CIFAR-10
@@ -94,23 +95,23 @@ def convert(sources, dest, resolution, transform, channels, background, padding,
     notes = [note for source in opened for note in source.notes]
     items = [(source, i) for source in opened for i in range(len(source))]
     labels, classes = merge_labels(opened, notes)
-    skipped = []
+    skipped = [(f'{source.path}: {name}', reason) for source in opened for name, reason in source.left_out]
     chosen = choose(items, labels, max_images, max_per_class, skipped)
     if not chosen:
         raise UserError(f'none of {len(items)} images has a label in dataset.json: correct the names in it, or remove it')
-    target = make_target([items[i] for i in chosen], resolution, transform, channels, background, padding)
+    target = make_target([items[i] for i in chosen], resolution, transform, channels, background, padding, resize_filter)
     size = f'{target.resolution}x{target.resolution}'
     wide = f' ({target.resolution}x{target.wide_height} in a frame)' if target.transform == 'center-crop-wide' else ''
     click.echo(f'{len(chosen)} of {len(items)} images -> {size}x{target.channels}, {target.transform}{wide}')
     for note in notes:
         click.echo(f'Note: {note}')
-    written, composited = write_images(items, chosen, labels, classes, target, dest, workers, skipped)
+    written, classes, composited = write_images(items, chosen, labels, classes, target, dest, workers, skipped)
     if composited:
         click.echo(f'Note: {composited} images had alpha, composited on #{bytes(background).hex()}; --channels=4 keeps it')
     size = dest.stat().st_size if dest.is_file() else sum(file.stat().st_size for file in dest.rglob('*') if file.is_file())
     if skipped:
         report_skipped(skipped, dest)
-    click.echo(f'{dest}: {written} images, {label_summary([labels[i] for i in chosen] if labels is not None else None, classes)}, '
+    click.echo(f'{dest}: {len(written)} images, {label_summary(written if labels is not None else None, classes)}, '
                f'{format_bytes(size)}, in {format_time(time.monotonic() - start)}')
 
 
@@ -121,9 +122,11 @@ def label_summary(labels, classes):
     if not isinstance(labels[0], int):
         return f'labels are vectors of {len(labels[0])}'
     counts = Counter(labels)
-    least, most = min(counts.values()), max(counts.values())
+    total = len(classes) if classes else 1 + max(counts)
+    of_each = [counts[index] for index in range(total)]
+    least, most = min(of_each), max(of_each)
     names = f' ({", ".join(classes[:10])}{", ..." if len(classes) > 10 else ""})' if classes else ''
-    return f'{len(counts)} classes{names} of {least if least == most else f"{least} to {most}"} images'
+    return f'{total} classes{names} of {least if least == most else f"{least} to {most}"} images'
 
 
 # ---- check

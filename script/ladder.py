@@ -299,7 +299,7 @@ def write_results(path: Path, sections: dict[str, str], outdir: Path) -> None:
 @click.option('--sets', 'set_names', default='fashion-cond,fashion,emoji', help='Which sets.')
 @click.option('--rungs', 'rung_names', default=','.join(RUNGS), help='Which rungs.')
 @click.option('--fashion', default=FASHION, help='Folder of the idx files of Fashion-MNIST, train and t10k.')
-@click.option('--emoji', default='demo', help='Zip of 64x64 images, folder of images, or demo: the 536 bundled ones.')
+@click.option('--emoji', default='demo', help='Zip of 64x64 images, folder of images, or demo: the bundled ones.')
 @click.option('--budget', type=click.Choice(list(BUDGETS)), help='Widths and lengths.  [default: as the device is]')
 @click.option('--kimg', type=cli.FiniteRange(min=0, min_open=True), help='Length of every run in place of the budget.')
 @click.option('--device', default='auto', help='As in train.py.')

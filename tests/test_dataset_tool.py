@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +134,32 @@ def test_broken_images_are_left_out_and_reported(tmp_path, capsys):
     assert 'cannot be decoded' in skipped[1]['reason'] and skipped[2]['reason'] == 'not an image'
 
 
+def test_files_that_are_no_known_pictures_are_reported(tmp_path, capsys):
+    src = write_images(tmp_path / 'src', range(2))
+    for name in ('IMG_1.HEIC', 'IMG_2.heic', 'raw.CR2', 'scan', 'notes.txt', '.hidden.heic'):
+        (src / name).write_bytes(b'')
+    tool('convert', src, tmp_path / 'set.zip')
+    out = capsys.readouterr().out
+    assert 'Skipped 4' in out and "2 x files of the kind '.heic' are not read: save them as PNG or JPEG: " in out and '1 x no ending' in out
+    skipped = json.loads((tmp_path / 'set.zip.report.json').read_text())['skipped']
+    assert [Path(entry['file'].rpartition(': ')[2]).name for entry in skipped] == ['IMG_1.HEIC', 'IMG_2.heic', 'raw.CR2', 'scan']
+    for path in src.glob('*.png'):
+        path.unlink()
+    with pytest.raises(UserError, match='holds no images .*, but 5 other files such as IMG_1.HEIC'):
+        tool('convert', src, tmp_path / 'none.zip')
+
+
+def test_classes_keep_their_numbers_when_the_last_are_skipped(tmp_path, capsys):
+    src = write_images(tmp_path / 'src', range(4))
+    (src / '003.png').write_bytes(b'junk')
+    labels = [[f'{i:03d}.png', i] for i in range(4)]
+    (src / 'dataset.json').write_text(json.dumps({'labels': [*labels, ['lost.png', 5]]}))
+    tool('convert', src, tmp_path / 'set.zip')
+    assert '3 images, 6 classes (0, 1, 2, 3, 4, 5) of 0 to 1 images' in capsys.readouterr().out
+    with ImageDataset(tmp_path / 'set.zip', use_labels=True) as dataset:
+        assert dataset.label_dim == 6 and dataset.get_label(2).tolist() == [0, 0, 1, 0, 0, 0]
+
+
 def test_workers_change_nothing(tmp_path):
     src = tmp_path / 'src'
     src.mkdir()
@@ -200,7 +227,8 @@ def test_check_lists_every_bad_file(tmp_path, capsys):
 
 def test_check_from_the_shell(tmp_path):
     done = run_command('dataset_tool.py', 'check', 'demo')
-    assert done.returncode == 0 and '536 images of 64x64x3, 4 classes (smileys, animals, food, activities)' in done.stdout
+    names = 'smileys, people, animals, food, travel, activities, objects, symbols, flags'
+    assert done.returncode == 0 and f'3391 images of 64x64x3, 9 classes ({names}) of 85 to 1881' in done.stdout
     path = write_images(tmp_path / 'odd', [1, 2], size=(20, 20))
     done = run_command('dataset_tool.py', 'check', path)
     assert error_line(done) == f'Error: {path}: 2 problems in 2 images, listed above'

@@ -86,7 +86,7 @@ def peek(items):
     return size, grey and size is not None
 
 
-def make_target(items, resolution, transform, channels, background, padding):
+def make_target(items, resolution, transform, channels, background, padding, resize_filter='lanczos'):
     """The training.data.transforms.Target that the options and the first images ask for."""
     allowed = ', '.join(map(str, RESOLUTIONS))
     size, grey = peek(items)
@@ -110,7 +110,7 @@ def make_target(items, resolution, transform, channels, background, padding):
         raise UserError(f'--resolution={width if width == height else f"{width}x{height}"}: training takes {allowed}'
                         + (', and a height up to that' if height != width else ''))
     channels = int(channels) if channels != 'auto' else 1 if grey else 3
-    return Target(width, height, transform, channels, background, padding)
+    return Target(width, height, transform, channels, background, padding, resize_filter)
 
 
 def _add(archive, name, content):
@@ -143,7 +143,11 @@ def writer(dest):
 
 
 def write_images(items, chosen, labels, classes, target, dest, workers, skipped):
-    """Converts the chosen items into `dest`. Returns (images written, how many had alpha composited); `skipped` takes the others."""
+    """Converts the chosen items into `dest`; `skipped` takes those that cannot be.
+
+    Returns (label of each image written, names of the classes or None, how many images had alpha composited). Classes keep their numbers
+    also where the last of them have no image: then they are named, by number if they have no names.
+    """
     pairs, composited = [], 0
     batches = in_batches(chosen, lambda i: items[i][0].read(items[i][1]))
     with writer(dest) as write, tqdm(total=len(chosen), unit='img', disable=None) as bar:
@@ -159,6 +163,9 @@ def write_images(items, chosen, labels, classes, target, dest, workers, skipped)
             composited += had_alpha
         if not pairs:
             raise UserError(f'none of {len(items)} images can be used, nothing is written. {skipped[0][0]}: {skipped[0][1]}')
+        if labels is not None and not classes and isinstance(pairs[0][1], int):
+            dim = 1 + max(label for label in labels if label is not None)
+            classes = [str(index) for index in range(dim)] if dim > 1 + max(label for _, label in pairs) else None
         content = {'labels': pairs if labels is not None else None, **({'classes': classes} if classes else {})}
         write('dataset.json', json.dumps(content).encode())
-    return len(pairs), composited
+    return [label for _, label in pairs], classes, composited

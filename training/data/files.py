@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import psutil
 import pyspng
 from PIL import Image, ImageOps
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, format_bytes
 from training.data import RESOLUTIONS
 from training.data.labels import Labels, parse_labels
 
-EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')  # of images that training reads
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.avif', '.bmp', '.tif', '.tiff')  # of images that training reads
 DEMO = Path(__file__).resolve().parents[2] / 'assets' / 'demo.zip'
 PNG = b'\x89PNG\r\n\x1a\n'
 MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
+DECODE_BYTES = 12  # memory for each pixel while an image is decoded and turned into 8 bits
 
 CHANNELS_OF_MODE = {'1': 1, 'L': 1, 'I': 1, 'RGB': 3, 'RGBX': 3, 'CMYK': 3, 'YCbCr': 3, 'LAB': 3, 'HSV': 3,
                     'RGBA': 4, 'RGBa': 4, 'LA': 4, 'La': 4, 'PA': 4}
@@ -59,19 +61,42 @@ def channels_of(image: Image.Image) -> int:
 
 
 @contextmanager
+def any_size() -> Iterator[None]:
+    """Within it Pillow opens and cuts images of any size; its own guard warns and raises far below what photographs and scans have."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
 def opened(file: BinaryIO) -> Iterator[Image.Image]:
     """The image in a binary file, pixels not yet decoded, of any size up to MAX_PIXELS. Raises BadImage, also for errors in the body."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own guard warns and raises far below what photographs have
     try:
-        with warnings.catch_warnings(action='ignore'), Image.open(file) as image:  # odd metadata and the like: pixels are what counts
+        with any_size(), warnings.catch_warnings(action='ignore'), Image.open(file) as image:  # odd metadata and the like do not count
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f'{image.width}x{image.height} is more than {MAX_PIXELS} pixels')
             yield image
     except READ_ERRORS as err:
         reason = str(err).partition('\n')[0] or type(err).__name__
-        raise BadImage('not an image' if 'cannot identify' in reason else f'cannot be decoded ({reason})') from err
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        raise BadImage(_unknown_kind(file) if 'cannot identify' in reason else f'cannot be decoded ({reason})') from err
+
+
+def _unknown_kind(file: BinaryIO) -> str:
+    """Why Pillow knows no kind of image in a file."""
+    file.seek(0)
+    kind = file.read(12)[4:]
+    if kind == b'ftypavif':
+        return 'AVIF, which this Pillow does not read: install Pillow 11.3 or later'
+    return 'HEIC, which is not read: save it as PNG or JPEG' if kind in (b'ftypheic', b'ftypmif1', b'ftypheix') else 'not an image'
+
+
+def expect_memory(image: Image.Image) -> None:
+    """Raises BadImage for an image whose pixels do not fit into the memory that is free, before they are decoded."""
+    needed, free = DECODE_BYTES * image.width * image.height, psutil.virtual_memory().available
+    if needed > free:
+        raise BadImage(f'{image.width}x{image.height} needs {format_bytes(needed)} to decode, {format_bytes(free)} are free')
 
 
 def read_header(file: BinaryIO) -> tuple[int, int, int]:
@@ -103,6 +128,7 @@ def decode_8bit(data: bytes) -> Image.Image:
     expect_whole_png(data)
     with opened(io.BytesIO(data)) as image:
         channels = channels_of(image)
+        expect_memory(image)
         image = ImageOps.exif_transpose(image)
         if image.mode == 'I' or image.mode.startswith('I;16'):
             wide = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
@@ -145,6 +171,7 @@ class ImageFiles:
 
     path: a zip, a folder or 'demo'.
     extensions: lower-case endings of the files that count as images.
+    `names` are the images, `others` the files that are none (but dataset.json).
     Hidden files and the __MACOSX entries that some zip programs add are passed over.
     Raises UserError for a path that is neither, or holds no image.
     """
@@ -169,9 +196,11 @@ class ImageFiles:
             self._entries = {file.as_posix(): str(file) for file in found}
         self._entries = {name: entry for name, entry in self._entries.items() if not _hidden(name)}
         self.names = sorted(name for name in self._entries if name.lower().endswith(extensions))
+        self.others = sorted(self._entries.keys() - set(self.names) - {self.beside('dataset.json')})
         if not self.names:
             kinds = ', '.join(ending[1:] for ending in extensions)
-            raise UserError(f'{self.path} holds no images ({kinds}). Convert it first: {self.conversion_command()}')
+            found = f', but {len(self.others)} other files such as {self.others[0]}' if self.others else ''
+            raise UserError(f'{self.path} holds no images ({kinds}){found}. Convert it first: {self.conversion_command()}')
 
     def conversion_command(self, resolution: int = 256) -> str:
         """The command that makes data that training can take out of these."""

@@ -15,7 +15,8 @@ from dnnlib.util import UserError
 from training.data.files import EXTENSIONS, BadImage, ImageFiles
 from training.data.pickled import read_plain
 
-SOURCE_EXTENSIONS = (*EXTENSIONS, '.gif', '.jfif', '.jp2', '.avif', '.tga', '.ppm', '.pgm', '.pnm')
+SOURCE_EXTENSIONS = (*EXTENSIONS, '.gif', '.jfif', '.jp2', '.tga', '.ppm', '.pgm', '.pnm')
+NO_PICTURES = ('.txt', '.json', '.jsonl', '.csv', '.tsv', '.md', '.html', '.xml', '.yaml', '.yml', '.db', '.ini', '.log', '.py', '.zip')
 GZIP = b'\x1f\x8b'
 IDX_IMAGES = b'\x00\x00\x08\x03'  # bytes, three dimensions
 IDX_LABELS = b'\x00\x00\x08\x01'
@@ -31,6 +32,7 @@ class Source:
     labels: class index or vector of each image (None where it lacks one), or None for a source without labels.
     classes: names of the classes, or None.
     notes: what the user should know about how the source was read.
+    left_out: (name, reason) of files that may be pictures but are of no kind that is read.
     padded: whether images are small enough to be framed rather than resized unless the user says how (28x28 to 32x32).
     """
 
@@ -39,6 +41,7 @@ class Source:
     labels: list | None = None
     classes: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     padded: bool = False
 
     def __len__(self) -> int:
@@ -92,15 +95,26 @@ def _magic(path: Path) -> bytes:
 # ---- Files
 
 
+def _why_left_out(name: str) -> str:
+    ending = Path(name).suffix.lower()
+    if not ending:
+        return 'no ending such as .png or .jpg in its name'
+    return f"files of the kind '{ending}' are not read: save them as PNG or JPEG"
+
+
 class FileSource(Source):
     """Images of a folder or zip; labels from dataset.json or, without one, from the folders at the top."""
 
     def __init__(self, path: Path):
         self.files = ImageFiles(path, SOURCE_EXTENSIONS)
         super().__init__(self.files.path, self.files.names)
+        self.left_out = [(name, _why_left_out(name)) for name in self.files.others if not name.lower().endswith(NO_PICTURES)]
         labels = self.files.labels()
         if labels is not None:
             self.labels, self.classes = [labels.by_name.get(name) for name in self.names], labels.classes
+            present = [label for label in self.labels if isinstance(label, int)]
+            if self.classes is None and present and max(present) + 1 < labels.dim:  # classes stay as many, also where images are lost
+                self.classes = [str(index) for index in range(labels.dim)]
         else:
             self._label_by_folder()
 

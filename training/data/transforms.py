@@ -7,9 +7,8 @@ import numpy as np
 from PIL import Image
 
 from dnnlib.image_io import laid_over
-from training.data.files import BadImage, decode_8bit
+from training.data.files import BadImage, any_size, decode_8bit
 
-TRANSFORMS = ('center-crop', 'center-crop-wide', 'letterbox', 'stretch', 'pad')
 MODE = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 
 
@@ -23,6 +22,7 @@ class Target:
     channels: 1, 3 or 4.
     background: colour (r, g, b) that alpha is composited on, unless channels is 4.
     padding: colour of the frame that letterbox, center-crop-wide and pad leave; transparent if channels is 4.
+    resize_filter: one of FILTERS.
     """
 
     resolution: int
@@ -31,11 +31,12 @@ class Target:
     channels: int
     background: tuple[int, int, int] = (255, 255, 255)
     padding: tuple[int, int, int] = (0, 0, 0)
+    resize_filter: str = 'lanczos'
 
 
-def resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The image at another size by Lanczos, which averages over the source pixels when it shrinks (no aliasing)."""
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+def resized(image: Image.Image, width: int, height: int, resize_filter: str = 'lanczos') -> Image.Image:
+    """The image at another size by one of FILTERS."""
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling[resize_filter.upper()])
 
 
 def cropped(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -43,7 +44,8 @@ def cropped(image: Image.Image, width: int, height: int) -> Image.Image:
     part_width = max(1, min(image.width, round(image.height * width / height)))
     part_height = max(1, min(image.height, round(image.width * height / width)))
     left, top = (image.width - part_width) // 2, (image.height - part_height) // 2
-    return image.crop((left, top, left + part_width, top + part_height))
+    with any_size():
+        return image.crop((left, top, left + part_width, top + part_height))
 
 
 def framed(image: Image.Image, size: int, padding: tuple[int, int, int]) -> Image.Image:
@@ -62,15 +64,16 @@ def fit(image: Image.Image, target: Target) -> Image.Image:
     """The image at target.resolution in the way of target.transform. Raises BadImage if 'pad' meets a larger image."""
     size = target.resolution
     if target.transform == 'center-crop':
-        return resized(cropped(image, 1, 1), size, size)
+        return resized(cropped(image, 1, 1), size, size, target.resize_filter)
     if target.transform == 'center-crop-wide':
-        wide = resized(cropped(image, size, target.wide_height), size, target.wide_height)
+        wide = resized(cropped(image, size, target.wide_height), size, target.wide_height, target.resize_filter)
         return framed(wide, size, target.padding)
     if target.transform == 'letterbox':
         scale = size / max(image.size)
-        return framed(resized(image, max(1, round(image.width * scale)), max(1, round(image.height * scale))), size, target.padding)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        return framed(resized(image, width, height, target.resize_filter), size, target.padding)
     if target.transform == 'stretch':
-        return resized(image, size, size)
+        return resized(image, size, size, target.resize_filter)
     if max(image.size) > size:
         raise BadImage(f'{image.width}x{image.height} does not fit into {size}x{size}: --transform=pad never shrinks')
     return framed(image, size, target.padding)

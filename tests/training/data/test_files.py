@@ -197,3 +197,36 @@ def test_paths_that_are_no_data_set(tmp_path):
             ImageFiles(tmp_path / name)
         assert message in str(caught.value) and str(tmp_path / name) in str(caught.value)
         assert name == 'missing' or 'python dataset_tool.py convert' in str(caught.value)
+
+
+def test_pictures_of_any_size_are_cut_without_a_guard(monkeypatch):
+    """Pillow's own limit, lowered here to what a test can hold, once ended a whole conversion at center-crop."""
+    from training.data.transforms import Target, convert
+
+    data = encoded(np.zeros((40, 60, 3), np.uint8))
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    assert decode(convert(data, Target(16, 16, 'center-crop', 3))[0]).shape == (3, 16, 16)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_a_picture_that_memory_cannot_hold_is_refused(monkeypatch):
+    import collections
+
+    monkeypatch.setattr('psutil.virtual_memory', lambda: collections.namedtuple('Memory', 'available')(16 * 16 * 12 - 1))
+    with pytest.raises(BadImage, match='^16x16 needs 3.0 KiB to decode, 3.0 KiB are free$'):
+        decode_8bit(encoded(RGB, 'bmp'))
+
+
+def test_avif_is_read():
+    data = encoded(RGB // 8 + 100, 'avif', quality=100, subsampling='4:4:4')
+    assert np.abs(decode(data).transpose(1, 2, 0).astype(int) - RGB // 8 - 100).max() <= 3
+
+
+def test_kinds_that_pillow_does_not_know_are_named(monkeypatch):
+    data = encoded(RGB, 'avif')
+    monkeypatch.delitem(Image.OPEN, 'AVIF')  # as in a Pillow without it
+    monkeypatch.setattr(Image, 'ID', [name for name in Image.ID if name != 'AVIF'])
+    cases = [(data, 'AVIF, which this Pillow does not read'), (b'\0\0\0\x18ftypheic' + bytes(20), 'HEIC, which is not read')]
+    for content, message in [*cases, (b'junk', '^not an image$'), (b'', '^not an image$')]:
+        with pytest.raises(BadImage, match=message):
+            decode(content)

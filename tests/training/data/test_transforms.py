@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.data import FILTERS
 from training.data.files import BadImage, decode
 from training.data.transforms import Target, convert, convert_many, fit, with_channels
 
@@ -18,9 +19,9 @@ def columns(*colours, width=16, height=32):
     return image
 
 
-def pixels(image, transform, size=32, wide_height=0, channels=3, padding=(9, 8, 7)):
+def pixels(image, transform, size=32, wide_height=0, channels=3, padding=(9, 8, 7), **options):
     """[H, W, C] of the image after a transform."""
-    target = Target(size, wide_height, transform, channels, padding=padding)
+    target = Target(size, wide_height, transform, channels, padding=padding, **options)
     return np.atleast_3d(np.array(fit(image, target)))
 
 
@@ -58,6 +59,17 @@ def test_center_crop_wide_crops_and_frames():
     tall[:16], tall[48:] = 50, 50
     out = pixels(Image.fromarray(tall), 'center-crop-wide', wide_height=16)
     assert (out[8:24] == 200).all() and (out[:8] == (9, 8, 7)).all()
+
+
+@pytest.mark.parametrize('transform', ['center-crop', 'center-crop-wide', 'letterbox', 'stretch'])
+def test_resize_filter(transform):
+    noise = np.random.RandomState(0).randint(0, 256, (128, 128, 3), dtype=np.uint8)
+    found = {name: pixels(Image.fromarray(noise), transform, wide_height=32, resize_filter=name) for name in FILTERS}
+    means = noise.reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
+    if transform != 'center-crop-wide':
+        assert np.abs(found['box'] - means).max() <= 1.01  # rounded twice, along either axis
+    assert len({out.tobytes() for out in found.values()}) == len(FILTERS)
+    np.testing.assert_array_equal(found['lanczos'], pixels(Image.fromarray(noise), transform, wide_height=32))
 
 
 def test_pad_moves_no_pixel():
