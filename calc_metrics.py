@@ -12,7 +12,7 @@ from metrics import registry
 
 
 @click.command(context_settings={'show_default': True, 'max_content_width': 140},
-               epilog='Metrics.\n\n\b\n' + registry.__doc__.partition('\n\n')[2])
+               epilog='Metrics.\n\n\b\n' + registry.help_text())
 @click.option('--network', metavar='FILE|URL|DIR',
               help='Snapshot to score.  [default: the newest under training-runs/, else a bundled one]')
 @click.option('--images', metavar='PATH', help='Folder or zip of images to score in place of a network.')
@@ -93,7 +93,7 @@ def subject_of(G, meta, dataset, scored, metrics):
     from metrics.subject import Subject, dataset_of
     from training.dataset import ImageDataset
 
-    needed = any(metric.kind in ('fid', 'kid', 'pr', 'kpl', 'swd') for metric in metrics) or (G is not None and G.c_dim > 0)
+    needed = any(metric.row.real for metric in metrics) or (G is not None and G.c_dim > 0)
     if dataset is None and needed:
         dataset = dataset_of(meta)
     if G is not None and G.c_dim:

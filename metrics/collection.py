@@ -145,3 +145,27 @@ def from_main(compute, names, device='cpu'):
     if failed:
         raise problem or OtherProcessFailed('another process failed')
     return dict(zip(names, numbers, strict=True))
+
+
+def to_everybody(rows, device='cpu'):
+    """The main process's float32 rows [N, D] as a tensor on the device, in all processes. rows: an array; None in the others"""
+    shape = [0, 0] if rows is None else rows.shape
+    shape = distributed.broadcast_(torch.tensor(shape, device=device)).tolist()
+    if distributed.is_main():
+        made = torch.as_tensor(rows, dtype=torch.float32).to(device)
+    else:
+        made = torch.empty(shape, device=device, dtype=torch.float32)
+    return distributed.broadcast_(made)
+
+
+def shared_rows(total, work, device='cpu'):
+    """work(numbers) of all rows, of which each process does its part. All processes must call this.
+
+    work: a range of numbers -> float64 [len(numbers)] on the device
+    Returns float64 [total], the same in all processes. Raises as `together` does.
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    mine = range(total * rank // world, total * (rank + 1) // world)
+    whole = torch.zeros(total, dtype=torch.float64, device=device)
+    whole[mine.start:mine.stop] = together(lambda: work(mine), device)
+    return distributed.sum_(whole)

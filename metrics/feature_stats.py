@@ -31,6 +31,11 @@ class FeatureStats:
         self.score = RunningScore(total, splits) if splits else None
 
     @property
+    def kept(self):
+        """Number of rows that are kept."""
+        return len(self._chosen)
+
+    @property
     def dim(self):
         """Number of features; None before any have come (in other processes than the main one they never do)."""
         return None if self.features is None else self.features.shape[1]

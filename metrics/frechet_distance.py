@@ -2,6 +2,8 @@
 
 import numpy as np
 
+PARTS = (4, 3, 2, 1)  # --extrapolate looks at 1/4, 1/3, 1/2 of the images and at all of them
+
 
 def frechet_distance(mu_a, cov_a, mu_b, cov_b):
     """|mu_a - mu_b|^2 + tr(cov_a) + tr(cov_b) - 2 tr((cov_a cov_b)^(1/2)).
@@ -45,3 +47,27 @@ def extrapolated(counts, distances):
     (limit, slope), *_rest = np.linalg.lstsq(design, distances, rcond=None)
     residual = np.sqrt(np.mean(np.square(design @ [limit, slope] - distances)))
     return float(limit), float(slope), float(residual)
+
+
+def figures(real, drawn, subject):
+    """The distance of two sets' FeatureStats, and with subject.extrapolate (limit, slope, residual) of the line in 1/N."""
+    reference = real.mean_cov()
+    score = frechet_distance(*reference, *drawn.mean_cov())
+    if not subject.extrapolate:
+        return [score]
+    order = np.random.RandomState(0).permutation(drawn.total)
+    counts = [drawn.total // part for part in PARTS]
+    if counts[0] < 2:
+        raise ValueError(f'--extrapolate needs more than {drawn.total} images')
+    rows = [drawn.features[order[:count]].astype(np.float64) for count in counts[:-1]]
+    distances = [frechet_distance(*reference, x.mean(axis=0), np.cov(x, rowvar=False)) for x in rows]
+    return [score, *extrapolated(counts, [*distances, score])]
+
+
+def notes(real, drawn):
+    """What a reader should know of a distance of these sets."""
+    smaller, features = min(drawn.total, real.total), drawn.dim or 0
+    if smaller <= features:
+        yield f'{smaller} images have a singular covariance of {features} features: compare with scores of the same numbers only'
+    if drawn.total < 50_000:
+        yield f'{drawn.total} images: the distance is larger than that of 50,000 would be, see --extrapolate'

@@ -85,11 +85,14 @@ class DrawnImages:
         return quantized(images).cpu()
 
 
-def synthesize(G, ws, seed):
-    """Images [N, C, R, R] of codes, with random noise where there is any: the same for the same seed. Leaves global state alone."""
+def synthesize(G, ws, seed, **options):
+    """Images [N, C, R, R] of codes, with random noise where there is any: the same for the same seed. Leaves global state alone.
+
+    options: of the synthesis, such as force_fp32
+    """
     with torch.random.fork_rng(devices=[ws.device] if ws.device.type == 'cuda' else []):
         torch.manual_seed(seed)
-        return G.synthesis(ws, noise_mode='random')
+        return G.synthesis(ws, noise_mode='random', **options)
 
 
 def weights_digest(G):

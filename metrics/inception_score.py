@@ -58,3 +58,14 @@ def inception_score(probs, splits=10):
     running = RunningScore(len(probs), splits)
     running.add(probs)
     return running.result()
+
+
+def figures(_real, drawn, _subject):
+    """(mean, deviation) of the sums in a set's FeatureStats."""
+    return drawn.score.result()
+
+
+def notes(_real, drawn):
+    """What a reader should know of the score of this set."""
+    if drawn.total < 50_000:
+        yield f'{drawn.total} images in {len(drawn.score.bounds) - 1} parts: the score is lower than that of 50,000 would be'

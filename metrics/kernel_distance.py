@@ -41,3 +41,14 @@ def kernel_distance(a, b, subset_size=1000, num_subsets=100, seed=0):
     values = [unbiased_mmd(*(x[random.choice(len(x), size, replace=False)].astype(np.float64) for x in (a, b)))
               for _ in range(num_subsets)]
     return float(np.mean(values)), float(np.std(values))
+
+
+def figures(real, drawn, _subject):
+    """(mean, deviation) of the rows that two sets' FeatureStats have kept."""
+    return kernel_distance(real.features, drawn.features)
+
+
+def notes(real, drawn):
+    """What a reader should know of a distance of these sets."""
+    if max(drawn.total, real.total) > max(real.kept, drawn.kept):
+        yield f'subsets are drawn from {max(real.kept, drawn.kept)} random images of each set'

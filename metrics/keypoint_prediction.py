@@ -5,6 +5,7 @@ permuted codes: what is then predicted is the mean, so it tells how much keypoin
 """
 
 import hashlib
+import time
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from metrics.collection import collect, from_main, keep
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import DataImages, synthesize, weights_digest
 from metrics.keypoints import EYE_CORNERS, SIDE
+from metrics.subject import Score
 from torch_utils import distributed
 from torch_utils.pixels import from_uint8, quantized
 
@@ -122,7 +124,7 @@ class KeypointPrediction:
         return work
 
     def _figures(self, metric, w_dim, drawn, real):
-        """The figures in the order of metrics.registry.OUTPUTS['kpl']. Raises UserError for too few faces."""
+        """The figures in the order of the outputs of metrics.registry.KINDS['kpl']. Raises UserError for too few faces."""
         (w, k), (test_w, test_k) = (_with_faces(rows, w_dim) for rows in (drawn, real))
         needed = 2 if self.ridge else w_dim + 2
         if len(w) < needed:
@@ -141,3 +143,16 @@ class KeypointPrediction:
 def _with_faces(rows, w_dim):
     rows = rows[rows[:, -1] == 1].astype(np.float64)
     return rows[:, :w_dim], rows[:, w_dim:-1]
+
+
+# ---- Of a generator
+
+
+def run(group, subject, _detector):
+    """kpl and kpl_random: yields one `Score`."""
+    (metric,), began = group, time.monotonic()
+    if subject.keypoints is None:
+        raise UserError(f'{metric.variant} needs a keypoint extractor: --keypoints=dlib68 or a TorchScript of one')
+    names = [metric.score_name() + end for end in metric.outputs]
+    values, notes, facts = subject.keypoints(metric, subject, names)
+    yield Score(metric, values, notes, {**facts, 'seconds': time.monotonic() - began})

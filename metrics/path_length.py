@@ -1,7 +1,15 @@
 """Perceptual path length (StyleGAN, arXiv 1812.04948, section 4.1; StyleGAN2, arXiv 1912.04958, appendix B)."""
 
+import time
+
 import numpy as np
 import torch
+
+from metrics.collection import Clock, collect, from_main
+from metrics.feature_stats import FeatureStats
+from metrics.image_sources import synthesize, weights_digest
+from metrics.subject import Score
+from torch_utils import distributed
 
 EPSILON = 1e-4
 LARGEST_SIDE = 256
@@ -36,6 +44,8 @@ def prepared(images, crop):
 
     images: [N, C, R, R] in [-1, 1], R a power of two
     crop:   keep rows 3/8 to 7/8 and columns 2/8 to 6/8 (the FFHQ face)
+    What is averaged down to 256 is what is left after the crop, as in the scripts of both papers: a 1024 face is cut to 512 and halved.
+    stylegan2-ada-pytorch divides by R / 256 instead and compares crops of 128 pixels from R = 512 on; its ppl_* differ there.
     """
     if crop:
         eighth = images.shape[2] // 8
@@ -60,3 +70,36 @@ def path_pair(mapping, z, c, space, at_end, random, epsilon=EPSILON):
         return tuple(mapping(slerp(z[0], z[1], at), c) for at in (t, t + epsilon))
     start, end = mapping(z[0], c), mapping(z[1], c)
     return tuple(start.lerp(end, at[:, :, None].to(start)) for at in (t, t + epsilon))
+
+
+# ---- Of a generator
+
+
+def run(group, subject, detector):
+    """ppl2_wend and its kin: yields one `Score`.
+
+    Images are drawn in float32 also where the network has layers in half precision: a step of 1e-4 is lost in their rounding.
+    """
+    (metric,), clock, began, G = group, Clock(), time.monotonic(), subject.G
+    latents, at_end, space = subject.latents(), metric.variant.endswith('end'), metric.variant.partition('_')[2][0]
+    half = max(subject.batch // 2, 1)
+
+    @torch.autocast(torch.device(subject.device).type, enabled=False)
+    def work(numbers):
+        clock.to('drawing', subject.device)
+        z, c = latents(numbers, count=2)
+        random = torch.Generator().manual_seed(distributed.mix_seed(subject.seed, numbers[0], metric.variant))
+        pair = path_pair(lambda z, c: G.mapping(z, c), z, c, space, at_end, random)
+        images = [prepared(synthesize(G, ws, numbers[0], force_fp32=True).float(), crop=metric.variant != 'ppl2_wend') for ws in pair]
+        clock.to('features', subject.device)
+        vectors = [detector.embed(x).double() for x in images]
+        return (vectors[0] - vectors[1]).square().sum(dim=1, keepdim=True), None
+
+    stats = FeatureStats(metric.num, moments=False, kept=metric.num)
+    collect(work, stats, half, subject.device, f'{detector.name}, {metric.variant}', None, subject.say)
+    clock.to(None)
+    name = metric.score_name(detector.name)
+    values = from_main(lambda: {name: path_length(stats.features[:, 0])}, [name], subject.device)
+    yield Score(metric, values, (), {
+        'detector': detector.name, 'detector_digest': detector.digest, 'num': metric.num, 'epsilon': EPSILON,
+        'seed': subject.seed, 'images_digest': weights_digest(G), 'seconds': time.monotonic() - began, 'seconds_of': dict(clock.seconds)})

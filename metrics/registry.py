@@ -1,16 +1,7 @@
-"""What the metrics are called and what each measures. No torch.
+"""What the metrics are called, what each measures and who computes it: one row a kind. No torch.
 
-  fid50k_full, kid50k_full, pr50k3_full   50,000 drawn images against all real ones
-  fid50k, kid50k, pr50k3                  against at most 50,000 real ones
-  fid5k, kid5k                            5,000 drawn images against all real ones, for short runs
-  is50k                                   inception score of 50,000 drawn images
-  ppl2_wend, ppl_{z,w}{full,end}          perceptual path length; ppl2 looks at the whole image, ppl at the middle of a face
-  fd_NET, kd_NET, pr_NET, cs_NET[_5k]     Fréchet and kernel distance, precision and recall, classifier score with another feature network
-  swd2k, swd16k (the paper's), swd        sliced Wasserstein distance of patches, level by level; no network; swd is swd16k
-  scale_consistency                       does an image drawn at another size stay itself
-  kpl, kpl_random                         keypoint prediction loss (INR-GAN, appendix B.2)
-
-fid, kid, fd and kd take a suffix _2x or _half: the images are drawn at that size and then resized.
+A new metric is a row here and a module with its pure function. Of a kind that looks at features the module also has
+`figures(real, drawn, subject)`, what it makes of two sets' statistics, and `notes(real, drawn)`; of any other kind `run` does the whole.
 """
 
 import dataclasses
@@ -20,27 +11,95 @@ from dataclasses import dataclass
 from dnnlib.util import UserError, suggest
 
 DETECTORS = ('inception', 'vgg16', 'efficientnet-lite0', 'dinov2')
-LISTED = ('fid50k_full', 'kid50k_full', 'pr50k3_full', 'ppl2_wend', 'ppl_zfull', 'ppl_wfull', 'ppl_zend', 'ppl_wend', 'is50k',
-          'fid50k', 'kid50k', 'pr50k3', 'fid5k', 'kid5k', 'kpl', 'kpl_random', 'scale_consistency',
-          'swd2k', 'swd16k',
-          *(f'{kind}_efficientnet-lite0' for kind in ('fd', 'kd', 'pr', 'cs')))
 SCALES = ('2x', 'half')
-ELSEWHERE = {'fid': 'fd', 'kid': 'kd', 'is': 'cs', 'pr': 'pr'}  # what a kind is called with a network that is not its own
-OWN_NETWORK = {'fid': 'inception', 'kid': 'inception', 'is': 'inception', 'pr': 'vgg16', 'ppl': 'vgg16'}
-OUTPUTS = {  # kind: endings of the names of its figures
-    'fid': ('',), 'kid': ('', '_std'), 'is': ('_mean', '_std'), 'pr': ('_precision', '_recall'), 'ppl': ('',),
-    'scale_consistency': ('_psnr_2x', '_ssim_2x', '_psnr_half', '_ssim_half'),
-    'swd': ('',),  # and one for each level of the pyramid
-    'kpl': ('', '_per_image', '_normalized', '_train_per_image', '_images'),
+ALL = None  # of the real images
+PLACES = {  # of a form: what may stand there
+    '{net}': rf'(?P<net>{"|".join(DETECTORS)})',
+    '{_net}': rf'(?:_(?P<net>{"|".join(DETECTORS)}))?',
+    '{k}': r'(?:(?P<count>[1-9]\d*)k)?',
+    '{_k}': r'(?:_(?P<count>[1-9]\d*)k)?',
+    '{at}': rf'(?:_(?P<at>{"|".join(SCALES)}))?',
 }
-HIGHER_IS_BETTER = ('is', 'pr', 'scale_consistency')
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row.
+
+    name:     of the kind
+    about:    what it measures
+    forms:    {form of a name: (images drawn, real images at most or ALL)}, with places: {net} a feature network, {k} its number in
+              thousands, {at} a size to draw at; a name without a network takes the kind's own
+    network:  the one whose scores carry the kind's own name; None: no network is needed
+    other:    what it is called with another network; None: the network is added to its name
+    tail:     what follows the number of images in its name
+    counted:  whether the number of images always stands in its name; else only where it is not the default
+    outputs:  endings of the names of its figures, the first being the score
+    fitted:   endings of further figures with --extrapolate
+    better:   which scores are better: 'lower' or 'higher'
+    asks:     what the network must have: '', 'probabilities' or 'distance'
+    real:     whether real images are compared with
+    generator: whether it looks at a generator, not at images
+    sums:     of features: arguments of FeatureStats for its statistics (and 'splits', of the drawn images alone); None: not of features
+    everywhere: of features: whether `figures` is called in all processes, which share the work; else in the main one
+    module:   of features: where `figures` and `notes` are
+    run:      (group of metrics, subject, detector) -> yields Scores
+    """
+
+    name: str
+    about: str
+    forms: dict
+    run: str = 'metrics.feature_scores.run'
+    module: str | None = None
+    network: str | None = None
+    other: str | None = None
+    tail: str = ''
+    counted: bool = True
+    outputs: tuple = ('',)
+    fitted: tuple = ()
+    better: str = 'lower'
+    asks: str = ''
+    real: bool = True
+    generator: bool = False
+    sums: dict | None = None
+    everywhere: bool = False
+
+
+MOMENTS = {'moments': True, 'kept': 10_000}  # of fid and kid alike, so that the one finds the other's statistics in the cache
+KINDS = {kind.name: kind for kind in (
+    Kind('fid', 'Fréchet distance of Inception features; fd_NET of those of another network',
+         {'fid50k_full{at}': (50_000, ALL), 'fid50k{at}': (50_000, 50_000), 'fid5k{at}': (5000, ALL), 'fd_{net}{_k}{at}': (50_000, ALL)},
+         module='metrics.frechet_distance', network='inception', other='fd', sums=MOMENTS, fitted=('_limit', '_slope', '_residual')),
+    Kind('kid', 'kernel distance of Inception features; kd_NET',
+         {'kid50k_full{at}': (50_000, ALL), 'kid50k{at}': (50_000, 50_000), 'kid5k{at}': (5000, ALL), 'kd_{net}{_k}{at}': (50_000, ALL)},
+         module='metrics.kernel_distance', network='inception', other='kd', sums=MOMENTS, outputs=('', '_std')),
+    Kind('pr', 'precision and recall of VGG16 features, 3 neighbours; full: at most 200,000 real images; pr_NET',
+         {'pr50k3_full': (50_000, 200_000), 'pr50k3': (50_000, 50_000), 'pr_{net}{_k}': (50_000, 200_000)},
+         module='metrics.precision_recall', network='vgg16', other='pr', sums={'moments': False, 'kept': 200_000}, tail='3',
+         outputs=('_precision', '_recall'), better='higher', everywhere=True),
+    Kind('is', 'inception score; cs_NET, of the classes of another network',
+         {'is50k': (50_000, ALL), 'cs_{net}{_k}': (50_000, ALL)},
+         module='metrics.inception_score', network='inception', other='cs', sums={'moments': False, 'splits': 10},
+         outputs=('_mean', '_std'), better='higher', asks='probabilities', real=False),
+    Kind('ppl', 'perceptual path length; ppl2 looks at the whole image, ppl at the middle of a face',
+         {form + '{_net}': (50_000, ALL) for form in ('ppl2_wend', 'ppl_zfull', 'ppl_wfull', 'ppl_zend', 'ppl_wend')},
+         run='metrics.path_length.run', network='vgg16', counted=False, asks='distance', real=False, generator=True),
+    Kind('swd', "sliced Wasserstein distance of patches, level by level, no network; swd16k, the paper's, is the default",
+         {'swd{k}': (16_000, ALL)}, run='metrics.sliced_wasserstein.run'),
+    Kind('scale_consistency', 'does an image drawn at another size stay itself', {'scale_consistency': (1000, ALL)},
+         run='metrics.scale_consistency.run', counted=False, outputs=('_psnr_2x', '_ssim_2x', '_psnr_half', '_ssim_half'), better='higher',
+         real=False, generator=True),
+    Kind('kpl', 'keypoint prediction loss (INR-GAN, appendix B.2)', {'kpl': (10_000, ALL), 'kpl_random': (10_000, ALL)},
+         run='metrics.keypoint_prediction.run', counted=False, outputs=('', '_per_image', '_normalized', '_train_per_image', '_images'),
+         generator=True),
+)}
 
 
 @dataclass(frozen=True)
 class Metric:
     """What one metric measures.
 
-    kind:     fid, kid, is, pr, ppl, scale_consistency, kpl or swd, whatever the network
+    kind:     name of its row
     variant:  how it is written apart from count, network and scale: 'ppl2_wend', 'kpl_random', 'pr' and so on
     detector: feature network, None where none is needed
     num:      images drawn (pairs for ppl)
@@ -56,34 +115,35 @@ class Metric:
     scale: str = ''
 
     @property
+    def row(self):
+        """Its `Kind`."""
+        return KINDS[self.kind]
+
+    @property
     def full(self):
-        """Whether the name says that all real images are taken."""
-        return self.kind in ('fid', 'kid', 'pr') and self.real is None and self.num != 5000
+        """Whether its name says that all real images are taken; fid5k and kid5k take them without saying so."""
+        return self.num != 5000 and any('_full' in form and real == self.real for form, (_num, real) in self.row.forms.items())
 
     def score_name(self, detector=None):
         """The name its score carries. detector: name of the network that was in fact used, None: the metric's own."""
-        detector, count = detector or self.detector, _count(self.num)
-        end = f'_{self.scale}' if self.scale else ''
-        if self.kind in ('kpl', 'scale_consistency'):
-            return self.variant if self.num == _default_num(self.kind) else f'{self.variant}_{count}'
-        if self.kind == 'swd':
-            return f'swd{count}'
-        own = detector == OWN_NETWORK[self.kind]
-        if self.kind == 'ppl':
-            return self.variant + ('' if own else f'_{detector}') + ('' if self.num == 50_000 else f'_{count}')
+        row, detector, count = self.row, detector or self.detector, _count(self.num)
+        own, end = detector == row.network, f'_{self.scale}' if self.scale else ''
+        if not row.counted:
+            default = {num for num, _real in row.forms.values()}
+            return self.variant + ('' if own else f'_{detector}') + ('' if self.num in default else f'_{count}')
         if not own:
-            return f'{ELSEWHERE[self.kind]}_{detector}_{count}{end}'
-        return f'{self.kind}{count}{"3" if self.kind == "pr" else ""}{"_full" if self.full else ""}{end}'
+            return f'{row.other}_{detector}_{count}{end}'
+        return f'{self.kind}{count}{row.tail}{"_full" if self.full else ""}{end}'
 
     @property
     def higher_is_better(self):
         """Whether the first of its figures is better when it is higher."""
-        return self.kind in HIGHER_IS_BETTER
+        return self.row.better == 'higher'
 
     @property
     def outputs(self):
         """Endings of the names of its figures, the first being the score."""
-        return OUTPUTS[self.kind]
+        return self.row.outputs
 
     def with_num(self, num):
         """The same with another number of images, in figure and name."""
@@ -94,37 +154,35 @@ def _count(num):
     return f'{num // 1000}k' if num % 1000 == 0 else str(num)
 
 
-def _default_num(kind):
-    return 10_000 if kind == 'kpl' else 1000
+def _filled(form, places):
+    for place, text in places.items():
+        form = form.replace(place, text)
+    return form
+
+
+LISTED = tuple(_filled(form, dict.fromkeys(PLACES, '') | {'{net}': 'efficientnet-lite0'}) for kind in KINDS.values() for form in kind.forms)
+ALSO = f'also {{fd,kd,pr,cs}}_NET[_5k] with NET one of {", ".join(DETECTORS)}, and swd2k'
+
+
+def help_text():
+    """A line for each kind: its names and what it measures."""
+    shown = dict.fromkeys(PLACES, '') | {'{net}': 'NET', '{k}': '2k'}
+    rows = [(', '.join(_filled(form, shown) for form in kind.forms), kind.about) for kind in KINDS.values()]
+    return '\n'.join([f'{names}\n    {about}' for names, about in rows]
+                     + [f'NET is one of {", ".join(DETECTORS)}; after it a number of images, such as _5k.',
+                        'fid, kid, fd and kd take a suffix _2x or _half: the images are drawn at that size and then resized.'])
 
 
 def parse(name):
     """The metric of a name. Raises UserError, with the nearest name, for one that is not known."""
-    networks = '|'.join(DETECTORS)
-    scale = rf'(?:_({"|".join(SCALES)}))?'
-    if match := re.fullmatch(rf'(fid|kid)(5k|50k|50k_full){scale}', name):
-        kind, count, at = match.groups()
-        return Metric(kind, kind, 'inception', 5000 if count == '5k' else 50_000, 50_000 if count == '50k' else None, at or '')
-    if match := re.fullmatch(r'pr50k3(_full)?', name):
-        return Metric('pr', 'pr', 'vgg16', 50_000, None if match[1] else 50_000)
-    if name == 'is50k':
-        return Metric('is', 'is', 'inception', 50_000)
-    if match := re.fullmatch(rf'(fd|kd)_({networks})(?:_(\d+)k)?{scale}', name):
-        kind, detector, count, at = match.groups()
-        return Metric({'fd': 'fid', 'kd': 'kid'}[kind], kind, detector, int(count or 50) * 1000 or 50_000, None, at or '')
-    if match := re.fullmatch(rf'(pr|cs)_({networks})(?:_(\d+)k)?', name):
-        kind, detector, count = match.groups()
-        return Metric({'pr': 'pr', 'cs': 'is'}[kind], kind, detector, int(count or 50) * 1000 or 50_000)
-    if match := re.fullmatch(rf'(ppl2_wend|ppl_[zw](?:full|end))(?:_({networks}))?', name):
-        return Metric('ppl', match[1], match[2] or 'vgg16', 50_000)
-    if name in ('kpl', 'kpl_random'):
-        return Metric('kpl', name, None, _default_num('kpl'))
-    if name == 'scale_consistency':
-        return Metric(name, name, None, _default_num(name))
-    if match := re.fullmatch(r'swd(?:([1-9]\d*)k)?', name):
-        return Metric('swd', 'swd', None, int(match[1] or 16) * 1000)
-    raise UserError(f'metric {name!r} is not known.{suggest(name, LISTED)} Known: {", ".join(LISTED)}; '
-                    f'also swd[5k] and {{fd,kd,pr,cs}}_NET[_5k] with NET one of {", ".join(DETECTORS)}')
+    for kind in KINDS.values():
+        for form, (num, real) in kind.forms.items():
+            if match := re.fullmatch(_filled(form, PLACES), name):
+                found = match.groupdict()
+                count = int(found['count']) * 1000 if found.get('count') else num
+                variant = kind.name if kind.counted else form.partition('{')[0]
+                return Metric(kind.name, variant, found.get('net') or kind.network, count, real, found.get('at') or '')
+    raise UserError(f'metric {name!r} is not known.{suggest(name, LISTED)} Known: {", ".join(LISTED)}; {ALSO}')
 
 
 def parse_list(text):

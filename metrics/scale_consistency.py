@@ -1,7 +1,15 @@
 """Does a function of the coordinate stay itself when it is drawn at another size: PSNR and SSIM against the trained one."""
 
+import time
+
 import torch
 import torch.nn.functional as F
+
+from dnnlib.util import UserError
+from metrics.collection import collect, from_main
+from metrics.feature_stats import FeatureStats
+from metrics.image_sources import weights_digest
+from metrics.subject import ONE_SIZE, Score, size_of
 
 WINDOW, SIGMA = 11, 1.5
 LARGEST_PSNR = 100.0  # dB, given to images that are equal
@@ -49,3 +57,27 @@ def compare(own, double, half):
 def summary(figures):
     """Means over the images: [N, 4] -> four floats (PSNR in dB, SSIM, at 2x and at half)."""
     return [float(x) for x in figures.mean(axis=0, dtype='float64')]
+
+
+# ---- Of a generator
+
+
+def run(group, subject, _detector):
+    """PSNR and SSIM of images drawn at 2x and at half the size."""
+    (metric,), began, G = group, time.monotonic(), subject.G
+    if subject.draw is None:
+        raise UserError(f'scale_consistency {ONE_SIZE} {size_of(G)} only')
+    latents = subject.latents()
+
+    def work(numbers):
+        z, c = latents(numbers)
+        ws = G.mapping(z[0], c, truncation_psi=subject.psi)
+        images = {scale: subject.draw(ws, scale).float() for scale in (1, 2, 0.5)}
+        return compare(images[1], images[2], images[0.5]), None
+
+    stats = FeatureStats(metric.num, moments=False, kept=metric.num)
+    collect(work, stats, subject.batch, subject.device, 'scale_consistency', None, subject.say)
+    names = [metric.score_name() + end for end in metric.outputs]
+    values = from_main(lambda: dict(zip(names, summary(stats.features), strict=True)), names, subject.device)
+    yield Score(metric, values, (), {'num': metric.num, 'psi': subject.psi, 'seed': subject.seed, 'images_digest': weights_digest(G),
+                                     'seconds': time.monotonic() - began})

@@ -13,6 +13,8 @@ from metrics.registry import Metric
 from training.data.files import DEMO
 from training.dataset import ImageDataset
 
+ONE_SIZE = 'draws at other sizes, which takes a generator of inr; this one draws'
+
 
 @dataclass
 class Subject:
@@ -69,10 +71,9 @@ class Score:
     facts: dict
 
 
-def expect_generator(group, subject):
-    """Raises UserError where images are scored by metrics that look at a generator."""
-    if subject.G is None:
-        raise UserError(f'{group[0].score_name()} looks at a generator: give --network, not --images')
+def size_of(G):
+    """'64x64', of a generator."""
+    return f'{G.img_resolution}x{G.img_resolution}'
 
 
 def dataset_of(meta, given=None):

@@ -150,7 +150,7 @@ def test_training_scores_its_snapshots(tiny, data, tmp_path, monkeypatch):
 def test_higher_is_better_for_some(tiny, data, tmp_path, monkeypatch):
     monkeypatch.setattr('metrics.during_training.registry.parse_list', ten_images)
     figures = iter([0.2, 0.9, 0.4])
-    monkeypatch.setattr('metrics.metric_main.precision_recall', lambda real, fake, k: (next(figures), 0.0))
+    monkeypatch.setattr('metrics.precision_recall.precision_recall', lambda real, fake, k, share: (next(figures), 0.0))
     args = ['--cfg=tiny', f'--data={data}', '--kimg=0.012', '--tick=0.004', '--snap=1', '--device=cpu', f'--metrics=pr_{NET}']
     assert call(train.main, *args)[0] == 0
     run = tmp_path / 'training-runs' / '00000-data-tiny'

@@ -1,5 +1,6 @@
 """One process or several: torchrun's variables decide. Every function here works, and costs nothing, in a single process."""
 
+import datetime
 import os
 import random
 import zlib
@@ -10,6 +11,8 @@ import torch.distributed as dist
 
 from torch_utils.misc import allow_tf32
 
+TIMEOUT = datetime.timedelta(hours=2)  # of a wait for other processes: what one of them computes alone takes minutes
+
 
 def init(device: str = 'cpu', tf32: bool = False) -> torch.device:
     """Joins the other processes if torchrun started several, and returns this process's device.
@@ -18,12 +21,15 @@ def init(device: str = 'cpu', tf32: bool = False) -> torch.device:
     tf32:   see misc.allow_tf32
     """
     local = torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0'))) if device == 'cuda' else torch.device(device)
-    if int(os.environ.get('WORLD_SIZE', '1')) > 1 and not dist.is_initialized():
-        dist.init_process_group('nccl' if local.type == 'cuda' else 'gloo')
     if local.type == 'cuda':
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(local)  # before the group is made, which else would put every process's first memory on GPU 0
         allow_tf32(tf32)
         torch.backends.cudnn.benchmark = True  # shapes stay the same from step to step
+    if int(os.environ.get('WORLD_SIZE', '1')) > 1 and not dist.is_initialized():
+        if local.type == 'cuda':
+            dist.init_process_group('nccl', timeout=TIMEOUT, device_id=torch.device('cuda', torch.cuda.current_device()))
+        else:
+            dist.init_process_group('gloo', timeout=TIMEOUT)
     return local
 
 
@@ -58,6 +64,13 @@ def sum_(tensor: torch.Tensor) -> torch.Tensor:
     """Replaces a tensor, in place, by its sum over all processes, and returns it."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast_(tensor: torch.Tensor) -> torch.Tensor:
+    """Replaces a tensor, in place, by the main process's, and returns it."""
+    if dist.is_initialized():
+        dist.broadcast(tensor, 0)
     return tensor
 
 

@@ -5,12 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, get_obj_by_name
+from inference.opening import with_precision
 from metrics import collection, detectors, image_sources, metric_main, registry
 from metrics.collection import OtherProcessFailed, collect, from_main
 from metrics.feature_stats import FeatureStats
@@ -76,7 +78,8 @@ def scores(text, subject, **options):
 
 @pytest.mark.parametrize('name, kind, detector, num, real', [
     ('fid50k_full', 'fid', 'inception', 50_000, None), ('kid50k_full', 'kid', 'inception', 50_000, None),
-    ('pr50k3_full', 'pr', 'vgg16', 50_000, None), ('fid50k', 'fid', 'inception', 50_000, 50_000), ('pr50k3', 'pr', 'vgg16', 50_000, 50_000),
+    ('pr50k3_full', 'pr', 'vgg16', 50_000, 200_000), ('pr50k3', 'pr', 'vgg16', 50_000, 50_000),
+    ('fid50k', 'fid', 'inception', 50_000, 50_000),
     ('kid50k', 'kid', 'inception', 50_000, 50_000), ('is50k', 'is', 'inception', 50_000, None), ('fid5k', 'fid', 'inception', 5000, None),
     ('kid5k', 'kid', 'inception', 5000, None), ('ppl2_wend', 'ppl', 'vgg16', 50_000, None), ('ppl_zfull', 'ppl', 'vgg16', 50_000, None),
     ('ppl_wend', 'ppl', 'vgg16', 50_000, None), ('kpl', 'kpl', None, 10_000, None), ('kpl_random', 'kpl', None, 10_000, None),
@@ -105,11 +108,39 @@ def test_a_score_is_named_after_its_number():
 
 
 def test_misspelt_names():
-    for text, message in (('fid50', "Did you mean 'fid50k'"), ('fd_incepton', 'is not known'), ('', 'no metric is'), ('fid7k', 'fid5k')):
+    for text, message in (('fid50', "Did you mean 'fid50k'"), ('fd_incepton', 'is not known'), ('', 'no metric is'), ('fid7k', 'fid5k'),
+                          ('fd_efficientnet-lite0_0k', 'is not known'), ('swd0k', 'is not known'), ('kd_dinov2_05k', 'is not known')):
         with pytest.raises(UserError, match=message):
             parse_list(text)
     assert parse_list('fid5k, kid5k,fid5k') == [parse('fid5k'), parse('kid5k')]
     assert set(registry.DETECTORS) == set(detectors.NAMES) and all(parse(name) for name in registry.LISTED)
+
+
+def test_every_row_is_complete():
+    """What a row names is there; a name parses to itself and its score is called after it."""
+    for kind in registry.KINDS.values():
+        assert callable(get_obj_by_name(kind.run)) and (kind.sums is None) == (kind.module is None)
+        for name in ('figures', 'notes') if kind.module else ():
+            assert callable(get_obj_by_name(f'{kind.module}.{name}'))
+        assert kind.about in registry.help_text() and kind.forms
+    for name in registry.LISTED:
+        if 'efficientnet' not in name and name != 'swd':
+            assert parse(name).score_name() == name
+    assert parse('pr_efficientnet-lite0').real == 200_000 and parse('fd_inception').score_name() == 'fid50k_full'
+
+
+def test_a_new_metric_is_a_row(network, monkeypatch):
+    """A row and its module are all that a new metric of features takes."""
+    module = types.ModuleType('brightness')
+    module.figures = lambda real, drawn, subject: [abs(real.mean_cov()[0] - drawn.mean_cov()[0]).mean()]
+    module.notes = lambda real, drawn: [f'{drawn.total} images']
+    monkeypatch.setitem(sys.modules, 'brightness', module)
+    row = registry.Kind('bright', 'difference of means', {'bright_{net}{_k}': (50_000, None)}, module='brightness', other='bright',
+                        sums={'moments': True})
+    monkeypatch.setitem(registry.KINDS, 'bright', row)
+    real, fake = Pictures(), Pictures(shift=7)
+    (score,) = evaluate([parse('bright_efficientnet-lite0')], Subject(real, images=fake))
+    assert score.values == {'bright_efficientnet-lite0_64': pytest.approx(7)} and score.notes == ('64 images',)
 
 
 # ---- Scores of known sets
@@ -169,12 +200,15 @@ def test_notes_say_what_is_singular(network):
 
 
 def test_a_failing_metric_leaves_the_others(network, tmp_path):
-    network.has_distance = False
+    network.has_distance = network.has_probabilities = False
     told = []
-    found = scores('ppl2_wend,fd_efficientnet-lite0', Subject(Pictures(), images=Pictures(seed=1)),
+    found = scores('ppl2_wend,is50k,fd_efficientnet-lite0', Subject(Pictures(), images=Pictures(seed=1)),
                    on_error=lambda group, err: told.append((group[0].variant, str(err))))
-    assert told == [('ppl2_wend', 'ppl2_wend: efficientnet-lite0 has no perceptual distance; take vgg16 or efficientnet-lite0')]
+    assert told == [('ppl2_wend', 'ppl2_wend looks at a generator: give --network, not --images'),
+                    ('is', 'is50k: efficientnet-lite0 has no classes; take is50k or cs_efficientnet-lite0')]
     assert list(found) == ['fd_efficientnet-lite0_64']
+    with pytest.raises(UserError, match='ppl2_wend: efficientnet-lite0 has no perceptual distance'):
+        scores('ppl2_wend', Subject(None, tiny_snapshots.stylegan2()))
 
 
 # ---- Generators
@@ -221,7 +255,7 @@ def test_path_length_of_a_generator_that_is_linear(network):
         def mapping(self, z, c, truncation_psi=1):
             return z[:, None].double()
 
-        def synthesis(self, ws, noise_mode):
+        def synthesis(self, ws, noise_mode, force_fp32):
             return (ws[:, 0] @ self.matrix.double()).reshape(-1, 3, 8, 8)
 
     G = Linear()
@@ -232,6 +266,25 @@ def test_path_length_of_a_generator_that_is_linear(network):
     low, high = np.percentile(lengths, 1, method='lower'), np.percentile(lengths, 99, method='higher')
     expected = lengths[(lengths >= low) & (lengths <= high)].mean().item()
     assert score.values == {'ppl2_wend_efficientnet-lite0_400': pytest.approx(expected, rel=1e-2)}
+
+
+@pytest.mark.parametrize('precision', ['fp16', 'bf16'])
+def test_path_length_is_drawn_in_float32(precision, network):
+    """Half precision would round a step of 1e-4 away: the length of what is left would be noise, many times the true one."""
+    G = tiny_snapshots.inr().eval()
+    half = with_precision(G, precision)
+    with torch.no_grad():
+        ws = torch.randn(1, G.num_ws, 8)
+        assert not torch.equal(half.synthesis(ws), G.synthesis(ws))  # it does draw in half precision
+
+    def length(G):
+        (score,) = evaluate([parse('ppl2_wend_efficientnet-lite0').with_num(20)], Subject(None, G))
+        return score.values['ppl2_wend_efficientnet-lite0_20']
+
+    whole = length(G)
+    assert length(half) == pytest.approx(whole, rel=0.02)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert length(G) == pytest.approx(whole, rel=1e-6)
 
 
 def test_sizes_need_a_generator_that_draws_them(network):
@@ -296,9 +349,15 @@ def test_errors_of_the_main_process(monkeypatch):
 WORKER = '''
 import json, sys, torch
 from metrics.collection import OtherProcessFailed, collect
+from metrics import precision_recall
 from metrics.feature_stats import FeatureStats
+from metrics.subject import Subject
 from torch_utils import distributed
 distributed.init('cpu')
+precision_recall.CHUNK = 20
+rows_of = precision_recall.neighbour_radii
+asked = []
+precision_recall.neighbour_radii = lambda x, k, numbers: asked.append(len(numbers)) or rows_of(x, k, numbers)
 x = torch.randn(103, 6, generator=torch.Generator().manual_seed(0))
 stats = FeatureStats(103, kept=50, splits=3)
 collect(lambda n: (x[n.start:n.stop] * 1.1, torch.softmax(x[n.start:n.stop], dim=1)), stats, 10)
@@ -310,9 +369,12 @@ try:
     collect(fails, FeatureStats(103), 10)
 except (ValueError, OtherProcessFailed) as err:
     told = type(err).__name__
+other = FeatureStats(60, moments=False, kept=60)
+collect(lambda n: (x[n.start:n.stop] * 0.9 + 0.5, None), other, 10)
+both = precision_recall.figures(stats, other, Subject(None))
 if distributed.is_main():
     mean, cov = stats.mean_cov()
-    print(json.dumps([mean.tolist(), cov.tolist(), stats.features.tolist(), stats.score.result(), told]))
+    print(json.dumps([mean.tolist(), cov.tolist(), stats.features.tolist(), stats.score.result(), both, told, asked]))
 distributed.shutdown()
 '''
 
@@ -329,8 +391,10 @@ def test_two_processes_sum_as_one_does():
         said = [child.communicate(timeout=100)[0] for child in children]
         assert [child.returncode for child in children] == [0] * world
         outputs.append(json.loads(said[0]))
-    assert outputs[0][:4] == outputs[1][:4]  # bit for bit
-    assert [output[4] for output in outputs] == ['ValueError', 'OtherProcessFailed']
+    assert outputs[0][:5] == outputs[1][:5]  # bit for bit
+    assert all(0.1 < figure < 1 for figure in outputs[0][4])
+    assert [output[5] for output in outputs] == ['ValueError', 'OtherProcessFailed']
+    assert [output[6] for output in outputs] == [[50, 60], [25, 30]]  # each does its part
 
 
 def test_json_line(network):

@@ -188,7 +188,8 @@ def test_precision_recall_of_known_sets():
     assert precision == 1 and recall < 0.02
     wide = precision_recall(real, real * 4)
     assert wide[0] < 0.5 < wide[1]
-    assert neighbour_radii(np.array([[0.0], [1.0], [3.0], [7.0]]), 2).tolist() == [9, 4, 9, 36]
+    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    assert neighbour_radii(line, 2).tolist() == [9, 4, 9, 36] and neighbour_radii(line, 2, range(1, 3)).tolist() == [4, 9]
     with pytest.raises(ValueError, match='N, M > k = 3'):
         precision_recall(real[:3], real)
 
@@ -286,5 +287,8 @@ def test_path_length_leaves_outliers_out():
 def test_path_images_are_cut_and_shrunk():
     image = torch.arange(64.0).reshape(1, 1, 8, 8)
     assert torch.equal(prepared(image, crop=True), image[:, :, 3:7, 2:6]) and prepared(image, crop=False) is image
+    faces = torch.randn(1, 1, 1024, 1024)
+    assert torch.allclose(prepared(faces, crop=True)[0, 0, 0, 0], faces[0, 0, 384:386, 256:258].mean())
+    assert prepared(faces, crop=True).shape == prepared(faces[:, :, :512, :512], crop=True).shape == (1, 1, 256, 256)  # of what is left
     large = torch.randn(1, 1, 512, 512)
     assert torch.allclose(prepared(large, crop=False)[0, 0, 3, 5], large[0, 0, 6:8, 10:12].mean())
