@@ -121,6 +121,7 @@ def new_run(call: Call, device: str):
     quick_check(call.data, use_labels=cond)
     if call.init_from:
         read_header(fetch(call.init_from))
+        row = {**row, 'ema_rampup': None}  # a ramp from 0 would overwrite the average that was loaded
     dataset = ImageDataset(call.data, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0))
     data = DataConfig(
         path=str(dataset.path.absolute()), digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,

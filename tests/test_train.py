@@ -123,19 +123,23 @@ def test_a_discriminator_is_named_by_its_class(images, monkeypatch):
         call(train.main, '--cfg=tiny', f'--data={images}', '--dry-run')
 
 
-def test_init_from_starts_a_new_run(started, images):
+def test_init_from_starts_a_new_run(started, images, monkeypatch):
+    monkeypatch.setitem(PRESETS, 'tiny', {**ROW, 'ema_kimg': 10, 'ema_rampup': 0.05})
     weights = checkpoint.network_path(started, 8)
     code, out, err = call(train.main, '--cfg=tiny', f'--data={images}', '--kimg=0.004', f'--init-from={weights}', '--cond')
     assert code == 0, err
     new = started.parent / '00001-shapes-tiny'
     assert checkpoint.snapshots(new) == [checkpoint.network_path(new, 4)]
+    networks = checkpoint.load_networks(checkpoint.network_path(new, 4))  # a ramp would overwrite the average in the first step
+    assert not torch.equal(networks['G'].mapping.fc1.weight, networks['G_ema'].mapping.fc1.weight)
     assert 'tensors (' in out and f'from {weights}; as initialized: ' in out and 'mapping.embed.weight' in out
 
 
 def test_dry_run_writes_nothing(images):
     code, out, err = call(train.main, '--cfg=stylegan2-tiny', f'--data={images}', '--dry-run', '--cond', '--lr=0.001', '--batch-gpu=4')
     assert code == 0, err
-    for expected in ('10 images, and their mirror images, 16x16, 3 channels', '2 classes', 'G optimizer: Adam, lr 0.001,', 'lr 0.000941176',
+    for expected in ('10 images, and as many mirrored left to right (--no-mirror leaves them out), 16x16, 3 channels', '2 classes',
+                     'G optimizer: Adam, lr 0.001,', 'lr 0.000941176', 'time:        about ', ' for 1000 kimg, from one pass on ',
                      '4 pass(es) of 4', 'parameters:  G ', 'memory:      about', 'a snapshot; the last 3 are kept'):
         assert expected in out
     assert [path.name for path in images.parent.iterdir()] == ['shapes']
@@ -226,6 +230,7 @@ def test_signals_save_first(images, number, workers):
     out, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number and err == ''
     last = checkpoint.find_resumable(run)
+    assert f'\n{number.name}: stops after this step, with a snapshot' in out
     assert f'Stopped by {number.name} at' in out and str(last.name) in out
     assert out.rstrip().endswith('Go on with: python train.py --resume=training-runs/00000-shapes-stylegan2-tiny')
     total = checkpoint.read_header(last)['images'] + 4
@@ -233,9 +238,12 @@ def test_signals_save_first(images, number, workers):
     assert code == 0 and checkpoint.find_resumable(run) == checkpoint.network_path(run, total), err
 
 
+ANSWER = 'SIGINT: stops after this step, with a snapshot; a second one ends at once, without\n'
+
+
 def test_second_signal_ends_at_once():
-    code = ('import os, signal\nfrom training.training_loop import StopSignal\n'
+    code = ('import os, signal\nfrom training.clock import StopSignal\n'
             'with StopSignal():\n    os.kill(os.getpid(), signal.SIGINT)\n    print("first", flush=True)\n'
             '    os.kill(os.getpid(), signal.SIGINT)\n    print("second", flush=True)')
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (130, 'first\n')
+    assert (done.returncode, done.stdout) == (130, ANSWER + 'first\n')

@@ -120,6 +120,15 @@ def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: Conf
         temporary.chmod(mode)
 
 
+def expect_finite(networks: dict[str, torch.nn.Module], images: int) -> None:
+    """Raises UserError for weights that are infinite or NaN, before they take the place of good ones."""
+    for name, network in networks.items():
+        for key, value in network.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f'the weights of {name} are not finite at {images / 1000:g} kimg ({key}), so they are not saved: '
+                                'go on from the last snapshot with a lower --lr, or start anew with --precision=fp32')
+
+
 def save_state(path: Path, state: dict) -> None:
     """Writes a training state: tensors, numbers, words, lists and dicts."""
     with atomic_path(path) as temporary:
@@ -230,6 +239,8 @@ def read_tensors(path: Path, meta: dict, names: Iterable[str]) -> dict[str, torc
                 tensors[key] = file.get_tensor(key)
                 if meta['crc32'].get(key) != checksum(tensors[key]):
                     raise UserError(f'{path}: the tensor {key!r} is damaged (wrong checksum): take another snapshot')
+                if tensors[key].is_floating_point() and not tensors[key].isfinite().all():
+                    raise UserError(f'{path}: the tensor {key!r} holds numbers that are infinite or NaN: take an earlier snapshot')
     return tensors
 
 

@@ -54,6 +54,16 @@ def mix_styles(ws: torch.Tensor, other: torch.Tensor, cutoff: torch.Tensor) -> t
     return torch.where((layers[None] < cutoff[:, None])[:, :, None], ws, other)
 
 
+def phases(loss: LossConfig) -> list[tuple[str, int]]:
+    """(phase of `GanLoss.accumulate`, interval in steps) in the order of a step; a penalty without weight has none."""
+    result = []
+    for network, weight, interval in (('G', loss.pl_weight, loss.g_reg_interval), ('D', loss.gamma, loss.r1_interval)):
+        result.append((f'{network}_both' if weight and interval == 1 else network, 1))
+        if weight and interval > 1:
+            result.append((f'{network}_reg', interval))
+    return result
+
+
 @dataclass(frozen=True)
 class Latents:
     """What the images of a phase are drawn from.

@@ -2,7 +2,7 @@
 
 from dnnlib.util import UserError, format_bytes
 from torch_utils import distributed
-from training import memory
+from training import clock, memory
 from training.config import Config, DiscriminatorConfig
 from training.ema import ema_beta
 from training.memory import Needs
@@ -24,7 +24,7 @@ def describe(config: Config, world_size: int = 1) -> str:
     def steps(interval: int) -> str:
         return 'in every step' if interval == 1 else f'every {interval} steps, weighted by {interval}'
 
-    flips = ', and their mirror images' if data.mirror else ''
+    flips = ', and as many mirrored left to right (--no-mirror leaves them out)' if data.mirror else ''
     D = '' if d.class_name == DiscriminatorConfig.class_name else f'{d.class_name}, '
     labels = f'{data.label_dim} classes or label values' if data.label_dim else 'none (unconditional)'
     path_length = f'weight {loss.pl_weight:g} {steps(loss.g_reg_interval)}' if loss.pl_weight else 'off'
@@ -77,3 +77,7 @@ def print_plan(settings: Config, device: str, world_size: int, chosen: bool) -> 
     distributed.print0(describe(settings, world_size) + '\n' + costs(settings, needed, line))
     if problem:
         raise problem
+    seconds, images = clock.timed_pass(settings, device, world_size)
+    macs, share = needed.macs, settings.run.batch / world_size
+    seconds *= share / images * clock.step_cost(settings, macs) / clock.phase_costs(macs)['G']
+    distributed.print0(f'{"time:":13}{clock.estimate(settings, seconds, settings.run.kimg * 1000)}, from one pass on {device}')

@@ -8,18 +8,15 @@ makes the gradient independent of both numbers.
 
 import contextlib
 import copy
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
-from dnnlib.util import UserError, atomic_path, format_bytes, format_time
+from dnnlib.util import UserError, atomic_path
 from torch_utils import distributed
 from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
@@ -27,47 +24,16 @@ from torch_utils.training_stats import Averages
 from training import checkpoint, plugins, snapshot
 from training.ada import Augmentation
 from training.augment import NUMBERS
-from training.config import Config, LossConfig
+from training.clock import Pace, StopSignal, TickClock
+from training.config import Config
 from training.config_json import to_json
 from training.dataset import ImageDataset, InfiniteSampler
 from training.ema import ema_beta, update_ema
-from training.loss import GanLoss, Latents
+from training.loss import GanLoss, Latents, phases
 from training.optimizer import make_optimizer, restore, step_if_finite
 from training.summary import describe, parameter_counts
 
 MAX_SKIPPED = 100  # steps in a row without finite gradients that end a run
-
-
-class StopSignal:
-    """While entered, the first SIGTERM or Ctrl-C is only noted, in `number`; the second ends the process at once."""
-
-    def __init__(self):
-        self.number = 0
-        self._before: dict[int, object] = {}
-
-    def _note(self, number: int, frame: object) -> None:
-        if self.number:
-            os._exit(128 + number)
-        self.number = number
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exc_info):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def phases(loss: LossConfig) -> list[tuple[str, int]]:
-    """(phase of `GanLoss.accumulate`, interval in steps) in the order of a step; a penalty without weight has none."""
-    result = []
-    for network, weight, interval in (('G', loss.pl_weight, loss.g_reg_interval), ('D', loss.gamma, loss.r1_interval)):
-        result.append((f'{network}_both' if weight and interval == 1 else network, 1))
-        if weight and interval > 1:
-            result.append((f'{network}_reg', interval))
-    return result
 
 
 def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: str) -> Latents:
@@ -104,6 +70,7 @@ class Training:
         self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment)
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
+        self.after_pass = lambda phase, done, passes: None
 
     @property
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -134,6 +101,7 @@ class Training:
         self.optimizers[name].zero_grad(set_to_none=True)
         for i in range(passes):
             self.loss.accumulate(phase, reals[i::passes], real_c[i::passes], latents.part(i, passes), 1 / passes)
+            self.after_pass(phase, i + 1, passes)
         stepped = step_if_finite(self.optimizers[name])
         self.skipped[name] += not stepped
         self.skipped_in_a_row[name] = 0 if stepped else self.skipped_in_a_row[name] + 1
@@ -184,55 +152,12 @@ def _ignore_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-class TickClock:
-    """Times the steps between two ticks, and tells it in a line. ends: when time is up, on the monotonic clock."""
-
-    def __init__(self, training: Training, ends: float = float('inf')):
-        self.ends = ends
-        self.training, self.images, self.begin, self.waited = training, training.images, time.monotonic(), 0.0
-
-    def next(self, data: Iterator) -> list[torch.Tensor]:
-        """The next batch; the time it took to come counts as waiting."""
-        asked = time.monotonic()
-        batch = next(data)
-        self.waited += time.monotonic() - asked
-        return batch
-
-    def restart(self) -> None:
-        """Starts the next tick; what happened since the last one (saving, drawing) counts as time of the run only."""
-        self.training.seconds += time.monotonic() - self.begin
-        self.images, self.begin, self.waited = self.training.images, time.monotonic(), 0.0
-
-    def tick(self, log: snapshot.RunLog) -> None:
-        """Writes a tick's line and numbers, if there were steps. All processes must call this."""
-        training, means = self.training, {name: value['mean'] for name, value in self.training.stats.collect().items()}
-        count, seconds, gpu = training.images - self.images, time.monotonic() - self.begin, ''
-        augmented = ''
-        self.restart()
-        if not count:
-            return
-        speed, wait, memory = count / seconds, self.waited / seconds, psutil.Process().memory_info().rss
-        if training.device.type == 'cuda':
-            peak = torch.cuda.max_memory_allocated(training.device)
-            torch.cuda.reset_peak_memory_stats(training.device)
-            gpu, means['Resources/peak_gpu_bytes'] = f', GPU {format_bytes(peak)}', peak
-        if training.augment.pipe:
-            means['Augment/p'] = training.augment.p
-            augmented = f'  aug p {training.augment.p:.3f} r {means["Signs/real"]:.2f}'
-        left = max(training.settings.run.kimg * 1000 - training.images, 0) / speed
-        left = max(min(left, self.ends - time.monotonic()), 0)
-        skipped = ''.join(f'  {name} skipped {number} steps' for name, number in training.skipped.items() if number)
-        log.say(f'kimg {training.images / 1000:<8g} time {format_time(training.seconds):<10} {1000 / speed:.1f} s/kimg  {speed:.1f} img/s  '
-                f'ETA {format_time(left)}  data wait {wait:.0%}  memory {format_bytes(memory)}{gpu}  '
-                f'loss G {means["Loss/G"]:.3f} D {means["Loss/D_real"] + means["Loss/D_fake"]:.3f}{augmented}{skipped}')
-        log.stats(training.images, {
-            'Progress/kimg': training.images / 1000, **{f'Progress/skipped_{name}': number for name, number in training.skipped.items()},
-            'Timing/total_seconds': training.seconds, 'Timing/seconds_per_kimg': 1000 / speed, 'Timing/images_per_second': speed,
-            'Timing/data_wait_share': wait, 'Resources/memory_bytes': memory, **means})
-
-
 def save(training: Training, folder: Path, log: snapshot.RunLog, evaluate: Callable | None) -> None:
-    """Writes a snapshot, scores it if there is a way to, and removes those that are too old. All processes must call this."""
+    """Writes a snapshot, scores it if there is a way to, and removes those that are too old. All processes must call this.
+
+    Raises UserError, in all processes, for weights that are not finite.
+    """
+    checkpoint.expect_finite(training.networks, training.images)
     allow_tf32(False)  # scores are those that calc_metrics.py gives
     scores, cost = evaluate(training.G_ema, training.images, log.say) if evaluate else ({}, None)
     allow_tf32(training.settings.run.allow_tf32)
@@ -252,6 +177,26 @@ def save(training: Training, folder: Path, log: snapshot.RunLog, evaluate: Calla
         log.stats(training.images, scores)
         told = ', '.join(f'{name} {score:.4g}' for name, score in scores.items())
         log.say(f'kimg {training.images / 1000:g}: {told}{" (best so far)" if better else ""}')
+
+
+@contextlib.contextmanager
+def saved_on_error(training: Training, folder: Path, log: snapshot.RunLog, saved_at: Callable[[], int | None]) -> Iterator[None]:
+    """An error in the block passes on after a snapshot was written, unless the last one is of this step.
+
+    saved_at: returns the images of the last one. An error within a step may leave one network a step ahead; going on from there is then
+    no longer bit for bit what it would have been.
+    """
+    try:
+        yield
+    except Exception:
+        distributed.shutdown()  # nobody waits for processes that are somewhere else
+        if distributed.is_main() and saved_at() != training.images:
+            try:
+                save(training, folder, log, None)
+                log.say(f'An error ends the run, saved at {training.images / 1000:g} kimg: python train.py --resume={folder} goes on')
+            except Exception as problem:
+                log.say(f'An error ends the run at {training.images / 1000:g} kimg, which could not be saved: {problem}')
+        raise
 
 
 def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.device | str = 'cpu', resume: Path | None = None,
@@ -299,23 +244,25 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         data = stack.enter_context(contextlib.closing(batches(dataset, settings, start, pin=training.device.type == 'cuda')))
         ends = begin + 60 * minutes if minutes is not None else float('inf')
         clock, ending = TickClock(training, ends), 0
+        training.after_pass = Pace(settings, training.device, log, lambda: training.images, total, ends).passed
         saved_at = drawn_at = start if resume else None
-        while training.images < total:
-            if ending := _agree(stop.number, time.monotonic() > ends, training.device):
-                break
-            training.step(*clock.next(data))
-            log.progress(training.images, int(total), start, ends)
-            if not tick_ends():
-                continue
-            clock.tick(log)
-            tick = int(training.images / (run.tick * 1000))
-            if tick % run.snap == 0:
-                save(training, folder, log, evaluate)
-                saved_at = training.images
-            if tick % run.img_snap == 0 and main:
-                pictures.save_fakes(f'fakes{checkpoint.step_name(training.images)}.png', training.G_ema)
-                drawn_at = training.images
-            clock.restart()
+        with saved_on_error(training, folder, log, lambda: saved_at):
+            while training.images < total:
+                if ending := _agree(stop.number, time.monotonic() > ends, training.device):
+                    break
+                training.step(*clock.next(data))
+                log.progress(training.images, int(total), start, ends)
+                if not tick_ends():
+                    continue
+                clock.tick(log)
+                tick = int(training.images / (run.tick * 1000))
+                if tick % run.snap == 0:
+                    save(training, folder, log, evaluate)
+                    saved_at = training.images
+                if tick % run.img_snap == 0 and main:
+                    pictures.save_fakes(f'fakes{checkpoint.step_name(training.images)}.png', training.G_ema)
+                    drawn_at = training.images
+                clock.restart()
 
         if saved_at != training.images:
             save(training, folder, log, evaluate)  # before the statistics of an unfinished tick are told, so that it can be finished

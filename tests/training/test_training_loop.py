@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +22,8 @@ from torch_utils.misc import allow_tf32
 from torch_utils.pixels import from_uint8
 from training import ada, checkpoint, training_loop
 from training.config import AugmentConfig, LossConfig
-from training.training_loop import Training, batches, phases, train
+from training.loss import phases
+from training.training_loop import Training, batches, train
 
 NO_NOISE = {'synthesis': {'use_noise': False}}  # noise knows its process and pass
 
@@ -380,30 +380,6 @@ def test_minutes_stop_with_a_snapshot(images, folder, capsys):
     assert f'Go on with: python train.py --resume={run}' in capsys.readouterr().out
 
 
-def test_eta_is_the_smaller_of_kimg_and_minutes(images, monkeypatch):
-    _, settings = tiny_run(images, kimg=0.1)
-    told, now = [], [0.0]
-    monkeypatch.setattr(training_loop.time, 'monotonic', lambda: now[0])
-    log = SimpleNamespace(say=told.append, stats=lambda images, values: None)
-    stats = SimpleNamespace(collect=lambda: {name: {'mean': 0.0} for name in ('Loss/G', 'Loss/D_real', 'Loss/D_fake')})
-    for ends in (float('inf'), 30.0, 5.0):
-        now[0] = 0.0
-        training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
-                                   augment=SimpleNamespace(pipe=None))
-        clock = training_loop.TickClock(training, ends)
-        now[0], training.images = 10.0, 50
-        clock.tick(log)
-    assert ['ETA 10s' in told[0], 'ETA 10s' in told[1], 'ETA 0s' in told[2]] == [True] * 3, told
-
-
-def test_first_signal_is_noted_and_handlers_return():
-    before = signal.getsignal(signal.SIGTERM)
-    with training_loop.StopSignal() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.number == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 def test_corrupt_image_ends_the_run_with_its_name(tmp_path, folder):
     images = make_images(tmp_path / 'images')
     (images / '03.png').write_bytes((images / '03.png').read_bytes()[:200])
@@ -411,3 +387,43 @@ def test_corrupt_image_ends_the_run_with_its_name(tmp_path, folder):
     with pytest.raises(UserError, match='03.png') as caught:
         steps(Training(settings, dataset), 10)
     assert '\n' not in str(caught.value)
+
+
+def test_an_error_saves_first_and_the_run_goes_on_as_if_there_had_been_none(labelled, tmp_path, folder, monkeypatch, capsys):
+    images = shutil.copytree(labelled, tmp_path / 'images')
+    whole, broken = folder('whole'), folder('broken')
+    dataset, settings = tiny_run(images, use_labels=True, kimg=0.032, tick=0.016)
+    train(settings, dataset, whole)
+    file = images / '03.png'
+    content = file.read_bytes()
+    step = Training.step
+
+    def damaging(training, *batch):
+        step(training, *batch)
+        file.write_bytes(content[:200])
+
+    monkeypatch.setattr(Training, 'step', damaging)
+    with pytest.raises(UserError, match='03.png'):
+        train(settings, dataset, broken)
+    monkeypatch.setattr(Training, 'step', step)
+    last = checkpoint.find_resumable(broken)
+    assert f'saved at {checkpoint.read_header(last)["kimg"]:g} kimg: python train.py --resume={broken} goes on' in capsys.readouterr().out
+    file.write_bytes(content)
+    train(settings, dataset, broken, resume=last)
+    assert_same_snapshot(broken, whole, 32)
+
+
+def test_weights_that_are_not_finite_are_not_saved(images, folder, monkeypatch, capsys):
+    dataset, settings = tiny_run(images, kimg=0.024, tick=0.004, snap=1)
+    step, run = Training.step, folder('run')
+
+    def spoiled(training, *batch):
+        step(training, *batch)
+        if training.images == 12:
+            next(training.G_ema.parameters())[0] = float('nan')
+
+    monkeypatch.setattr(Training, 'step', spoiled)
+    with pytest.raises(UserError, match='the weights of G_ema are not finite at 0.012 kimg .*, so they are not saved: go on'):
+        train(settings, dataset, run)
+    assert checkpoint.find_resumable(run) == checkpoint.network_path(run, 8) and not list(run.glob('*000000_012*'))
+    assert 'An error ends the run at 0.012 kimg, which could not be saved: the weights of G_ema' in capsys.readouterr().out
