@@ -280,17 +280,29 @@ class SynthesisNetwork(nn.Module):
         for name, block in zip(self.block_names, blocks, strict=True):
             self.add_module(name, block)
 
-    def forward(self, ws, noise_mode='random', force_fp32=False, impl='auto'):
+    def forward(self, ws, noise_mode='random', force_fp32=False, impl='auto', resolution=None):
         """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1].
 
         noise_mode: 'random', 'const' or 'none'; only networks built with spatial noise have any
         impl: who computes the layers, to-RGB apart: 'auto', 'ref', 'fused' or 'cuda', see ops.fmm
-        Raises ValueError for ws of another shape or another noise_mode.
+        resolution: R, img_resolution if None. What is smaller is drawn by the blocks whose grid is no finer, at fewer points if all are
+        Raises ValueError for ws of another shape, another noise_mode, and a resolution that is neither a grid's nor below all.
         """
-        return self.draw(ws, grid.training_points(self.grids, self.convention, ws.device), noise_mode, force_fp32, impl)
+        if resolution is None or resolution in self.grids:
+            grids = [size for size in self.grids if size <= (resolution or size)]
+            points = grid.training_points(grids, self.convention, ws.device)
+        elif 4 <= resolution < self.grids[0]:
+            lattice = grid.lattice(resolution, resolution, convention=self.convention)
+            points = refinement.plan(lattice, self.grids[:1], convention=self.convention, device=ws.device, upsampling=self.upsampling)
+        else:
+            raise ValueError(f'resolution={resolution}: this network draws {", ".join(map(str, self.grids))} and less than the first')
+        return self.draw(ws, points, noise_mode, force_fp32, impl)
 
     def draw(self, ws, levels, noise_mode='const', force_fp32=False, impl='auto'):
-        """ws [N, num_ws, w_dim], levels: grid.Points of every grid, coarse to fine -> image [N, img_channels, H, W] at the last ones."""
+        """ws [N, num_ws, w_dim], levels: grid.Points of every grid, coarse to fine -> image [N, img_channels, H, W] at the last ones.
+
+        Fewer levels than grids draw what the blocks of the coarser grids draw.
+        """
         if noise_mode not in ('random', 'const', 'none'):
             raise ValueError(f"unknown noise_mode '{noise_mode}'; choose random, const or none")
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
@@ -298,11 +310,12 @@ class SynthesisNetwork(nn.Module):
         x = img = None
         ws = ws.to(torch.float32)
         first = 0
-        for name in self.block_names:
+        names = [name for name in self.block_names if self.grids.index(getattr(self, name).spec.grid) < len(levels)]
+        for name in names:
             block = getattr(self, name)
             points = levels[self.grids.index(block.spec.grid)]
             own = ws[:, first : first + block.spec.layers + 1]
-            x, img = block(x, img, own, points, noise_mode, force_fp32, impl, keep=name != self.block_names[-1])
+            x, img = block(x, img, own, points, noise_mode, force_fp32, impl, keep=name != names[-1])
             first += block.spec.layers
         return img if self.activation is None else self.activation(img)
 

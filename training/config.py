@@ -18,7 +18,7 @@ import click
 from dnnlib import cli
 from dnnlib.options import Option, option, row_of, rows
 from dnnlib.util import UserError, check_keys
-from training import plugins
+from training import growing, plugins
 from training.presets import ROW_KEYS
 from training.validation import validate
 
@@ -146,6 +146,19 @@ class AugmentConfig:
     target: float = 0.6
 
 
+@dataclass(frozen=True)
+class GrowConfig:
+    """sizes: '' for a run that does not grow. See training.growing."""
+
+    sizes: str = option('Train on smaller images first: 16:20,32:80 is 20 kimg of 16x16, 80 of 32x32, then full size; none does not grow.',
+                        cli.Parsed(growing.checked), name='grow', default='', shown='preset', metavar='SIZE:KIMG,...')
+    fade: float = option('Thousands of images in which a larger size is blended in.', cli.FiniteRange(min=0), default=4.0, shown='preset')
+
+    def stage(self, full: int, images: int) -> growing.Stage | None:
+        """The stage after `images` images of a run at `full` pixels; None for one that does not grow."""
+        return growing.stage_at(self.sizes, self.fade, full, images) if self.sizes else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How it runs. width: what the preset's channels and w were multiplied by; metrics: '' for none."""
@@ -189,6 +202,7 @@ class Config:
     ema: EmaConfig
     run: RunConfig
     augment: AugmentConfig = AugmentConfig()
+    grow: GrowConfig = GrowConfig()
 
     def optimizer(self, network: str) -> OptimizerConfig:
         """The Adam that really runs for 'G' or 'D'."""
@@ -223,7 +237,8 @@ class Config:
             half['half_dtype'] = 'bfloat16'
         return dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=half,
-                    epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)})
+                    epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)},
+                    **({'entries': [size for size, _ in growing.smaller_sizes(self.grow.sizes)]} if self.grow.sizes else {}))
 
 
 # ---- From a preset's row and the options given
@@ -277,7 +292,8 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
         loss=_section(LossConfig, new, given),
         ema=_section(EmaConfig, new, given, kimg=_half_life(row['ema_kimg'], batch), rampup=row['ema_rampup']),
         run=_section(RunConfig, new, given),
-        augment=_section(AugmentConfig, new, given))
+        augment=_section(AugmentConfig, new, given),
+        grow=_section(GrowConfig, new, given))
     return override(config, lr=lr)
 
 

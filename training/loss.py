@@ -104,8 +104,11 @@ class GanLoss:
     config: weights and intervals
     stats:  where the losses are reported
     augment: ada.Augmentation of what D judges, None for none
+    stage:   growing.Stage that the passes are made at, to be set before each step of a run that grows; None: at full size
     The running mean path length is its only state.
     """
+
+    stage = None
 
     def __init__(self, G: torch.nn.Module, D: torch.nn.Module, config: LossConfig, stats, augment=None):
         self.G, self.D, self.config, self.stats, self.augment = G, D, config, stats, augment
@@ -131,7 +134,16 @@ class GanLoss:
 
     def judge(self, images: torch.Tensor, c: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
         """D's logits, [N, 1]: every image that D judges comes this way. numbers: [N, augment.NUMBERS], None draws them."""
-        return self.D(images if self.augment is None else self.augment(images, numbers), c)
+        images = images if self.augment is None else self.augment(images, numbers)
+        return self.D(images, c) if self.stage is None else self.D(images, c, fade=self.stage.fade)
+
+    def _synthesis(self, ws: torch.Tensor) -> torch.Tensor:
+        """Images [N, C, H, W] of the stage's size."""
+        return self.G.synthesis(ws) if self.stage is None else self.G.synthesis(ws, resolution=self.stage.resolution)
+
+    def _gamma(self) -> float:
+        """Weight of R1: a smaller image's pixels are as many times steeper as it has fewer, so the weight goes with their number."""
+        return self.config.gamma * (1 if self.stage is None else (self.stage.resolution / self.G.img_resolution) ** 2)
 
     def _ws(self, latents: Latents) -> torch.Tensor:
         ws = self.G.mapping(latents.z, latents.c)                                      # [N, num_ws, w_dim]
@@ -142,14 +154,14 @@ class GanLoss:
         return mix_styles(ws, self.G.mapping(latents.z_mix, latents.c, skip_w_avg_update=True), cutoff)
 
     def _fool(self, latents: Latents, share: float) -> None:
-        logits = self.judge(self.G.synthesis(self._ws(latents)), latents.c, latents.numbers_of('fake'))
+        logits = self.judge(self._synthesis(self._ws(latents)), latents.c, latents.numbers_of('fake'))
         loss = generator_loss(logits)
         self.stats.report('Loss/G', loss)
         loss.mean().mul(share).backward()
 
     def _keep_path_length(self, latents: Latents, share: float, gain: float) -> None:
         ws = self._ws(latents.part(0, PL_SHRINK))
-        images = self.G.synthesis(ws)
+        images = self._synthesis(ws)
         lengths = path_lengths(images, ws, torch.randn_like(images))
         mean = distributed.sum_(lengths.detach().mean()) / distributed.world_size()
         mean = self.pl_mean.lerp(mean, PL_DECAY)
@@ -161,7 +173,7 @@ class GanLoss:
 
     def _tell_fakes(self, latents: Latents, share: float) -> None:
         with torch.no_grad():
-            images = self.G.synthesis(self._ws(latents))
+            images = self._synthesis(self._ws(latents))
         logits = self.judge(images, latents.c, latents.numbers_of('fake'))
         self.stats.report('Scores/fake', logits)
         self.stats.report('Signs/fake', logits.sign())
@@ -183,5 +195,5 @@ class GanLoss:
         if penalty:
             r1 = r1_penalty(logits, reals)
             self.stats.report('Loss/r1', r1)
-            loss = loss + r1 * (self.config.gamma / 2 * self.config.r1_interval)
+            loss = loss + r1 * (self._gamma() / 2 * self.config.r1_interval)
         loss.mean().mul(share).backward()

@@ -8,6 +8,7 @@ import copy
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dnnlib.util import UserError
@@ -191,17 +192,20 @@ class SynthesisNetwork(nn.Module):
             setattr(self, f'b{res}', block)
         self.num_ws = sum(getattr(self, f'b{res}').num_conv for res in self.block_resolutions) + block.num_torgb
 
-    def forward(self, ws, noise_mode='random', force_fp32=False):
+    def forward(self, ws, noise_mode='random', force_fp32=False, resolution=None):
         """ws [N, num_ws, w_dim] -> images [N, img_channels, R, R], float32, about [-1, 1].
 
         noise_mode: 'random' draws new noise, 'const' uses the stored maps, 'none' adds none
         force_fp32: ignore the blocks' half precision
+        resolution: R; below img_resolution the image of the block of that resolution, its blocks above are not computed ('skip' only)
         A block's to-RGB and the next block's first convolution share a w.
         """
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f'the synthesis network needs ws of shape [N, {self.num_ws}, {self.w_dim}], it was given {list(ws.shape)}')
         if noise_mode not in ('random', 'const', 'none'):
             raise ValueError(f"noise_mode={noise_mode!r}: use 'random', 'const' or 'none'")
+        if resolution is not None and not (resolution in self.block_resolutions and getattr(self, f'b{resolution}').num_torgb):
+            raise ValueError(f'resolution={resolution}: no block of this network draws an image of that size')
         ws = ws.float()
         x = img = None
         first = 0
@@ -209,6 +213,8 @@ class SynthesisNetwork(nn.Module):
             block = getattr(self, f'b{res}')
             x, img = block(x, img, ws[:, first : first + block.num_conv + block.num_torgb], noise_mode, force_fp32)
             first += block.num_conv
+            if res == resolution:
+                break
         return img
 
 
@@ -242,13 +248,16 @@ class DiscriminatorBlock(Block):
 
     first_layer_idx: index of the block's first layer among all layers of the discriminator
     freeze_layers:   layers with a lower index do not train
+    entry:           whether smaller images can enter here while a run grows, through a from-RGB layer of their own
     """
 
     def __init__(self, in_channels, tmp_channels, out_channels, resolution, img_channels, first_layer_idx, architecture='resnet',
                  activation='lrelu', resample_filter=DEFAULT_FILTER, conv_clamp=None, use_fp16=False, fp16_channels_last=False,
-                 freeze_layers=0, half_dtype='float16'):
+                 freeze_layers=0, half_dtype='float16', entry=False):
         super().__init__(resolution, architecture, resample_filter, use_fp16, fp16_channels_last, half_dtype)
         self.in_channels = in_channels
+        if entry:
+            self.entry = Conv2dLayer(img_channels, tmp_channels, 1, activation=activation, conv_clamp=conv_clamp)
         layers = [('conv0', tmp_channels, tmp_channels, 3, dict(activation=activation, conv_clamp=conv_clamp)),
                   ('conv1', tmp_channels, out_channels, 3, dict(activation=activation, conv_clamp=conv_clamp, down=2))]
         if in_channels == 0 or architecture == 'skip':
@@ -275,6 +284,10 @@ class DiscriminatorBlock(Block):
             gain = math.sqrt(0.5)
             return self.skip(x, gain=gain) + self.conv1(self.conv0(x), gain=gain), img
         return self.conv1(self.conv0(x)), img
+
+    def enter(self, img, force_fp32=False):
+        """What an image [N, img_channels, R, R] is as the input of this block, [N, C, R, R], where smaller images can enter."""
+        return self.entry(self.cast(img, force_fp32))
 
 
 class DiscriminatorEpilogue(nn.Module):
@@ -313,26 +326,30 @@ class Discriminator(nn.Module):
     cmap_dim:      size of the mapped label, None is the number of channels at 4x4
     block_kwargs:  further arguments of DiscriminatorBlock
     mapping_kwargs: of the label's MappingNetwork; epilogue_kwargs: of DiscriminatorEpilogue
+    entries:       smaller resolutions whose images can be judged too, while a run grows ('resnet' only)
     """
 
     def __init__(self, c_dim, img_resolution, img_channels, architecture='resnet', channel_base=32768, channel_max=512, num_fp16_res=0,
-                 conv_clamp=None, cmap_dim=None, block_kwargs=None, mapping_kwargs=None, epilogue_kwargs=None):
+                 conv_clamp=None, cmap_dim=None, block_kwargs=None, mapping_kwargs=None, epilogue_kwargs=None, entries=()):
         super().__init__()
         block_kwargs, mapping_kwargs, epilogue_kwargs = block_kwargs or {}, mapping_kwargs or {}, epilogue_kwargs or {}
         self.init_kwargs = copy.deepcopy(dict(
             c_dim=c_dim, img_resolution=img_resolution, img_channels=img_channels, architecture=architecture, channel_base=channel_base,
             channel_max=channel_max, num_fp16_res=num_fp16_res, conv_clamp=conv_clamp, cmap_dim=cmap_dim, block_kwargs=block_kwargs,
-            mapping_kwargs=mapping_kwargs, epilogue_kwargs=epilogue_kwargs))
+            mapping_kwargs=mapping_kwargs, epilogue_kwargs=epilogue_kwargs, **({'entries': list(entries)} if entries else {})))
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
         channels = channels_per_resolution(img_resolution, channel_base, channel_max)
         self.block_resolutions = list(channels)[:0:-1]  # from the image down to 8
+        if entries and (architecture != 'resnet' or not set(entries) <= set(self.block_resolutions[1:])):
+            raise UserError(f"entries={list(entries)}: a 'resnet' discriminator of {img_resolution} takes powers of two from 8 "
+                            f'to {img_resolution // 2}')
         cmap_dim = 0 if c_dim == 0 else channels[4] if cmap_dim is None else cmap_dim
         shared = dict(img_channels=img_channels, architecture=architecture, conv_clamp=conv_clamp)
         layers = 0
         for res in self.block_resolutions:
             block = DiscriminatorBlock(channels[res] if res < img_resolution else 0, channels[res], channels[res // 2], res,
                                        first_layer_idx=layers, use_fp16=res >= half_precision_from(img_resolution, num_fp16_res),
-                                       **shared, **block_kwargs)
+                                       entry=res in entries, **shared, **block_kwargs)
             setattr(self, f'b{res}', block)
             layers += block.num_layers
         if c_dim > 0:
@@ -345,12 +362,22 @@ class Discriminator(nn.Module):
             block.channels_last = True
         return self.to(memory_format=torch.channels_last)
 
-    def forward(self, img, c, force_fp32=False):
-        """img [N, img_channels, R, R] in [-1, 1], c [N, c_dim] or None -> logits [N, 1]."""
-        if img.ndim != 4 or img.shape[1:] != (self.img_channels, self.img_resolution, self.img_resolution):
+    def forward(self, img, c, force_fp32=False, fade=1.0):
+        """img [N, img_channels, R, R] in [-1, 1], c [N, c_dim] or None -> logits [N, 1].
+
+        R:    img_resolution, or one of `entries`
+        fade: share of what the block of R makes of the image in the input of the block below, the rest is the image at R/2 as it enters
+              there; below 1 while the block of R is new (Karras et al. 2018, figure 2)
+        """
+        blocks = [getattr(self, f'b{res}') for res in self.block_resolutions if res <= img.shape[-1]]
+        enters = blocks and img.ndim == 4 and (blocks[0].in_channels == 0 or hasattr(blocks[0], 'entry'))
+        if not enters or img.shape[1:] != (self.img_channels, *[blocks[0].resolution] * 2):
             raise ValueError(f'the discriminator needs images of shape [N, {self.img_channels}, {self.img_resolution}, '
                              f'{self.img_resolution}], it was given {list(img.shape)}')
-        x = None
-        for res in self.block_resolutions:
-            x, img = getattr(self, f'b{res}')(x, img, force_fp32)
+        halved = F.avg_pool2d(img, 2) if fade < 1 else None
+        x = blocks[0].enter(img, force_fp32) if hasattr(blocks[0], 'entry') else None
+        for i, block in enumerate(blocks):
+            if i == 1 and halved is not None:
+                x = block.enter(halved, force_fp32).lerp(x.to(block.dtype), fade)
+            x, img = block(x, img, force_fp32)
         return self.b4(x, img, self.mapping(None, c) if self.c_dim > 0 else None)

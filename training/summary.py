@@ -30,6 +30,7 @@ def describe(config: Config, world_size: int = 1) -> str:
     path_length = f'weight {loss.pl_weight:g} {steps(loss.g_reg_interval)}' if loss.pl_weight else 'off'
     ramp = f', at most {config.ema.rampup:g} of the images seen' if config.ema.rampup is not None else ''
     half = f'{run.precision}' + (f', in the highest {g.half_res} (G) and {d.half_res} (D) resolutions' if g.half_res or d.half_res else '')
+    grown = f'{config.grow.sizes} (size:kimg), then {data.resolution} pixels; {config.grow.fade:g} kimg of fade-in'
     lines = {
         'preset': run.cfg,
         'data': f'{data.path}: {data.images:,} images{flips}, {data.resolution}x{data.resolution}, {data.channels} channels',
@@ -46,6 +47,7 @@ def describe(config: Config, world_size: int = 1) -> str:
                 f'style mixing {loss.style_mixing:g}',
         'EMA': f'half-life {config.ema.kimg:g} kimg ({ema_beta(run.batch, config.ema.kimg, None, 0):.6g} a step){ramp}',
         'batch': f'{run.batch}: {world_size} process(es), {run.batch // world_size // at_once} pass(es) of {at_once}',
+        **({'growing': grown} if config.grow.sizes else {}),
         'length': f'{run.kimg:g} kimg, a tick every {run.tick:g} kimg, a snapshot every {run.snap} ticks, pictures every {run.img_snap}',
         'seed': str(run.seed),
     }

@@ -21,7 +21,7 @@ from torch_utils import distributed
 from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
-from training import checkpoint, plugins, snapshot
+from training import checkpoint, growing, plugins, snapshot
 from training.ada import Augmentation
 from training.augment import NUMBERS
 from training.clock import Pace, StopSignal, TickClock
@@ -63,6 +63,8 @@ class Training:
         self.D = plugins.build_discriminator(settings, distributed.world_size()).to(device).train()
         if settings.run.channels_last or (settings.run.channels_last is None and self.device.type == 'cpu'):
             self.D.lie_channels_last()  # on a CPU a quarter less time (docs/results.md)
+        if settings.grow.sizes:
+            growing.begin_at_zero(self.G.synthesis, settings.grow.sizes, settings.data.resolution)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.optimizers = {name: make_optimizer(network, settings.optimizer(name)) for name, network in (('G', self.G), ('D', self.D))}
         self.stats = Averages()
@@ -84,6 +86,9 @@ class Training:
         passes = len(reals) // self.settings.images_at_once(world)
         reals = from_uint8(reals.to(self.device, non_blocking=True))
         real_c = real_c.to(self.device, non_blocking=True)
+        self.loss.stage = self.settings.grow.stage(self.settings.data.resolution, self.images)
+        if self.loss.stage is not None:
+            reals = growing.fit(reals, self.loss.stage)
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:
                 latents = draw_latents(self.settings, self.dataset, self.images, phase).to(self.device)

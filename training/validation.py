@@ -4,7 +4,7 @@ import math
 
 from dnnlib.options import kept, rows
 from dnnlib.util import UserError
-from training import plugins
+from training import growing, plugins
 from training.data import RESOLUTIONS
 
 
@@ -24,6 +24,8 @@ def validate(config) -> None:
         (all(math.isfinite(rate) and rate > 0 for rate in rates), f'learning rates {rates}: more than 0'),
         (loss.r1_interval >= 1 and loss.g_reg_interval >= 1, f'intervals {loss.r1_interval} and {loss.g_reg_interval}: at least 1 step'),
         (loss.pl_weight >= 0, f'pl_weight {loss.pl_weight}: 0 or more'),
+        (all(size < data.resolution for size, _ in growing.smaller_sizes(config.grow.sizes)),
+            f'--grow={config.grow.sizes}: sizes below the {data.resolution} pixels of {data.path}'),
         (config.ema.kimg >= 0, f'ema_kimg {config.ema.kimg}: 0 or more'),
     ):
         if not fine:

@@ -83,7 +83,7 @@ def test_signatures_are_those_of_stylegan2_ada():
     assert arguments(MappingNetwork) == ('z_dim c_dim w_dim num_ws num_layers embed_features layer_features activation '
                                          'lr_multiplier w_avg_beta').split()
     assert arguments(Discriminator) == ('c_dim img_resolution img_channels architecture channel_base channel_max num_fp16_res conv_clamp '
-                                        'cmap_dim block_kwargs mapping_kwargs epilogue_kwargs').split()
+                                        'cmap_dim block_kwargs mapping_kwargs epilogue_kwargs').split() + ['entries']  # the last is ours
 
 
 def test_generator_contract():

@@ -1,0 +1,92 @@
+"""Growing: most images of a run are seen small, the last ones at full size (Karras et al. 2018, arXiv 1710.10196, section 2).
+
+Nothing learned is lost at a step. G's new to-RGB layers begin at zero, so that a network draws its smaller picture enlarged until they have
+learned something, and a snapshot draws at full size at any time; D fades its new block in.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dnnlib.util import UserError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a step trains at. resolution: of its images; fade: share of D's block of that resolution, below 1 while it is new."""
+
+    resolution: int
+    fade: float = 1.0
+
+
+def smaller_sizes(text: str) -> list[tuple[int, float]]:
+    """[(resolution, kimg)] of '16:40,32:80': the sizes before the full one, from the smallest, and how long each lasts.
+
+    '' and 'none' have none. Raises ValueError, in words for the command line, for another form, sizes that do not rise or are no powers of
+    two from 8, and lengths below 0.
+    """
+    stages: list[tuple[int, float]] = []
+    for part in [] if text in ('', 'none') else text.split(','):
+        try:
+            size, kimg = part.split(':')
+            stages.append((int(size), float(kimg)))
+        except ValueError:
+            raise ValueError(f"'{part}' is not SIZE:KIMG; 32:100 trains on 100,000 images of 32x32 first") from None
+    before = 4
+    for size, kimg in stages:
+        if size & (size - 1) or size <= before:
+            raise ValueError(f'{size} is not a power of two above {before}: sizes are powers of two from 8 that rise')
+        if not 0 <= kimg < float('inf'):
+            raise ValueError(f'{kimg:g} is no number of kimg: 0 or more')
+        before = size
+    return stages
+
+
+def checked(text: str) -> str:
+    """--grow as it is kept. Raises ValueError as `smaller_sizes` does."""
+    return ','.join(f'{size}:{kimg:g}' for size, kimg in smaller_sizes(text))
+
+
+def stage_at(sizes: str, fade: float, full: int, images: int) -> Stage:
+    """The stage of the step after `images` images of a run whose full resolution is `full`. fade: kimg of a fade-in, 0 for none."""
+    begin, resolution = 0.0, full
+    stages = smaller_sizes(sizes)
+    for size, kimg in stages:
+        if images < begin + kimg * 1000:
+            resolution = size
+            break
+        begin += kimg * 1000
+    new = bool(stages) and resolution != stages[0][0]
+    return Stage(resolution, min((images - begin) / (fade * 1000), 1.0) if new and fade else 1.0)
+
+
+def fit(images, stage: Stage):
+    """Real images [N, C, R, R] as a stage sees them: averaged down to its size, and blended with the size before while that fades out."""
+    def halved(x):
+        return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))               # [N, C, R/2, R/2]
+
+    while images.shape[-1] > stage.resolution:
+        images = halved(images)
+    if stage.fade < 1:
+        before = halved(images).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # [N, C, R, R]
+        images = before.lerp(images, stage.fade)
+    return images
+
+
+def later_blocks(synthesis, sizes: str, full: int) -> Iterable:
+    """The blocks of G that come after the first stage.
+
+    Raises UserError for a generator that draws no smaller images on the way to the full size.
+    """
+    first = smaller_sizes(sizes)[0][0]
+    for size in [2 ** k for k in range(3, 11) if first < 2 ** k <= full]:
+        block = getattr(synthesis, f'b{size}', None)
+        if not hasattr(getattr(block, 'torgb', None), 'weight'):
+            raise UserError(f'--grow={sizes}: this generator has no to-RGB layer at {size} pixels; those of inr and stylegan2 have')
+        yield block
+
+
+def begin_at_zero(synthesis, sizes: str, full: int) -> None:
+    """Sets to-RGB of `later_blocks` to zero: they start without a share in the image."""
+    for block in later_blocks(synthesis, sizes, full):
+        for parameter in (block.torgb.weight, block.torgb.bias):
+            parameter.data.zero_()
