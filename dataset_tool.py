@@ -188,6 +188,8 @@ def check(data, workers):
         raise UserError(f'{data}: {len(problems)} problems in {len(files.names)} images, listed above')
     width, height, channels = shapes[files.names[0]]
     summary = label_summary([labels.by_name[name] for name in files.names] if labels else None, labels.classes if labels else None)
+    if files.others:
+        click.echo(f'Note: {len(files.others)} other files are passed over, such as {files.others[0]}')
     click.echo(f'{data} is fine: {len(files.names)} images of {width}x{height}x{channels}, {summary}, digest {files.digest(labels)[:16]}')
 
 

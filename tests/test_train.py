@@ -10,12 +10,14 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
 import train
 from tests.helpers import ROOT, run_command
 from tests.tiny_snapshots import call, mistake
 from tests.training.tiny import ROW, make_images
 from training import checkpoint, plugins
+from training.dataset import ImageDataset
 from training.presets import PRESETS
 
 
@@ -96,6 +98,25 @@ def test_data_may_move_but_not_change(started, images):
     assert json.loads((started / 'training_options.json').read_text())['data']['path'] == str(moved)
     shutil.copy(moved / '00.png', moved / '01.png')
     assert 'is not what this run was trained on' in mistake(train.main, '--resume=latest', '--kimg=1')
+
+
+def test_a_bad_picture_is_left_out_and_the_run_goes_on_after_its_repair(started, images, capfd):
+    whole = (images / '01.png').read_bytes()
+    (images / '01.png').write_bytes(whole[:-20])
+    line = mistake(train.main, '--resume=latest', '--kimg=0.016')
+    assert f'if pictures in it were repaired or removed, say so with --data={images}' in line
+    code, out, err = call(train.main, '--resume=latest', f'--data={images}', '--kimg=0.016')
+    assert code == 0, err
+    assert 'Note: going on with ' in out and f'{images}: 01.png: cannot be decoded' in err + capfd.readouterr().err
+    stored = json.loads((started / 'training_options.json').read_text())['data']
+    assert stored['digest'] == ImageDataset(images).digest  # so that it is resumed as it is from now on
+    (images / '01.png').write_bytes(whole)
+    code, out, err = call(train.main, '--resume=latest', f'--data={images}', '--kimg=0.02')
+    assert code == 0 and json.loads((started / 'training_options.json').read_text())['data']['digest'] != stored['digest'], err
+    Image.new('RGB', (32, 32)).save(images / '00.png')
+    for path in sorted(images.glob('*.png'))[1:]:
+        shutil.copy(images / '00.png', path)
+    assert 'give its data with --data' in mistake(train.main, '--resume=latest', f'--data={images}', '--kimg=1')
 
 
 @pytest.mark.parametrize('option, stored', [('--cfg=stylegan2', 'tiny'), ('--batch=8', '4'), ('--seed=7', '0'), ('--cond', 'False'),

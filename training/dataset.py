@@ -1,6 +1,7 @@
 """Images and labels for training, and the endless order in which they are drawn."""
 
 import functools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch
 
 from dnnlib.util import UserError
 from training.data.files import BadImage, ImageFiles, decode, fitting_resolution, resolve, shape_problem
+
+KEEP_BYTES = 128 << 20  # a set whose pixels fit into this is decoded once
+MOST_BAD = 100  # images in a row that may be unreadable
 
 
 class DataError(UserError):
@@ -54,7 +58,8 @@ class ImageDataset(torch.utils.data.Dataset):
     mirror: append every image flipped left to right (the second half of the set).
     subset: use that many images only, chosen by `seed`; None uses all.
     Item i is (uint8 [C, H, W], float32 [label_dim]); a class index becomes a one-hot label.
-    Raises UserError (one line, naming the file) for data that training cannot take; pixels are only looked at when asked for.
+    Raises UserError (one line, naming the file) for data that training cannot take. Pixels are only looked at when asked for: an image that
+    turns out to be unreadable then is named on stderr and left out, the next one, with its label, takes its place.
     """
 
     def __init__(self, path: str | Path, use_labels: bool = False, mirror: bool = False, subset: int | None = None, seed: int = 0):
@@ -65,11 +70,10 @@ class ImageDataset(torch.utils.data.Dataset):
         self.has_labels = self.labels is not None
         self.use_labels = use_labels
         self.mirror = mirror
-        try:
-            shape = self.files.header(self.files.names[0])
-        except BadImage as err:
-            raise corrupt(self.files, self.files.names[0], err) from err
-        expect_shape(self.files, self.files.names[0], shape, first=shape)
+        self._kept: dict[str, np.ndarray] = {}
+        self._told: set[str] = set()
+        name, shape = self._first_header()
+        expect_shape(self.files, name, shape, first=shape)
         self.resolution, _, self.num_channels = shape
         if use_labels:
             self._expect_labels()
@@ -80,6 +84,16 @@ class ImageDataset(torch.utils.data.Dataset):
             if not 1 <= subset <= len(self._chosen):
                 raise UserError(f'subset {subset}: {self.path} has {len(self._chosen)} images, so give 1 to {len(self._chosen)}')
             self._chosen = np.sort(np.random.RandomState(seed).permutation(len(self._chosen))[:subset])
+
+    def _first_header(self) -> tuple[str, tuple[int, int, int]]:
+        """(name, (width, height, channels)) of the first image whose header can be read."""
+        problem = None
+        for name in self.files.names[:MOST_BAD]:
+            try:
+                return name, self.files.header(name)
+            except BadImage as err:
+                problem = problem or corrupt(self.files, name, err)
+        raise problem
 
     def _expect_labels(self) -> None:
         if not self.has_labels:
@@ -98,18 +112,44 @@ class ImageDataset(torch.utils.data.Dataset):
         return len(self._chosen) * (2 if self.mirror else 1)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        name, flip = self._locate(i)
-        try:
-            image = decode(self.files.read(name))                                              # [C, H, W]
-        except BadImage as err:
-            raise corrupt(self.files, name, err) from err
-        channels, height, width = image.shape
-        expect_shape(self.files, name, (width, height, channels), (self.resolution, self.resolution, self.num_channels))
-        return image[:, :, ::-1].copy() if flip else image, self.get_label(i)
+        i = range(len(self))[i]  # negative indices count from the end; IndexError past it
+        for step in range(min(MOST_BAD, len(self._chosen))):
+            taken = (i + step) % len(self)
+            name, flip = self._locate(taken)
+            try:
+                image = self._pixels(name)                                                     # [C, H, W]
+            except BadImage as err:
+                self._tell(corrupt(self.files, name, err), name)
+                continue
+            return (image[:, :, ::-1] if flip else image).copy(), self.get_label(taken)
+        raise DataError(f'{self.path}: {step + 1} images in a row cannot be used, from {self._locate(i)[0]} on: is the disk still there? '
+                        f'Every bad file is listed by: python dataset_tool.py check {self.path}')
+
+    def _pixels(self, name: str) -> np.ndarray:
+        """uint8 [C, H, W] of an image, kept where the whole set fits into KEEP_BYTES. Raises BadImage, also for another size."""
+        if name in self._kept:
+            return self._kept[name]
+        image = decode(self.files.read(name))
+        first = (self.resolution, self.resolution, self.num_channels)
+        problem = shape_problem((*image.shape[:0:-1], len(image)), first, 'the first')
+        if problem is not None:
+            raise BadImage(problem)
+        if image.nbytes * len(self._chosen) <= KEEP_BYTES:
+            self._kept[name] = image
+        return image
+
+    def _tell(self, problem: DataError, name: str) -> None:
+        """Says once on stderr that an image is left out."""
+        if name not in self._told:
+            self._told.add(name)
+            print(f'Left out, the next image takes its place: {problem}', file=sys.stderr, flush=True)
+
+    def __getstate__(self):
+        return {**self.__dict__, '_kept': {}}
 
     def _locate(self, i: int) -> tuple[str, bool]:
         """(name of the file, whether to flip it) of item i."""
-        i = range(len(self))[i]  # negative indices count from the end; IndexError past it
+        i = range(len(self))[i]
         return self.files.names[self._chosen[i % len(self._chosen)]], i >= len(self._chosen)
 
     def get_label(self, i: int) -> np.ndarray:

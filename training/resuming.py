@@ -44,12 +44,21 @@ def resumed(where: str, outdir: Path, given: dict) -> tuple[Path, Path | None, C
 
 
 def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config]:
-    """(data set, configuration) of a resumed run. place: where its data is now; None: where it was. Raises UserError for other data."""
+    """(data set, configuration) of a resumed run.
+
+    place: where its data is now, or what has become of them: pictures may have been repaired or removed; None: they are where they were
+    Raises UserError for other data, unless they were given with `place` and are of the same size, channels and labels.
+    """
     path, data = resolve(place or settings.data.path), settings.data
     if place is None and not path.exists():
         raise UserError(f'{path}, the data of this run, is not there any more: say where it is with --data')
     dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed)
     if dataset.digest != data.digest:
-        raise UserError(f'{path} is not what this run was trained on (digest {dataset.digest[:12]}, it was {data.digest[:12]}): '
-                        'give that data with --data, or start a new run with --init-from')
+        alike = (dataset.resolution, dataset.num_channels, dataset.label_dim) == (data.resolution, data.channels, data.label_dim)
+        if place is None or not alike:
+            advice = f'if pictures in it were repaired or removed, say so with --data={path}' if alike else 'give its data with --data'
+            raise UserError(f'{path} is not what this run was trained on (digest {dataset.digest[:12]}, it was {data.digest[:12]}): '
+                            f'{advice}, or start a new run with --init-from')
+        distributed.print0(f'Note: going on with {len(dataset):,} images that are not the {data.images:,} of before (another digest)')
+        data = dataclasses.replace(data, digest=dataset.digest, images=len(dataset) // (2 if data.mirror else 1))
     return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=str(path)))

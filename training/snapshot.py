@@ -42,6 +42,8 @@ def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
 def grid_items(dataset, count: int, columns: int, seed: int) -> list[int]:
     """Which images of a data set a grid shows: with classes, each row holds one of them and all get their turn; else any.
 
+    Labels that are no classes (several at once, continuous) count as none here.
+
     Returns `count` indices, a function of the set and the seed alone.
     """
     random = np.random.RandomState(seed)
@@ -51,6 +53,8 @@ def grid_items(dataset, count: int, columns: int, seed: int) -> list[int]:
     members: dict[tuple, list[int]] = {}
     for i in order[:50_000]:
         members.setdefault(tuple(dataset.get_label(int(i))), []).append(int(i))
+    if any(sorted(label)[-1] != 1 or np.count_nonzero(label) != 1 for label in members):
+        return [int(order[i % len(order)]) for i in range(count)]
     classes = [members[key] for key in sorted(members, reverse=True)]  # one-hot: class 0 first
     return [(chosen := classes[row % len(classes)])[(row // len(classes) * columns + column) % len(chosen)]
             for row in range(count // columns) for column in range(columns)]

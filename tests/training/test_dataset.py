@@ -72,6 +72,18 @@ def test_labels(tmp_path):
         np.testing.assert_array_equal(dataset.get_label(3), [0.5, 3])
 
 
+@pytest.mark.parametrize('labels, classes, message', [
+    ([[0, 1], [1, float('nan')]], None, r'img01.png is \[1, NaN\]: it must be a vector of 2 numbers'),
+    ([[0, 1], [1, 10**400]], None, 'img01.png is .*: it must be a vector of 2 numbers'), ([[0, 1], [1]], None, 'a vector of 2 numbers'),
+    ([[0, 1], 1], None, 'a vector of 2 numbers'), ([[]], None, 'a vector of 0'), ([[0, True]], None, 'a vector of 2'),
+    ([[0, 1]], ['a', 'b', 'c'], '"classes" names 3, but labels are vectors of 2'),
+])
+def test_vectors_that_are_none(tmp_path, labels, classes, message):
+    make_set(tmp_path / 'set.zip', count=len(labels), labels=labels, classes=classes)
+    with pytest.raises(UserError, match=message):
+        ImageDataset(tmp_path / 'set.zip', use_labels=True)
+
+
 def test_subset_is_chosen_by_seed(tmp_path):
     pixels = make_set(tmp_path / 'set.zip', count=12, labels=range(12))
 
@@ -139,24 +151,68 @@ def test_odd_one_out_is_named(tmp_path):
         make_set(path, count=40)
         quick_check(path, most=5)
         spoil(path, 'zz.png', content)
-        with ImageDataset(path) as dataset:
-            for find in (lambda path=path: quick_check(path, most=5), lambda dataset=dataset: dataset[40]):
-                with pytest.raises(UserError) as caught:
-                    find()
-                assert message in str(caught.value) and str(path) in str(caught.value)
+        with pytest.raises(UserError) as caught:
+            quick_check(path, most=5)
+        assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def whole_and_cut(tmp_path, **options):
+    """A set whose images 2 and 3 can be opened but not decoded, and the pixels of all."""
+    pixels = make_set(tmp_path / 'whole.zip', **options)
+    with zipfile.ZipFile(tmp_path / 'whole.zip') as whole, zipfile.ZipFile(tmp_path / 'set.zip', 'w') as archive:
+        for name in whole.namelist():
+            content = whole.read(name)
+            archive.writestr(name, content[:-60] if name in ('img02.png', 'img03.png') else content)
+    return pixels
+
+
+@pytest.mark.parametrize('keep', [True, False])
+def test_a_bad_image_is_named_and_left_out(tmp_path, capsys, monkeypatch, keep):
+    monkeypatch.setattr('training.dataset.KEEP_BYTES', 1 << 20 if keep else 0)
+    pixels = whole_and_cut(tmp_path, labels=range(5))
+    quick_check(tmp_path / 'set.zip')  # the headers are whole: only decoding tells
+    with ImageDataset(tmp_path / 'set.zip', use_labels=True, mirror=True) as dataset:
+        assert len(dataset) == 10 and bool(dataset._kept) is False
+        for i, shown in [(2, 4), (3, 4), (4, 4), (7, 9), (-3, 9), (0, 0), (2, 4)]:
+            image, label = dataset[i]
+            np.testing.assert_array_equal(image, pixels[shown % 5][:, :, ::-1] if shown > 4 else pixels[shown])
+            assert label.argmax() == shown % 5
+            image[:] = 0  # a caller may do as it likes with what it got
+        assert set(dataset._kept) == ({'img00.png', 'img04.png'} if keep else set())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith('Left out, the next image takes its place: ') for line in lines)
+    assert f'{tmp_path}/set.zip: img02.png: cannot be decoded' in lines[0] and 'python dataset_tool.py check' in lines[0]
+
+
+def test_other_sizes_are_left_out_and_a_set_that_is_gone_ends(tmp_path, capsys):
+    make_set(tmp_path / 'set.zip', count=3)
+    with zipfile.ZipFile(tmp_path / 'set.zip') as archive:
+        archive.extractall(tmp_path / 'set')
+    Image.new('RGB', (32, 32)).save(tmp_path / 'set' / 'img01.png')
+    (tmp_path / 'set' / 'img02.png').unlink()
+    (tmp_path / 'set' / 'img02.png').symlink_to(tmp_path / 'nowhere')
+    dataset = ImageDataset(tmp_path / 'set')
+    assert len(dataset.digest) == 64
+    assert (dataset[1][0] == dataset[0][0]).all() and (dataset[2][0] == dataset[0][0]).all()
+    err = capsys.readouterr().err
+    assert 'img01.png: is 32x32, but the first is 16x16' in err and 'img02.png: cannot be read' in err
+    dataset = ImageDataset(tmp_path / 'set')
+    (tmp_path / 'set').rename(tmp_path / 'gone')
+    with pytest.raises(UserError, match='3 images in a row cannot be used, from img01.png on: is the disk still there'):
+        dataset[1]
 
 
 @pytest.mark.filterwarnings('ignore:.*multi-threaded, use of fork:DeprecationWarning')  # Python 3.12 on; nothing here holds a lock
-def test_truncated_image_is_one_line_also_from_a_worker(tmp_path):
-    make_set(tmp_path / 'set.zip')
+def test_no_usable_image_is_one_line_also_from_a_worker(tmp_path):
+    make_set(tmp_path / 'set.zip', count=1)
     with zipfile.ZipFile(tmp_path / 'set.zip') as archive:
         whole = archive.read('img00.png')
-    spoil(tmp_path / 'set.zip', 'img05.png', whole[:-60])
-    quick_check(tmp_path / 'set.zip')  # the header is whole: only decoding tells
-    dataset = ImageDataset(tmp_path / 'set.zip')
-    with pytest.raises(UserError, match='^.*set.zip: img05.png: cannot be decoded .* check .*set.zip$') as direct:
-        dataset[5]
-    loader = torch.utils.data.DataLoader(dataset, sampler=[0, 5], num_workers=1, multiprocessing_context='fork')
+    (tmp_path / 'set').mkdir()
+    (tmp_path / 'set' / 'img00.png').write_bytes(whole[:-60])
+    dataset = ImageDataset(tmp_path / 'set')
+    with pytest.raises(UserError, match='1 images in a row .* check .*set$') as direct:
+        dataset[0]
+    loader = torch.utils.data.DataLoader(dataset, sampler=[0], num_workers=1, multiprocessing_context='fork')
     iterator = iter(loader)
     try:
         list(iterator)

@@ -38,6 +38,14 @@ def test_rows_hold_one_class_each(tmp_path):
         assert grid_items(dataset, 9, 3, seed=0) == grid_items(dataset, 9, 3, seed=0) != grid_items(dataset, 9, 3, seed=1)
 
 
+def test_labels_that_are_no_classes_make_no_rows(tmp_path):
+    make_images(tmp_path / 'a', count=9, classes=3)
+    pairs = [[f'{i:02d}.png', [i / 9, 1.0]] for i in range(9)]
+    (tmp_path / 'a' / 'dataset.json').write_text(json.dumps({'labels': pairs}))
+    with ImageDataset(tmp_path / 'a', use_labels=True) as dataset:
+        assert sorted(grid_items(dataset, 9, 3, seed=0)) == list(range(9))
+
+
 def test_log_and_stats(tmp_path, capsys):
     log = RunLog(tmp_path)
     log.say('first')

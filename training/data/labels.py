@@ -46,7 +46,7 @@ def _from_pairs(pairs: object, classes: object, prefix: str, where: str) -> Labe
     first = next(iter(by_name.values()))
     for name, label in by_name.items():
         if isinstance(first, tuple):
-            right = isinstance(label, tuple) and len(label) == len(first) > 0 and all(type(value) in (int, float) for value in label)
+            right = isinstance(label, tuple) and len(label) == len(first) > 0 and all(map(_is_number, label))
             wanted = f'a vector of {len(first)} numbers like the first'
         else:
             right = type(label) is int and 0 <= label < (len(classes) if classes else 1 << 20)
@@ -54,5 +54,12 @@ def _from_pairs(pairs: object, classes: object, prefix: str, where: str) -> Labe
         if not right:
             raise UserError(f'{where}: the label of {name} is {json.dumps(label)}: it must be {wanted}')
     if isinstance(first, tuple):
+        if classes and len(classes) != len(first):
+            raise UserError(f'{where}: "classes" names {len(classes)}, but labels are vectors of {len(first)}: name each number or none')
         return Labels(by_name, len(first), classes)
     return Labels(by_name, len(classes) if classes else 1 + max(by_name.values()), classes)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number that float32 holds: JSON has Infinity, NaN and numbers of any length."""
+    return type(value) in (int, float) and abs(value) < 1e30
