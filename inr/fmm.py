@@ -87,14 +87,19 @@ class Modulation:
         '2sigmoid', and A B / sqrt(r) else
     equalized: W_s carries the equalized-learning-rate gain 1/sqrt(C_in). Row norms hide it; without it the activations of 'tanh' and
         'sigmoid' grow by sqrt(C_in) a layer. The public implementation has none.
+    spread: of the weights that make A and B from w, at the start. At 1, as in the public implementation, M has deviation 1 and images begin
+        as networks of their own; at 0.3 it has 0.1, and they begin as one network that w changes
     Raises ValueError for an unknown squash or a rank that is neither a number from 1 on nor 'full'.
     """
 
     rank: int | str | None = 10
     squash: str = 'demod'
     equalized: bool = True
+    spread: float = 1.0
 
     def __post_init__(self):
+        if not self.spread > 0:
+            raise ValueError(f'FMM spread {self.spread} is not above 0: w could never change the weights')
         if self.squash not in SQUASHES:
             raise ValueError(f"unknown FMM squash '{self.squash}'; choose one of {', '.join(SQUASHES)}")
         if not (self.rank is None or self.rank == FULL or type(self.rank) is int):

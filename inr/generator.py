@@ -70,15 +70,15 @@ def _feature_spec(given, default):
 
 def build_synthesis(
     w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False,
-    half_dtype='float16', fmm_rank=10, squash='demod', equalized=True, upsampling='nearest', instance_norm=False, noise=False,
-    coord_skips=False, input_resolution=None, extra_layers=None, input_features=None, features=None,
+    half_dtype='float16', fmm_rank=10, squash='demod', equalized=True, fmm_spread=1.0, upsampling='nearest', instance_norm=False,
+    noise=False, coord_skips=False, input_resolution=None, extra_layers=None, input_features=None, features=None,
 ):  # fmt: skip
     """SynthesisNetwork from the options a host or a preset gives.
 
     channel_base, channel_max: a block of resolution R has min(channel_base / R, channel_max) channels
     num_fp16_res: blocks, counted from the finest, that compute in half precision; half_dtype: 'float16' or 'bfloat16'
     conv_clamp: limit on activations, or None; fp16_channels_last: accepted for hosts' sake, 1x1 layers have no use for it
-    fmm_rank: rank of FMM; None for StyleGAN2's modulation and demodulation. squash, equalized: see fmm.Modulation
+    fmm_rank: rank of FMM; None for StyleGAN2's modulation and demodulation. squash, equalized, fmm_spread: see fmm.Modulation
     upsampling: how a grid reads the one below, see refinement.plan ('bilinear' is the public implementation's)
     instance_norm: see synthesis; pixels then depend on each other
     noise: StyleGAN2's spatial noise in every layer; coord_skips: see synthesis.BlockOptions
@@ -108,7 +108,7 @@ def build_synthesis(
         img_resolution, input_resolution, lambda res: max(min(channel_base // res, channel_max), 1), extra_layers,
         of_input, lambda res: _feature_spec(given.get(res), feature_rule(res)),
     )  # fmt: skip
-    modulation = Modulation(fmm_rank, squash, equalized)
+    modulation = Modulation(fmm_rank, squash, equalized, fmm_spread)
     options = BlockOptions(upsampling, instance_norm, noise, coord_skips, conv_clamp)
     dtypes = block_dtypes([spec.name for spec in specs], num_fp16_res, half_dtype)
     blocks = [SynthesisBlock(spec, w_dim, img_channels, modulation, options, dtype) for spec, dtype in zip(specs, dtypes, strict=True)]

@@ -77,6 +77,19 @@ PRESETS = {
         ),
         g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=1, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
     ),
+    'inr-small': dict(
+        _TINY,
+        summary="for one's own pictures on a small machine: grown from 16 pixels, linear reads, FMM that starts small",
+        source='own, chosen by runs on emoji; docs/results.md has each change alone',
+        cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
+        G='inr.generator.Generator', w_dim=128, mapping_layers=2,
+        synthesis=dict(
+            _INR['synthesis'], upsampling='linear', fmm_spread=0.3,
+            input_features=dict(random=96, raw=True, scale=4.0), features=dict(random=32, raw=True, scale=4.0),
+        ),
+        g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=5, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
+        grow={16: '', 32: '16:30', 64: '16:30,32:75', 128: '16:30,32:75,64:75', 256: '16:30,32:75,64:75,128:75'},
+    ),
     'paper': dict(
         summary='generator A of the main experiments: a hypernetwork writes the whole INR; --decoder takes the rungs below it',
         source="paper, appendix A; R1 is gamma/2 |grad|^2 with gamma 10 (the authors' code has no 1/2 there, which is --gamma=20, "

@@ -138,6 +138,8 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.modulation, self.conv_clamp = modulation, conv_clamp
         self.affine = FullyConnectedLayer(w_dim, modulation.num_styles(in_channels, out_channels), bias_init=modulation.initial_style)
+        if modulation.spread != 1:
+            self.affine.weight.data.mul_(modulation.spread)
         self.weight = nn.Parameter(torch.randn([out_channels, in_channels, 1, 1]))
         self.bias = nn.Parameter(torch.zeros([out_channels]))
         self.noise = None if noise_resolution is None else SpatialNoise(noise_resolution)

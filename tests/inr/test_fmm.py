@@ -1,11 +1,14 @@
 """FMM weights: the public implementation's numbers, the ends of appendix E, the squashes by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from inr.fmm import SQUASHES, Modulation, demodulated_weight, fmm_weight, normalize_rows
 from inr.ops.layer import product
+from inr.synthesis import SynthesisLayer
 from tests.helpers import ROOT, relative_error
 
 LAYERS = np.load(ROOT / 'tests/data/parity/inr_layers.npz')
@@ -84,3 +87,18 @@ def test_demodulation_normalizes_rows():
 def test_mistakes_are_told(arguments, word):
     with pytest.raises(ValueError, match=word):
         Modulation(*arguments)
+
+
+def test_spread_scales_what_w_changes_at_the_start():
+    torch.manual_seed(0)
+    ws = torch.randn(64, 16)
+    deviation = {}
+    for spread in (1.0, 0.3):
+        torch.manual_seed(1)
+        layer = SynthesisLayer(12, 20, 16, Modulation(10, 'demod', spread=spread))
+        left, right = layer.modulation.factors(layer.affine(ws), 20, 12)
+        deviation[spread] = (left @ right / math.sqrt(10)).std().item()
+    assert deviation[1.0] == pytest.approx(1, abs=0.25)  # as in the public implementation
+    assert deviation[0.3] == pytest.approx(0.09 * deviation[1.0], rel=1e-4)
+    with pytest.raises(ValueError, match='not above 0'):
+        Modulation(spread=0)
