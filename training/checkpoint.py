@@ -26,6 +26,7 @@ from dnnlib.util import UserError, atomic_path, fetch
 from training.config import Config
 from training.config_json import from_json
 from training.plugins import network_class
+from training.state import read_state
 
 VERSION = 1
 NETWORKS = ('G', 'D', 'G_ema')
@@ -116,7 +117,8 @@ def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: Conf
     with atomic_path(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the umask allows; safetensors would let nobody else read it
-        save_file(tensors, temporary, metadata={'format': 'pt', 'header': json.dumps(header)})
+        text = json.dumps(header)
+        save_file(tensors, temporary, metadata={'format': 'pt', 'header': text, 'header_crc32': str(zlib.crc32(text.encode()))})
         temporary.chmod(mode)
 
 
@@ -199,6 +201,9 @@ def read_header(path: Path) -> dict[str, Any]:
         raise UserError(f'{path}: {_damage(path)} ({" ".join(str(err).split())}): take another snapshot') from None
     if 'header' not in metadata:
         raise UserError(f'{path} is a safetensors file, but not a snapshot of this project: its metadata has no header')
+    crc = str(zlib.crc32(metadata['header'].encode()))
+    if metadata.get('header_crc32', crc) != crc:  # not in older files
+        raise UserError(f'{path}: the header is damaged (wrong checksum): take another snapshot')
     try:
         meta = json.loads(metadata['header'])
         version = int(meta['version'])
@@ -270,7 +275,10 @@ def _expect_same_keys(path: Path, name: str, network: torch.nn.Module, state: di
 
 
 def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, Any]:
-    """Loads a snapshot's weights into networks that are there already, and returns its training state. Raises UserError."""
+    """Loads a snapshot's weights into networks that are there already, and returns its training state, as `state.expect_state` wants it.
+
+    Raises UserError.
+    """
     meta = read_header(network)
     tensors = read_tensors(network, meta, list(networks))
     for name, module in networks.items():
@@ -278,16 +286,11 @@ def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, 
         _expect_same_keys(network, name, module, state)
         module.load_state_dict(state)
     path = state_path(network)
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        if state['images'] != meta['images']:
-            raise UserError(f'{path} is of another step than {network.name}: remove both and resume from the snapshot before')
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f'{network} has no {path.name} beside it, so it cannot be resumed: start anew with --init-from={network}') from None
-    except Exception as err:  # torch.load raises whatever a damaged zip or pickle leads to
-        raise UserError(f'{path} is damaged ({type(err).__name__}): remove it and resume from the snapshot before') from err
+    if not path.is_file():
+        raise UserError(f'{network} has no {path.name} beside it, so it cannot be resumed: start anew with --init-from={network}')
+    state = read_state(path)
+    if state.get('images') != meta['images']:
+        raise UserError(f'{path} is of another step than {network.name}: remove both and resume from the snapshot before')
     return state
 
 

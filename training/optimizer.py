@@ -33,15 +33,12 @@ def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Loads what a snapshot holds of an optimizer; learning rates and betas stay as they are.
+    """Loads what a snapshot holds of an optimizer, checked by `state.expect_state`; all its options stay as they are.
 
     Moments get the memory format of their parameters, which may not be the one they were saved in: fused Adam goes through both as they lie
     in memory.
     """
-    rates = [{key: group[key] for key in ('lr', 'betas', 'eps')} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group.update(rate)
+    optimizer.load_state_dict({'state': state['state'], 'param_groups': optimizer.state_dict()['param_groups']})
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if value.shape == parameter.shape:

@@ -31,6 +31,7 @@ from training.dataset import ImageDataset, InfiniteSampler
 from training.ema import ema_beta, update_ema
 from training.loss import GanLoss, Latents, phases
 from training.optimizer import make_optimizer, restore, step_if_finite
+from training.state import expect_state
 from training.summary import describe, parameter_counts
 
 MAX_SKIPPED = 100  # steps in a row without finite gradients that end a run
@@ -124,6 +125,7 @@ class Training:
     def resume(self, network: Path) -> None:
         """Goes on from a snapshot; learning rates and betas are those of the configuration."""
         state = checkpoint.load_pair(network, self.networks)
+        expect_state(checkpoint.state_path(network), state, self.optimizers)
         self.images, self.seconds, self.best = state['images'], state['seconds'], state['best']
         self.skipped, self.skipped_in_a_row = state['skipped'], state['skipped_in_a_row']
         self.loss.pl_mean = state['pl_mean'].to(self.device)

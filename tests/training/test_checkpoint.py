@@ -30,6 +30,7 @@ from training.checkpoint import (
     state_path,
     step_name,
 )
+from training.state import expect_state, read_state
 from training.training_loop import Training
 
 
@@ -184,6 +185,99 @@ def test_broken_pairs(training, network):
     assert 'training-state-000012_288.pt is damaged' in message(load_pair, network, networks)
     state_path(network).unlink()
     assert f'start anew with --init-from={network}' in message(load_pair, network, networks)
+
+
+@pytest.fixture(scope='module')
+def stepped(tmp_path_factory):
+    """A run that has moments, and its state."""
+    dataset, settings = tiny_run(make_images(tmp_path_factory.mktemp('data') / 'images'))
+    result = Training(settings, dataset)
+    result.step(torch.zeros([4, 3, 16, 16], dtype=torch.uint8), torch.zeros([4, 0]))
+    return result, result.state_dict()
+
+
+def moments(state):
+    return state['optimizers']['D']['state'][2]
+
+
+@pytest.mark.parametrize('change, expected', [
+    (lambda state: moments(state).update(exp_avg_sq=torch.zeros(3, 3)), 'optimizers.D.2.exp_avg_sq is float32 [3, 3], not float32 [8,'),
+    (lambda state: moments(state).update(exp_avg=moments(state)['exp_avg'].double()), 'optimizers.D.2.exp_avg is float64 [8, 8, 3, 3]'),
+    (lambda state: moments(state)['exp_avg'][0].fill_(float('nan')), 'optimizers.D.2.exp_avg is not finite'),
+    (lambda state: moments(state)['exp_avg_sq'][0].fill_(-1), 'optimizers.D.2 has a negative number of steps or mean square'),
+    (lambda state: moments(state).update(step=torch.tensor([1.0, 2.0])), 'optimizers.D.2.step is float32 [2]'),
+    (lambda state: moments(state).update(step=3), 'step is a int'),
+    (lambda state: moments(state).pop('exp_avg'), 'optimizers.D.2 holds'),
+    (lambda state: state['optimizers']['D']['state'].update({999: moments(state)}), 'optimizers.D holds 999, which is no parameter'),
+    (lambda state: state['optimizers']['G']['param_groups'][0]['params'].pop(), 'optimizers.G has other groups of parameters'),
+    (lambda state: state['optimizers'].pop('G'), 'G is missing'),
+    (lambda state: state.pop('optimizers'), 'optimizers is missing'),
+    (lambda state: state.update(pl_mean=torch.tensor(float('inf'))), 'pl_mean is not finite'),
+    (lambda state: state.update(pl_mean=torch.zeros(2)), 'pl_mean is float32 [2], not float32 []'),
+    (lambda state: state.update(seconds=float('nan')), 'seconds is nan'),
+    (lambda state: state.update(best=float('nan')), 'best is NaN'),
+    (lambda state: state.update(images=-4), 'images is -4'),
+    (lambda state: state.update(images='4'), 'images is a str'),
+    (lambda state: state['skipped'].update(G=-1), 'skipped.G is negative'),
+    (lambda state: state['skipped_in_a_row'].pop('D'), 'D is missing'),
+    (lambda state: state['stats'].update(x=torch.zeros(2)), 'stats.x is float32 [2], not float64 [3]'),
+    (lambda state: state['stats'].update(x=[0.0, 0.0, 0.0]), "stats holds 'x'"),
+    (lambda state: state.update(augment={'p': 2.0, 'start': 0.0, 'r': 0.0, 'sums': torch.zeros(3)}), 'augment.sums is float32 [3]'),
+    (lambda state: state.update(augment={'p': float('nan'), 'start': 0.0, 'r': 0.0}), 'augment.p is nan'),
+])
+def test_a_state_is_checked_before_it_is_used(stepped, change, expected):
+    training, state = stepped
+    expect_state('a.pt', state, training.optimizers)
+    state = copy.deepcopy(state)
+    change(state)
+    line = message(expect_state, 'a.pt', state, training.optimizers)
+    assert line.startswith(f'a.pt: {expected}') and 'resume from the snapshot before' in line
+
+
+def test_a_damaged_state_ends_a_resumed_run_in_one_line(stepped, tmp_path):
+    training, state = stepped
+    state, path = copy.deepcopy(state), network_path(tmp_path, 4)
+    moments(state).update(exp_avg_sq=torch.zeros(3, 3))
+    save_state(state_path(path), state)
+    save_networks(path, training.networks, training.settings, 4)
+    assert 'exp_avg_sq is float32 [3, 3]' in message(Training(training.settings, training.dataset).resume, path)
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a.dtype == b.dtype and torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize('kind', ['network', 'state'])
+def test_single_flipped_bits_are_noticed_or_harmless(stepped, tmp_path, kind):
+    training, state = stepped
+    path = network_path(tmp_path, 4)
+    save_state(state_path(path), state)
+    save_networks(path, training.networks, training.settings, 4)
+    file = path if kind == 'network' else state_path(path)
+
+    def read():
+        if kind == 'state':
+            return read_state(file)
+        return {name: module if name == 'meta' else module.state_dict() for name, module in load_networks(file).items()}
+
+    whole, content, noticed = read(), file.read_bytes(), 0
+    places = torch.randint(8 * len(content), [60], generator=torch.Generator().manual_seed(0)).tolist()
+    ends = range(0, 8 * 2000, 997) if kind == 'network' else range(8 * (len(content) - 1500), 8 * len(content), 499)  # headers, directory
+    for place in (*places, *ends):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        try:
+            found = read()
+        except UserError:
+            noticed += 1
+            continue
+        assert same(found, whole), place
+    assert noticed > 30
 
 
 def pair(folder, images, state=True, mtime=None):
