@@ -75,7 +75,7 @@ def main(network, images, data, text, num, batch, psi, seed, files, extrapolate,
             from metrics.keypoints import load_extractor
 
             subject.keypoints = KeypointPrediction(load_extractor(keypoints, place), kpl_test, kpl_steps, kpl_distance, ridge)
-        run(metrics, subject, record_path(record, network, images, meta), {'network': network, 'images': images, 'data': data})
+        run(metrics, subject, record_path(record, meta), {**origin(meta), 'images': images, 'data': data})
     finally:
         distributed.shutdown()
 
@@ -113,20 +113,23 @@ def draw_at(G):
     return functools.partial(painter.scaled, G) if G is not None and painter.draws_by_points(G) else None
 
 
-def record_path(given, network, images, meta):
-    """The file that the scores are added to."""
-    from pathlib import Path
+def origin(meta):
+    """What a score is of, to record: the snapshot's file, its SHA-256 and kimg; nothing but {'network': None} without one."""
+    from dnnlib.util import fetch, file_digest
 
-    from training import checkpoint
+    if meta is None:
+        return {'network': None}
+    return {'network': meta['path'], 'network_sha256': file_digest(fetch(meta['path'])), 'kimg': meta['kimg']}
+
+
+def record_path(given, meta):
+    """The file that the scores are added to: --record, or that of the run which the snapshot lies in, or out/."""
+    from pathlib import Path
 
     if given:
         return Path(given)
-    if images is None and network and not str(network).startswith(('http://', 'https://')):
-        folder = Path(network) if Path(network).is_dir() else Path(network).parent
-        if (folder / 'training_options.json').is_file():
-            return folder / 'metrics.jsonl'
-    elif images is None and network is None and (latest := checkpoint.find_latest_snapshot('training-runs')):
-        return latest.parent / 'metrics.jsonl'
+    if meta is not None and (Path(meta['path']).parent / 'training_options.json').is_file():
+        return Path(meta['path']).parent / 'metrics.jsonl'
     return Path('out') / 'metrics.jsonl'
 
 

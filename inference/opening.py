@@ -18,7 +18,7 @@ def open_network(given, device):
 
     given: path, URL, or a folder of a run or of runs, whose newest snapshot is taken; None: the newest snapshot under training-runs/,
            or the bundled model where there is none
-    Returns (G, header of the snapshot). Prints which one it is. Raises UserError when there is none.
+    Returns (G, header of the snapshot, with its 'path'). Prints which one it is. Raises UserError when there is none.
     """
     path, which = given, ''
     if given is None:
@@ -32,7 +32,7 @@ def open_network(given, device):
         raise UserError(f'there is no snapshot {where}: train one ({HOW_TO_TRAIN}) or give --network=FILE')
     networks = load_networks(path, device=device, only=['G_ema'])
     print(f'Network {str(path).removeprefix(f"{Path.cwd()}/")}{which}')
-    return networks['G_ema'], networks['meta']
+    return networks['G_ema'], {**networks['meta'], 'path': str(path)}
 
 
 def with_precision(G, precision):

@@ -1,5 +1,6 @@
 """calc_metrics.py as a user meets it: scores, the record, mistakes; and scores while training."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 import calc_metrics
 import train
-from dnnlib.util import cached_path
+from dnnlib.util import cached_path, file_digest
 from metrics import detectors
 from metrics.registry import parse
 from tests import tiny_snapshots
@@ -57,6 +58,23 @@ def test_scores_of_a_network_are_printed_and_recorded(tmp_path, data):
     again = call(calc_metrics.main, f'--network={network}', f'--metrics=fd_{NET}', '--num=8', '--batch=3', '--record=here.jsonl')
     assert again[0] == 0 and json.loads((tmp_path / 'here.jsonl').read_text())['results'] == lines[0]['results']
     assert not list((tmp_path / 'cache').rglob('drawn-*'))  # sums over drawn images go when they are done
+
+
+@pytest.mark.parametrize('given', ['none', 'runs', 'run', 'file'])
+def test_a_score_says_of_which_file_it_is(tmp_path, data, given):
+    """However the network was named: its path, digest and kimg, in the run's own record."""
+    run = tmp_path / 'training-runs' / '00003-x'
+    old = tiny_snapshots.save(run / 'network-snapshot-000000.safetensors', tiny_snapshots.stylegan2(), data=data)
+    network = tiny_snapshots.save(run / 'network-snapshot-000001.safetensors', tiny_snapshots.stylegan2(), data=data)
+    (run / 'training_options.json').write_text('{}')
+    named = {'none': [], 'runs': ['--network=training-runs'], 'run': [f'--network={run}'], 'file': [f'--network={old}']}[given]
+    code, out, err = call(calc_metrics.main, *named, f'--metrics=fd_{NET}', '--num=4')
+    assert code == 0 and f'recorded in {run.relative_to(tmp_path)}' in out.replace(f'{tmp_path}/', ''), err
+    (line,) = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    scored = old if given == 'file' else network
+    assert (tmp_path / line['network']).samefile(scored) and line['kimg'] == 0
+    assert line['network_sha256'] == hashlib.sha256(scored.read_bytes()).hexdigest() != file_digest(network if given == 'file' else old)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_scores_of_a_network_with_classes(tmp_path):
