@@ -8,6 +8,7 @@ was cut off. --dry runs it on a CPU in small sizes, to see that the script works
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import click
 from side_by_side import ROOT, finish, header, output_of, seconds_of
+
+SHARE = 0.7  # of the free memory that train.py fills by its estimate: training.memory.SHARE
 
 
 @dataclass
@@ -59,12 +62,12 @@ class Check:
             os.killpg(process.pid, signal.SIGKILL)
             return None, process.communicate()[0]
 
-    def script(self, name, *options, seconds):
-        """What a script of this repository prints."""
-        code, text = self.run([sys.executable, name, *options], seconds)
+    def script(self, *command, seconds):
+        """What a script of this repository prints. command: its name and options, or -m, a module and the like"""
+        code, text = self.run([sys.executable, *command], seconds)
         if code != 0:
             how = 'cut off' if code is None else f'exit code {code}'
-            raise RuntimeError(f'{name} {" ".join(options)}: {how}: {text[-1500:]}')
+            raise RuntimeError(f'{" ".join(command)}: {how}: {text[-1500:]}')
         return text
 
     def benchmark(self, script, *options, seconds, name=None):
@@ -113,23 +116,72 @@ def operators(check):
     return dict(cases=len(found), worst_share_of_what_is_allowed=share, says=text.splitlines()[-1])
 
 
-def training(check):
-    """2 kimg of `inr` on the demo's data: D's loss must fall; it begins near ln 4, where telling real from fake is guessing."""
+def trained(check, *options, seconds, processes=1, falls=True):
+    """Figures of a run of train.py on the demo's data. D's loss must fall: it begins near ln 4, where telling real from fake is guessing.
+
+    processes: that torchrun starts;  falls: whether the run is long enough for that
+    """
     runs = check.outdir / 'runs'
-    options = ['--cfg=inr', '--kimg=2', '--tick=0.25', '--precision=bf16', '--allow-tf32']
-    if check.dry:
-        options = ['--cfg=inr-tiny', '--kimg=0.128', '--tick=0.016', '--batch-gpu=16']
     shutil.rmtree(runs, ignore_errors=True)
-    check.script('train.py', '--data=demo', f'--device={check.device}', f'--outdir={runs}', *options, seconds=150)
+    launch = [] if processes == 1 else ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--']
+    text = check.script(*launch, 'train.py', '--data=demo', f'--device={check.device}', f'--outdir={runs}', *options, seconds=seconds)
     run = next(runs.iterdir())
     lines = [json.loads(line) for line in (run / 'stats.jsonl').read_text().splitlines()]
     lines = [line for line in lines if 'Loss/D_real' in line]
     losses = [line['Loss/D_real'] + line['Loss/D_fake'] for line in lines]
-    shutil.copy(run / 'log.txt', check.outdir / 'training_log.txt')
+    shutil.copy(run / 'log.txt', check.outdir / f'training_log_{len(list(check.outdir.glob("training_log_*")))}.txt')
     shutil.rmtree(runs)
-    if len(losses) < 4 or not sum(losses[-2:]) / 2 < losses[0]:
+    if len(losses) < 4 or falls and not sum(losses[-2:]) / 2 < losses[0]:
         raise RuntimeError(f"D's loss did not fall: {losses}")
-    return dict(options=options, loss_D=losses, images_per_second=[line['Timing/images_per_second'] for line in lines])
+    peak = max(line.get('Resources/peak_gpu_bytes', line['Resources/memory_bytes']) for line in lines)
+    return dict(options=options, loss_D=losses, images_per_second=[line['Timing/images_per_second'] for line in lines],
+                **against_estimate(peak, text, check.dry))  # fmt: skip
+
+
+def against_estimate(peak, text, dry):
+    """The most memory of a run beside what train.py said it would take. On a CPU, where PyTorch itself is part of it, nothing is asked."""
+    number, unit = re.search(r'^memory: +about ([0-9.]+) (B|[KMG]iB) besides', text, re.MULTILINE).groups()
+    estimate = float(number) * 1024 ** ('B', 'KiB', 'MiB', 'GiB').index(unit)
+    if not dry and peak > estimate / SHARE:
+        raise RuntimeError(f'the step took {peak / 2**30:.2f} GiB, the estimate is {estimate / 2**30:.2f}: a run that should fit would not')
+    return dict(peak_bytes=peak, estimated_bytes=estimate, peak_over_estimate=peak / estimate)
+
+
+def training(check):
+    """2 kimg of `inr` as a user gets it without further options: G in float32, D in float16."""
+    if check.dry:
+        return trained(check, '--cfg=inr-tiny', '--kimg=0.128', '--tick=0.016', '--batch-gpu=16', seconds=150)
+    return trained(check, '--cfg=inr', '--kimg=2', '--tick=0.25', seconds=150)
+
+
+def training_fast(check):
+    """1 kimg of `inr` with what makes it fast: bfloat16 and TF32."""
+    if check.dry:
+        return {'skipped': 'no GPU'}
+    return trained(check, '--cfg=inr', '--kimg=1', '--tick=0.125', '--precision=bf16', '--allow-tf32', seconds=90)
+
+
+def two_processes(check):
+    """A run and scores in two processes, where there are two GPUs. Scores are equal to those of one process."""
+    import torch
+
+    if not check.dry and torch.cuda.device_count() < 2:
+        return {'skipped': f'{torch.cuda.device_count()} GPU'}
+    if check.dry:
+        small = ['--cfg=inr-tiny', '--kimg=0.016', '--tick=0.004', '--batch=4', '--batch-gpu=2']  # too short to learn anything
+        return trained(check, *small, seconds=90, processes=2, falls=False)
+    found = trained(check, '--cfg=inr', '--kimg=1', '--tick=0.125', seconds=120, processes=2)
+    scores = []
+    for launch in ([], ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--']):
+        place = check.outdir / f'scores_{len(scores) + 1}.jsonl'
+        place.unlink(missing_ok=True)
+        options = ['--network=assets/inr-tiny.safetensors', '--data=demo', '--num=500', '--device=cuda', f'--record={place}']
+        check.script(*launch, 'calc_metrics.py', '--metrics=kd_efficientnet-lite0,pr_efficientnet-lite0,swd', *options, seconds=60)
+        scores.append({key: value for line in place.read_text().splitlines() for key, value in json.loads(line)['results'].items()})
+    off = {key: abs(value - scores[1][key]) for key, value in scores[0].items()}
+    if any(value > 1e-3 * abs(scores[0][key]) + 1e-4 for key, value in off.items()):
+        raise RuntimeError(f'scores of one and of two processes differ: {scores}')
+    return {**found, 'scores': scores}
 
 
 def generator(check):
@@ -203,7 +255,8 @@ def tiles(check):
     return {'says': text.splitlines()[-9:]}
 
 
-PARTS = (machine, first_use, operators, training, generator, step, layer, layer_in_full, ops, graphs, sanitizer, tiles)
+PARTS = (machine, first_use, operators, training, training_fast, two_processes, generator, step, layer, layer_in_full, ops, graphs,
+         sanitizer, tiles)
 
 
 @click.command()

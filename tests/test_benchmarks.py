@@ -1,5 +1,6 @@
 """The benchmarks run alone and write what they promise; what they compare agrees."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from tests.helpers import ROOT
+from training import memory
 
 KEYS = {'case', 'baseline_s', 'fast_s', 'ratio', 'rel_err', 'peak_mib'}
 
@@ -46,10 +48,23 @@ def test_gpu_check_runs_dry(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = json.loads((tmp_path / 'new' / 'folder' / 'gpu_check.json').read_text())
     assert done.returncode == 0 and 'failed: none' in done.stdout, (done.stderr, found)
-    assert len(found) == 12 and found['operators']['cases'] == 8 and found['training']['loss_D'][-1] < found['training']['loss_D'][0]
+    assert len(found) == 14 and found['operators']['cases'] == 8 and found['training']['loss_D'][-1] < found['training']['loss_D'][0]
+    for name in ('training', 'two_processes'):
+        assert 0.2 < found[name]['peak_over_estimate'] < 5 and len(found[name]['loss_D']) >= 4
     for name, cases, errors in (('generator', 1, 0.1), ('step', 8, 0.3), ('layer', 2, 0.2), ('layer_in_full', 2, 1e-5), ('ops', 8, 0.02)):
         figures = found[name]['figures']
         assert len(figures) == cases and all(figure.keys() == KEYS and 0 <= figure['rel_err'] < errors for figure in figures)
+
+
+def test_a_peak_beyond_the_estimate_is_a_failure(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    check = importlib.import_module('gpu_check')
+    text = 'x\nmemory:      about 2.0 GiB besides PyTorch itself in passes of 16, 9.0 GiB free\n'
+    found = check.against_estimate(2 * 2**30, text, dry=False)
+    assert found == {'peak_bytes': 2**31, 'estimated_bytes': 2**31, 'peak_over_estimate': 1} and check.SHARE == memory.SHARE
+    with pytest.raises(RuntimeError, match='took 3.00 GiB, the estimate is 2.00'):
+        check.against_estimate(3 * 2**30, text, dry=False)
+    assert check.against_estimate(3 * 2**30, text, dry=True)['peak_over_estimate'] == 1.5
 
 
 BROKEN = """
