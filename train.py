@@ -12,7 +12,7 @@ import click
 
 from dnnlib import cli
 from dnnlib.options import command_line, option, rows
-from dnnlib.util import UserError, fetch
+from dnnlib.util import UserError
 from training.config import OPTIONS, POSITIVE, Config, DataConfig, build
 from training.plugins import knob_rows, presets
 from training.validation import check_processes
@@ -60,7 +60,7 @@ def main(**options) -> int:
     """
     from torch_utils import distributed
     from torch_utils.misc import pick_device
-    from training import checkpoint, memory, resuming, snapshot, summary, training_loop
+    from training import checkpoint, memory, resuming, snapshot, summary, training_loop, transfer
 
     call = Call.parsed(options)
     if call.resume and call.init_from:
@@ -71,10 +71,11 @@ def main(**options) -> int:
         dataset, settings = resuming.same_data(call.data, settings)
     else:
         dataset, settings = new_run(call, kind)
+    loaded = transfer.check(call.init_from, settings) if call.init_from else []
     world_size, chosen = distributed.world_size(), bool('batch_gpu' in call.given or call.resume)
     check_processes(settings, world_size)
     if call.dry_run:
-        summary.print_plan(settings, kind, world_size, chosen)
+        summary.print_plan(settings, kind, world_size, chosen, loaded)
         return 0
     if network is not None and (kimg := checkpoint.read_header(network)['kimg']) >= settings.run.kimg:
         distributed.print0(f'{folder} is at {kimg:g} of {settings.run.kimg:g} kimg already: --kimg=N makes it longer')
@@ -109,7 +110,6 @@ def evaluation(settings: Config, folder: Path, device, world_size: int):
 
 def new_run(call: Call, device: str):
     """(data set, configuration) of a new run; its data and the weights it starts from are looked at."""
-    from training.checkpoint import read_header
     from training.dataset import ImageDataset, quick_check
 
     given = dict(call.given)
@@ -120,7 +120,6 @@ def new_run(call: Call, device: str):
     mirror = given.pop('mirror', row['mirror'])
     quick_check(call.data, use_labels=cond)
     if call.init_from:
-        read_header(fetch(call.init_from))
         row = {**row, 'ema_rampup': None}  # a ramp from 0 would overwrite the average that was loaded
     dataset = ImageDataset(call.data, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0))
     data = DataConfig(

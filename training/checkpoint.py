@@ -294,30 +294,6 @@ def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, 
     return state
 
 
-def copy_matching(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
-    """Copies those weights of a snapshot whose name and shape match into networks that are there already.
-
-    Returns a line for each network: how much matched. Raises UserError when nothing does.
-    """
-    path = fetch(source)
-    meta = read_header(path)
-    tensors = read_tensors(path, meta, list(networks))
-    lines, total = [], 0
-    for name, module in networks.items():
-        own = module.state_dict()
-        fitting = {key: tensors[f'{name}.{key}'] for key, value in own.items()
-                   if f'{name}.{key}' in tensors and tensors[f'{name}.{key}'].shape == value.shape}
-        module.load_state_dict({**own, **fitting})
-        total += len(fitting)
-        numbers = sum(value.numel() for value in fitting.values())
-        left = [key for key in own if key not in fitting]
-        lines.append(f'{name}: {len(fitting)} of {len(own)} tensors ({numbers:,} numbers) from {path}'
-                     + (f'; as initialized: {", ".join(left[:5])}{" ..." if len(left) > 5 else ""}' if left else ''))
-    if not total:
-        raise UserError(f'--init-from={source}: no tensor has a name and shape of the networks to train')
-    return lines
-
-
 def stored_config(folder: Path) -> Config:
     """The configuration of a run folder. Raises UserError."""
     path = folder / 'training_options.json'

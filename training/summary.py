@@ -69,14 +69,17 @@ def costs(settings: Config, needed: Needs, memory: str) -> str:
     return '\n'.join([parameter_counts(needed.parameters), image, memory, disk])
 
 
-def print_plan(settings: Config, device: str, world_size: int, chosen: bool) -> None:
-    """What --dry-run prints; the arguments are those of `memory.fit`. Raises UserError, after the recipe, for what does not fit."""
+def print_plan(settings: Config, device: str, world_size: int, chosen: bool, loaded: list[str]) -> None:
+    """What --dry-run prints; the arguments are those of `memory.fit`, and what `transfer.check` says.
+
+    Raises UserError, after the recipe, for what does not fit.
+    """
     needed, problem = memory.needs(settings), None
     try:
         settings, line = memory.fit(settings, needed, device, world_size, chosen)
     except UserError as err:
         problem, line = err, 'memory:      does not fit'
-    distributed.print0(describe(settings, world_size) + '\n' + costs(settings, needed, line))
+    distributed.print0('\n'.join([describe(settings, world_size), costs(settings, needed, line), *loaded]))
     if problem:
         raise problem
     seconds, images = clock.timed_pass(settings, device, world_size)

@@ -21,7 +21,7 @@ from torch_utils import distributed
 from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
-from training import checkpoint, growing, plugins, snapshot
+from training import checkpoint, growing, plugins, snapshot, transfer
 from training.ada import Augmentation
 from training.augment import NUMBERS
 from training.clock import Pace, StopSignal, TickClock
@@ -225,7 +225,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         stop = stack.enter_context(StopSignal())
         keep_freed_memory()
         training = Training(settings, dataset, device)
-        loaded = checkpoint.copy_matching(init_from, training.networks) if init_from else []
+        loaded = transfer.load(init_from, training.networks) if init_from else []
         if resume is not None:
             training.resume(resume)
         start, total = training.images, run.kimg * 1000

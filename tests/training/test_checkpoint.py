@@ -15,7 +15,6 @@ from dnnlib.util import UserError
 from tests.training.tiny import make_images, tiny_run
 from training import checkpoint
 from training.checkpoint import (
-    copy_matching,
     find_latest_run,
     find_latest_snapshot,
     find_resumable,
@@ -338,19 +337,6 @@ def test_later_pairs_are_set_aside(tmp_path):
     assert snapshots(tmp_path) == [kept] and len(snapshots(tmp_path / 'superseded')) == 2
     assert state_path(snapshots(tmp_path / 'superseded')[0]).is_file()
     assert set_aside_later(tmp_path, None) == [kept.name] and snapshots(tmp_path) == []
-
-
-def test_weights_that_fit_are_copied(training, network):
-    dataset, settings = training.dataset, training.settings
-    wider = dataclasses.replace(settings, discriminator=dataclasses.replace(settings.discriminator, channel_max=4))
-    fresh = Training(wider, dataset)
-    lines = copy_matching(network, fresh.networks)
-    assert torch.equal(next(fresh.G_ema.parameters()), next(training.G_ema.parameters()))
-    sizes = [value.numel() for value in training.G.state_dict().values()]
-    assert lines[0] == f'G: {len(sizes)} of {len(sizes)} tensors ({sum(sizes):,} numbers) from {network}'
-    assert 'D: ' in lines[1] and 'as initialized: b16.fromrgb.weight' in lines[1]
-    rewrite(network, lambda header: header.update(crc32={}), lambda tensors: tensors.clear() or tensors.update(x=torch.ones(1)))
-    assert 'no tensor has a name and shape of the networks to train' in message(copy_matching, network, fresh.networks)
 
 
 def test_a_full_disk_names_the_file(training, tmp_path, monkeypatch):

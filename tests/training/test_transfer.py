@@ -1,0 +1,115 @@
+"""--init-from: what is taken of a snapshot, said line by line, and what is refused."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from dnnlib.util import UserError
+from tests.helpers import ROOT
+from tests.training.test_config import data
+from tests.training.tiny import ROW
+from training import plugins, transfer
+from training.checkpoint import save_networks
+from training.config import build
+
+
+def networks(settings, seed=0):
+    torch.manual_seed(seed)
+    G = plugins.build_generator(settings)
+    return {'G': G, 'D': plugins.build_discriminator(settings), 'G_ema': plugins.build_generator(settings)}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A function that writes networks of a configuration and returns (path, networks)."""
+    def write(settings, only=('G', 'D', 'G_ema')):
+        made = {name: network for name, network in networks(settings, seed=1).items() if name in only}
+        path = tmp_path / 'a.safetensors'
+        save_networks(path, made, settings, 4000)
+        return path, made
+
+    return write
+
+
+def settings_of(resolution=16, row=None, **changed):
+    return build('x', {**ROW, **(row or {})}, data(resolution, **changed))
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_everything_is_taken_where_everything_fits(file):
+    settings = settings_of()
+    path, there = file(settings)
+    here = networks(settings)
+    assert not any(same(here[name], there[name]) for name in here)
+    lines = transfer.load(path, here)
+    assert all(same(here[name], there[name]) for name in here)
+    count = len(here['G'].state_dict())
+    assert lines[0] == f'G: {count} of {count} tensors, 100% of its numbers, from G of {path}'
+    assert lines == transfer.check(path, settings)
+
+
+@pytest.mark.parametrize('only', [('G_ema',), ('G',)])
+def test_generator_and_average_stand_in_for_each_other(file, only):
+    path, there = file(settings_of(), only)
+    here = networks(settings_of())
+    D = [value.clone() for value in here['D'].state_dict().values()]
+    lines = transfer.load(path, here)
+    assert same(here['G'], there[only[0]]) and same(here['G_ema'], there[only[0]])
+    assert all(torch.equal(a, b) for a, b in zip(here['D'].state_dict().values(), D, strict=True))
+    assert f'from {only[0]} of' in lines[0] and lines[1] == f'D: as initialized, {path} has none'
+
+
+def test_the_bundled_model_starts_a_run_of_its_preset():
+    if 'inr-tiny' not in plugins.presets():
+        pytest.skip('there is no inr')
+    settings = build('inr-tiny', plugins.presets()['inr-tiny'], data(64))
+    lines = transfer.check(ROOT / 'assets' / 'inr-tiny.safetensors', settings)
+    assert lines[0].startswith('G: 63 of 63 tensors, 100% of its numbers, from G_ema of ') and lines[1].startswith('D: as initialized')
+    with pytest.raises(UserError, match='only 0.0% of G would be taken: .* tensors have another shape.*: take the --cfg=inr-tiny'):
+        transfer.check(ROOT / 'assets' / 'inr-tiny.safetensors', build('stylegan2', plugins.presets()['stylegan2'], data(64)))
+
+
+def test_a_higher_resolution_takes_the_blocks_that_it_has_as_well(file):
+    path, there = file(settings_of(16))
+    here = networks(settings_of(32))
+    initial = here['G'].synthesis.b32.conv0.weight.clone()
+    lines = transfer.load(path, here)
+    assert torch.equal(here['G'].synthesis.b16.conv0.weight, there['G'].synthesis.b16.conv0.weight)
+    assert torch.equal(here['G'].synthesis.b32.conv0.weight, initial)
+    assert 'as initialized, since the file has none: synthesis.b32.' in lines[0]
+    assert torch.equal(here['D'].b8.conv0.weight, there['D'].b8.conv0.weight) and 'b32.' in lines[1]
+
+
+def test_image_channels_and_labels_take_the_common_part(file):
+    path, there = file(settings_of())
+    here = networks(settings_of(channels=4, label_dim=3))
+    before = here['G'].synthesis.b16.torgb.weight.clone()
+    lines = transfer.load(path, here)
+    torgb, fc0 = here['G'].synthesis.b16.torgb.weight, here['G'].mapping.fc0.weight
+    assert torch.equal(torgb[:3], there['G'].synthesis.b16.torgb.weight) and torch.equal(torgb[3:], before[3:])
+    assert torch.equal(fc0[:, :8], there['G'].mapping.fc0.weight) and fc0.shape == (8, 16)
+    assert torch.equal(here['D'].b16.fromrgb.weight[:, :3], there['D'].b16.fromrgb.weight)
+    assert 'in part: synthesis.b4.torgb.weight, synthesis.b4.torgb.bias, ' in lines[0] and 'mapping.embed.weight' in lines[0]
+
+
+def test_other_widths_are_refused_with_the_reason(file):
+    path, _ = file(settings_of())
+    wide = settings_of(row=dict(g_channel_base=512, g_channel_max=32, w_dim=16))
+    with pytest.raises(UserError) as caught:
+        transfer.load(path, networks(wide))
+    text = str(caught.value)
+    assert text.startswith(f'--init-from={path}: only ') and ', such as synthesis.b4.const, [8, 4, 4] there and [32, 4, 4] here' in text
+    assert 'take the --cfg=x that it was trained with, and its --width' in text and '\n' not in text
+
+
+def test_a_discriminator_of_another_width_is_said(file):
+    path, there = file(settings_of())
+    narrow = settings_of()
+    narrow = dataclasses.replace(narrow, discriminator=dataclasses.replace(narrow.discriminator, channel_max=4))
+    here = networks(narrow)
+    lines = transfer.load(path, here)
+    assert same(here['G'], there['G']) and 'as initialized, since the file has another shape: b16.fromrgb.weight' in lines[1]

@@ -1,0 +1,121 @@
+"""Starting a run from another's weights, --init-from: what is taken, what is not and why.
+
+A tensor is taken where its name and shape are those of the network to train. Of another number of image channels or label inputs the common
+part is taken; the rest, blocks of higher resolutions for example, stays as it was initialized. G and its average stand in for each other.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from dnnlib.util import UserError, fetch
+from training import checkpoint, plugins
+from training.config import Config
+
+SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
+LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
+CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?fromrgb\.weight': 1, r'mapping\.fc0\.weight': 1}  # key: dimension that may differ
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a network gets from a file. source: the name it has there, None for none; the lists hold keys; numbers, of: in parameters."""
+
+    network: str
+    source: str | None
+    whole: list[str]
+    cut: list[str]
+    other_shape: list[str]
+    absent: list[str]
+    numbers: int
+    of: int
+
+    def line(self, path: Path) -> str:
+        """A line of the log."""
+        if self.source is None:
+            return f'{self.network}: as initialized, {path} has none'
+        count = len(self.whole) + len(self.cut)
+        total = count + len(self.other_shape) + len(self.absent)
+        parts = [f'{self.network}: {count} of {total} tensors, {self.numbers / self.of:.0%} of its numbers, from {self.source} of {path}']
+        for keys, what in ((self.cut, 'in part'), (self.other_shape, 'as initialized, since the file has another shape'),
+                           (self.absent, 'as initialized, since the file has none')):
+            if keys:
+                parts.append(f'{what}: {", ".join(keys[:4])}{f" and {len(keys) - 4} more" if len(keys) > 4 else ""}')
+        return '; '.join(parts)
+
+
+def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]]) -> Taken:
+    """What a network, which may be on the meta device, gets from a file with tensors of these shapes, by full key."""
+    source = next((name for name in SOURCES[network] if any(key.startswith(f'{name}.') for key in shapes)), None)
+    own, parameters = module.state_dict(), dict(module.named_parameters())
+    found = Taken(network, source, [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
+    numbers = 0
+    for key, value in own.items():
+        shape = shapes.get(f'{source}.{key}')
+        if shape is None:
+            found.absent.append(key)
+        elif shape == list(value.shape):
+            found.whole.append(key)
+            numbers += value.numel() if key in parameters else 0
+        elif _may_be_cut(key, shape, list(value.shape)):
+            found.cut.append(key)
+            numbers += value[_common(shape, value)].numel()
+        else:
+            found.other_shape.append(key)
+    return Taken(**{**vars(found), 'numbers': numbers})
+
+
+def _may_be_cut(key: str, shape: list[int], own: list[int]) -> bool:
+    if len(shape) != len(own):
+        return False
+    different = [i for i in range(len(own)) if shape[i] != own[i]]
+    return any(re.fullmatch(pattern, key) and different == [dimension] for pattern, dimension in CUT.items())
+
+
+def _common(shape, value: torch.Tensor) -> tuple[slice, ...]:
+    return tuple(slice(min(a, b)) for a, b in zip(shape, value.shape, strict=True))
+
+
+def plan(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[Taken]:
+    """What networks get from a snapshot. Raises UserError where it is so little of G that it cannot help."""
+    path = fetch(source)
+    meta = checkpoint.read_header(path)
+    with safe_open(path, framework='pt') as file:
+        shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}
+    taken = [compare(name, module, shapes) for name, module in networks.items()]
+    for each in taken:
+        if each.network == 'G' and each.numbers < LEAST * each.of:
+            own = networks['G'].state_dict()
+            example = next((f', such as {key}, {shapes[f"{each.source}.{key}"]} there and {list(own[key].shape)} here'
+                            for key in each.other_shape), '')
+            raise UserError(f'--init-from={source}: only {each.numbers / each.of:.1%} of G would be taken: {len(each.other_shape)} tensors '
+                            f'have another shape{example}, {len(each.absent)} are not in the file: take the --cfg={meta["cfg"]} that it '
+                            'was trained with, and its --width')
+    return taken
+
+
+def check(source: str | Path, settings: Config) -> list[str]:
+    """The lines about what a new run would take, found out from shapes alone. Raises UserError as `plan` does."""
+    with torch.device('meta'):
+        G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
+    return [each.line(Path(source)) for each in plan(source, {'G': G, 'D': D, 'G_ema': G})]
+
+
+@torch.no_grad()
+def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
+    """Copies what fits into 'G', 'D' and 'G_ema'; returns a line for each. Raises UserError as `plan` does, and for a damaged file."""
+    path = fetch(source)
+    taken = plan(source, networks)
+    tensors = checkpoint.read_tensors(path, checkpoint.read_header(path), {each.source for each in taken})
+    for each in taken:
+        own = networks[each.network].state_dict()
+        for key in each.whole:
+            own[key].copy_(tensors[f'{each.source}.{key}'])
+        for key in each.cut:
+            value = tensors[f'{each.source}.{key}']
+            part = _common(value.shape, own[key])
+            own[key][part].copy_(value[part])
+    return [each.line(Path(source)) for each in taken]
