@@ -57,16 +57,17 @@ class Layer:
         return self
 
     def fast(self):
-        """(y, gradients) by ops.fmm."""
-        from inr.ops import fmm
+        """(y, gradients) by ops.dispatch."""
+        from inr.ops import dispatch
 
-        return self._with_gradients(fmm.layer(fmm.whole(self.weights, self.dtype), self.bias, self.x, self.e, slope=SLOPE, gain=GAIN))
+        weight = dispatch.materialize(self.weights, self.dtype)
+        return self._with_gradients(dispatch.layer(weight, self.bias, self.x, self.e, slope=SLOPE, gain=GAIN))
 
     def plain(self):
         """(y, gradients) the public way."""
         from torch.nn import functional as F
 
-        y = dense(self._joined(), self.weights.whole().to(self.dtype))
+        y = dense(self._joined(), self.weights.materialize().to(self.dtype))
         y = y + self.bias.to(self.dtype)[:, None, None]
         return self._with_gradients(F.leaky_relu(y, SLOPE) * GAIN)
 
@@ -86,7 +87,7 @@ class Layer:
         import torch
 
         if not hasattr(self, 'ready'):
-            w = self.weights.whole().detach().to(self.dtype)
+            w = self.weights.materialize().detach().to(self.dtype)
             self.ready = w, w[:, :, : self.channels].mT.contiguous(), self._joined().detach().flatten(2), self.dy.flatten(2)
         w, w_t, x, dy = self.ready
         return torch.bmm(w, x), torch.bmm(w_t, dy), torch.bmm(dy, x.mT)
@@ -109,7 +110,7 @@ def sweep(layer, repeats):
     from inr.ops import layer_triton
     from inr.ops.layer import Activation
 
-    act, w, found = Activation(SLOPE, GAIN), layer.weights.whole().detach().to(layer.dtype), []
+    act, w, found = Activation(SLOPE, GAIN), layer.weights.materialize().detach().to(layer.dtype), []
     for BM, BN, BK, warps, stages in TILES:
         tile = dict(BM=BM, BN=BN, BK=BK, num_warps=warps, num_stages=stages)
         with mock.patch.object(layer_triton, 'tile_sizes', lambda *_, tile=tile: tile), torch.no_grad():

@@ -61,11 +61,11 @@ def products(G):
         below = block.spec.in_channels
         for index in range(block.spec.layers):
             C = block.spec.channels
-            sees = index == 0 if hasattr(block, 'options') else True
+            uses_coords = index == 0 if hasattr(block, 'options') else True
             if below:
                 at = points // 4 if index == 0 and upsamples else points
                 runs.append((torch.randn(C, below), torch.randn(below, at)))
-            if E and sees:
+            if E and uses_coords:
                 runs.append((torch.randn(C, E), torch.randn(E, points)))
             below = C
     return runs

@@ -132,12 +132,12 @@ class Doubled:
 def fmm_cases():
     """Layers, and the weights that one kernel puts together."""
     from inr.fmm import Weights
-    from inr.ops import fmm
+    from inr.ops import dispatch
 
     for rows, C, E, (H, W), below, clamp in LAYERS:
         def function(impl, weight, bias, x=None, features=None, below=below, clamp=clamp):
             weight = weight / weight.shape[2] ** 0.5
-            return fmm.layer(weight, bias, x, features, Doubled() if below else None, gain=1.4, clamp=clamp, impl=impl)
+            return dispatch.layer(weight, bias, x, features, Doubled() if below else None, gain=1.4, clamp=clamp, impl=impl)
 
         shapes = dict(weight=(3, rows, C + E), bias=(rows,))
         if C:
@@ -150,7 +150,7 @@ def fmm_cases():
             import torch
 
             parts = [part.float() if part.dtype != torch.float64 else part for part in (shared, left, right)]
-            return fmm.whole(Weights(*parts), shared.dtype, impl)
+            return dispatch.materialize(Weights(*parts), shared.dtype, impl)
         shapes = dict(shared=(37, 53), left=(3, 37, rank), right=(3, rank, 53))
         yield Case(f'fmm weights rank {rank}', function, shapes, differentiable=False)  # as drawn without gradients
 

@@ -97,13 +97,13 @@ def first_use(check):
     """Seconds until the first result of the operators, compilation included where caches are empty."""
     import torch
 
-    from inr.ops import fmm
+    from inr.ops import dispatch
     from torch_utils.ops import bias_act
 
     impl = 'auto' if check.dry else 'cuda'
     x, w = torch.ones(1, 64, 64, 64, device=check.device), torch.ones(1, 64, 64, device=check.device)
     return dict(bias_act_and_upfirdn2d_s=seconds_of(lambda: bias_act.bias_act(x, act='lrelu', impl=impl)),
-                fmm_layer_s=seconds_of(lambda: fmm.layer(w, x=x, impl=impl)))  # fmt: skip
+                fmm_layer_s=seconds_of(lambda: dispatch.layer(w, x=x, impl=impl)))  # fmt: skip
 
 
 def operators(check):

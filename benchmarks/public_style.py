@@ -37,17 +37,17 @@ def inr_block(block, x, img, ws, points, dtype):
         options = {'nearest': {}, 'linear': dict(mode='bilinear'), 'bilinear': aligned}[block.options.upsampling]
         x, img = (F.interpolate(t, scale_factor=2, **options) for t in (x, img))
     for index, layer in enumerate(block.layers):
-        if block.sees[index]:
+        if block.uses_coords[index]:
             e = features_of(block, points, w[0]).to(dtype)
             x = e if x is None else torch.cat([x, e], dim=1)
         if index and block.options.instance_norm:
             x = x / (x.std(dim=[2, 3], keepdim=True) + 1e-8)
-        y = dense(x, layer.weights(w[index]).whole().to(dtype))
+        y = dense(x, layer.weights(w[index]).materialize().to(dtype))
         y = y + layer.bias.to(dtype)[:, None, None]
         y = F.leaky_relu(y, 0.2)
         y = y * math.sqrt(2)
         x = y if layer.conv_clamp is None else y.clamp(-layer.conv_clamp, layer.conv_clamp)
-    rgb = dense(x, block.torgb.weights(w[len(block.layers)]).whole().to(dtype)) + block.torgb.bias.to(dtype)[:, None, None]
+    rgb = dense(x, block.torgb.weights(w[len(block.layers)]).materialize().to(dtype)) + block.torgb.bias.to(dtype)[:, None, None]
     rgb = rgb.float()
     return x, rgb if img is None else img + rgb
 
@@ -66,8 +66,8 @@ def hypernetwork_block(block, x, img, ws, points, dtype):
         below, beside = block.connector
         x = F.relu(apply(below, w[0], x) + apply(beside, w[0], e))
         w.pop(0)
-    for layer, sees in zip(block.layers, block.sees, strict=True):
-        seen = e if x is None else torch.cat([x, e], dim=1) if sees else x
+    for layer, uses_coords in zip(block.layers, block.uses_coords, strict=True):
+        seen = e if x is None else torch.cat([x, e], dim=1) if uses_coords else x
         x = F.relu(apply(layer, w.pop(0), seen))
     rgb = apply(block.torgb, w[0], x).float()
     return x, rgb if img is None else img + rgb
@@ -80,13 +80,13 @@ def inr_synthesis(network, ws, dtype=None):
     """
     from inr import grid
 
-    levels = grid.training_points(network.grids, network.convention, ws.device)
+    points_per_grid = grid.training_points(network.grids, network.convention, ws.device)
     x = img = None
     first = 0
     for name in network.block_names:
         block = getattr(network, name)
         compute = inr_block if hasattr(block, 'options') else hypernetwork_block
-        x, img = compute(block, x, img, ws[:, first : first + block.spec.layers + 1], levels[network.grids.index(block.spec.grid)],
+        x, img = compute(block, x, img, ws[:, first : first + block.spec.layers + 1], points_per_grid[network.grids.index(block.spec.grid)],
                          dtype or block.dtype)  # fmt: skip
         first += block.spec.layers
     return img if network.activation is None else network.activation(img)

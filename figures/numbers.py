@@ -58,7 +58,7 @@ def macs(subject, against, seconds):
 
     def work(network, size):
         if draws_by_points(network):
-            from inr.analysis.macs import drawing_macs
+            from inr.analysis.zoom import drawing_macs
 
             return drawing_macs(network, size, count_macs)
         device = next(network.parameters()).device

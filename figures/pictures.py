@@ -88,12 +88,11 @@ def interpolate(subject, steps, video):
     rows = {'z (slerp)': [subject.picture(G.mapping(point, label)) for point, label in zip(z, labels, strict=True)],
             'w': [subject.picture(a.lerp(b, float(share))) for share in shares]}
     if draws_by_points(G):
-        from inr import grid
         from inr.analysis.parameters import blend, draw_with, parameters_of
 
-        levels = grid.training_points(G.synthesis.grids, G.synthesis.convention, a.device)
+        points_per_grid = G.synthesis.training_points(a.device)
         of_a, of_b = parameters_of(G, a), parameters_of(G, b)
-        rows['parameters'] = [to_uint8(draw_with(G, blend(of_a, of_b, float(share)), a, levels))[0] for share in shares]
+        rows['parameters'] = [to_uint8(draw_with(G, blend(of_a, of_b, float(share)), a, points_per_grid))[0] for share in shares]
     else:
         print('No row of parameters: this network is not an INR')
     rows['pixels'] = [(ends[0] + (ends[1] - ends[0]) * share).round().astype(np.uint8) for share in shares]
@@ -185,7 +184,6 @@ def geometry(subject, angle, shift, scale):
     from torch_utils.pixels import to_uint8
 
     subject.need_inr('geometry')
-    from inr import grid
     from inr.analysis.geometry import compose, moved_points, placement
 
     synthesis = subject.G.synthesis
@@ -194,12 +192,12 @@ def geometry(subject, angle, shift, scale):
         moved = compose(subject.G, matrix, offset)
     except ValueError as error:
         raise UserError(f'geometry: {error}') from None
-    levels = grid.training_points(synthesis.grids, synthesis.convention, subject.device)
+    points_per_grid = synthesis.training_points(subject.device)
     rows, largest = [], 0.0
     with torch.no_grad():
         for seed in subject.seeds:
             ws = subject.ws(seed)
-            by_weights, by_points = moved.synthesis(ws), synthesis.draw(ws, moved_points(levels, matrix, offset))
+            by_weights, by_points = moved.synthesis(ws), synthesis.draw(ws, moved_points(points_per_grid, matrix, offset))
             largest = max(largest, float((by_weights - by_points).abs().max()))
             rows.append([enlarged(pixels, 128) for pixels in (subject.picture(ws), to_uint8(by_weights)[0], to_uint8(by_points)[0])])
     subject.write('geometry', sheet(rows, subject.seeds, ['as it is', 'map in the first layer', 'map of the grid']), {

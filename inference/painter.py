@@ -34,13 +34,13 @@ def points_in(G, box):
     """
     if not (draws_by_points(G) and G.synthesis.pointwise):
         return None
-    from inr import grid, refinement
+    from inr import grid
 
     rows, columns = box
     synthesis, resolution = G.synthesis, G.img_resolution
     points = grid.lattice(resolution, resolution, convention=synthesis.convention)
     part = points.tile(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-    return refinement.plan(part, synthesis.grids, convention=synthesis.convention, device=next(G.parameters()).device)
+    return synthesis.plan(part, device=next(G.parameters()).device)
 
 
 def default_size(G, window):

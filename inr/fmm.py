@@ -70,7 +70,7 @@ class Weights:
             return self.matrix[n].contiguous(), None, None
         return self.matrix.contiguous(), self.left[n].contiguous(), self.right[n].contiguous()
 
-    def whole(self):
+    def materialize(self):
         """W [N, C_out, C_in]."""
         if self.left is None:
             return self.matrix
@@ -142,7 +142,7 @@ class Modulation:
 
     def weight(self, shared, styles):
         """Image-specific weights [N, C_out, C_in], put together."""
-        return self.weights(shared, styles).whole()
+        return self.weights(shared, styles).materialize()
 
 
 def check_rank(rank, widest):

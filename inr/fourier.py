@@ -49,16 +49,16 @@ class FeatureSpec:
             raise ValueError(f"unknown init '{self.init}' of Fourier rows; choose normal or uniform")
 
 
-def log_basis(resolution, diagonal=False, most=None):
+def log_basis(resolution, diagonal=False, max_rows=None):
     """Logarithmic basis: frequencies 2^k * 2 pi / 4, k = 0 .. log2(R) - 1, along y, x and, if asked, both diagonals.
 
     A diagonal's two components are half as long. The highest frequency has a period of four cells.
-    most: cap on the rows, kept by leaving out the highest frequencies of every direction; None for all
+    max_rows: cap on the rows, kept by leaving out the highest frequencies of every direction; None for all
     Returns [n, 2], columns x, y.
     """
     octaves = int(math.log2(resolution))
-    if most is not None:
-        octaves = min(octaves, most // (4 if diagonal else 2))
+    if max_rows is not None:
+        octaves = min(octaves, max_rows // (4 if diagonal else 2))
     frequency = 2.0 ** torch.arange(octaves) * (math.pi / 2)
     zero = torch.zeros_like(frequency)
     rows = [torch.stack([zero, frequency], 1), torch.stack([frequency, zero], 1)]
@@ -75,7 +75,7 @@ def phases(basis, points, shift=None):
 
 
 @dataclass(frozen=True)
-class Separable:
+class AxisPhases:
     """Features of the points of a lattice in the parts they are made of: sin(a x + b y) comes from the sines and cosines of a x and b y.
 
     raw: (x [W], y [H]), or None; cosine: whether there are cosines beside the sines
@@ -96,8 +96,8 @@ class Separable:
         return 2 * (self.raw is not None) + self.phase_x.shape[1] * (1 + self.cosine) + constants
 
 
-def separable_phases(basis, shift, points):
-    """(phase_x, phase_y) of `Separable` for rows [N or 1, n, 2] and their phases [N, n] or None."""
+def phases_along_axes(basis, shift, points):
+    """(phase_x, phase_y) of `AxisPhases` for rows [N or 1, n, 2] and their phases [N, n] or None."""
     along_y = basis[..., 1:] * points.y
     return basis[..., :1] * points.x, along_y if shift is None else along_y + shift[..., None]
 
@@ -168,10 +168,10 @@ class CoordinateFeatures(nn.Module):
             columns.append(read_cells(self.const_embs, points))  # [1, C, H, W]
         return torch.cat([c.expand(len(angles), -1, -1, -1) for c in columns], dim=1)
 
-    def separable(self, points, w):
+    def axis_phases(self, points, w):
         """The same features as forward's in their parts."""
-        phases = separable_phases(*self.rows(w), points)
-        return Separable((points.x, points.y) if self.spec.raw else None, *phases, self.spec.cosine, getattr(self, 'const_embs', None))
+        phases = phases_along_axes(*self.rows(w), points)
+        return AxisPhases((points.x, points.y) if self.spec.raw else None, *phases, self.spec.cosine, getattr(self, 'const_embs', None))
 
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))

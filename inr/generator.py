@@ -7,21 +7,12 @@ implementation names them one by one up to 256, and agrees there. `from_inr_gan`
 import math
 from dataclasses import fields, replace
 
+from inr.blocks import BlockOptions, BlockSpec, SynthesisBlock, SynthesisLayer
 from inr.fmm import Modulation, check_rank
 from inr.fourier import FeatureSpec
 from inr.grid import GENERATOR_B
 from inr.refinement import UPSAMPLINGS
-from inr.synthesis import (
-    MAX_RESOLUTION,
-    BaseGenerator,
-    BlockOptions,
-    BlockSpec,
-    SynthesisBlock,
-    SynthesisLayer,
-    SynthesisNetwork,
-    block_dtypes,
-    check_resolution,
-)
+from inr.synthesis import MAX_RESOLUTION, BaseGenerator, SynthesisNetwork, block_dtypes, check_resolution
 from training.networks import MappingNetwork
 
 BLOCKS = tuple(2**k for k in range(2, 11))  # resolutions that name blocks
@@ -80,8 +71,8 @@ def build_synthesis(
     conv_clamp: limit on activations, or None; fp16_channels_last: accepted for hosts' sake, 1x1 layers have no use for it
     fmm_rank: rank of FMM; None for StyleGAN2's modulation and demodulation. squash, equalized, fmm_spread: see fmm.Modulation
     upsampling: how a grid reads the one below, see refinement.plan ('bilinear' is the public implementation's)
-    instance_norm: see synthesis; pixels then depend on each other
-    noise: StyleGAN2's spatial noise in every layer; coord_skips: see synthesis.BlockOptions
+    instance_norm: see blocks; pixels then depend on each other
+    noise: StyleGAN2's spatial noise in every layer; coord_skips: see blocks.BlockOptions
     input_resolution: grid of the input, default min(32, img_resolution); 'full' for img_resolution, so that all blocks run there (CIPS)
     extra_layers: {resolution: number}, default one at 128 and one at 256 (keys may be strings, as JSON has them)
     features: FeatureSpec fields in place of the rule's, for every grid, or {resolution: fields} for some upsampling blocks ({}: none)

@@ -56,14 +56,14 @@ class Points:
     """The points at which the blocks of one grid are evaluated, and where these points find what lies below them.
 
     x: float32 [W], y: float32 [H]  model coordinates; both [H, W] where the points are no lattice along the axes
-    below: (rows, columns), two refinement.AxisRead of the points of the next coarser grid; None where `doubled` says it all
+    parent: (rows, columns), two refinement.AxisRead of the points of the next coarser grid; None where `doubled` says it all
     doubled: every row and column below is read twice, in order (the trained grids do)
     cells: (rows, columns) reads into the R x R cells of the grid itself, for learned constants; None for all cells in order
     """
 
     x: torch.Tensor
     y: torch.Tensor
-    below: tuple | None = None
+    parent: tuple | None = None
     doubled: bool = False
     cells: tuple | None = None
 
@@ -97,10 +97,10 @@ def lattice(height, width, window=WHOLE, convention=GENERATOR_B):
 
 def training_points(grids, convention=GENERATOR_B, device=None):
     """Points of the trained grids `grids` (resolutions, coarse to fine): all cells, each grid twice as fine as the one before."""
-    levels = []
+    points_per_grid = []
     for resolution in grids:
         index = torch.arange(resolution, device=device, dtype=torch.float32)
         shift = 1 if convention.lower_corner else 0
         x, y = convention.coordinates(index / resolution, (index + shift) / resolution)
-        levels.append(Points(x, y, doubled=bool(levels)))
-    return levels
+        points_per_grid.append(Points(x, y, doubled=bool(points_per_grid)))
+    return points_per_grid

@@ -18,11 +18,11 @@ from torch import nn
 from inr import grid
 from inr.decoders import DECODERS, FMM, GENERATED, SHARED
 from inr.fmm import Modulation, Weights, check_rank
-from inr.fourier import Separable, phases, plane, separable_phases
-from inr.ops import drawing, fmm
+from inr.fourier import AxisPhases, phases, phases_along_axes, plane
+from inr.ops import block_cpu, dispatch
 from inr.ops.layer import product
-from inr.synthesis import BaseGenerator, ReadBelow, SynthesisNetwork, block_dtypes, check_resolution, not_separable
-from training.networks import FullyConnectedLayer
+from inr.synthesis import BaseGenerator, ParentUpsample, SynthesisNetwork, block_dtypes, check_resolution, no_axis_phases
+from inr.trunk import Trunk, head
 
 FOURIER_SCALE = 10  # of generated Fourier matrices
 BIAS_SCALE = 0.2  # of generated biases, next to the weights of their layer
@@ -67,70 +67,6 @@ def block_specs(resolution, width, decoder):
     return specs
 
 
-def linear(in_features, out_features, equalized, bias_scale=1.0):
-    """A linear layer with PyTorch's initialization, or with an equalized learning rate; its initial biases times `bias_scale`."""
-    if equalized:
-        layer = FullyConnectedLayer(in_features, out_features)
-        layer.weight_gain /= math.sqrt(3)  # used at the spread that PyTorch's initialization has
-        return layer
-    layer = nn.Linear(in_features, out_features)
-    layer.bias.data *= bias_scale
-    return layer
-
-
-def head(w_dim, out_features, equalized):
-    """A part of the last linear layer of the hypernetwork; its biases start small."""
-    return linear(w_dim, out_features, equalized, bias_scale=math.sqrt(1 / w_dim))
-
-
-class Trunk(nn.Module):
-    """z, with labels beside a learned embedding of c, to w: linear layers with ReLU, x + a relu(W x + b) where sizes agree (a learned).
-
-    Called as StyleGAN2's mapping network is; truncation draws w, the trunk's last representation, towards its running mean (B.3).
-
-    num_layers: 3 in the paper, with w_dim = 1024; embed_features: numbers that a label becomes, default z_dim
-    pixel_norm: scale z to mean square 1 first; equalized_lr: of all layers; w_avg_beta: decay of the running mean
-    """
-
-    def __init__(
-        self, z_dim, c_dim, w_dim, num_ws, num_layers=3, embed_features=None, pixel_norm=False, equalized_lr=False, w_avg_beta=0.995
-    ):  # fmt: skip
-        super().__init__()
-        if z_dim < 1 or num_layers < 1:
-            raise ValueError(f'z_dim {z_dim} and num_layers {num_layers} of the trunk must be at least 1')
-        self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
-        self.pixel_norm, self.w_avg_beta = pixel_norm, w_avg_beta
-        embed_features = (z_dim if embed_features is None else embed_features) if c_dim else 0
-        if c_dim:
-            self.embedding = nn.Parameter(torch.randn([c_dim, embed_features]))
-        widths = [z_dim + embed_features] + [w_dim] * num_layers
-        self.layers = nn.ModuleList(linear(a, b, equalized_lr) for a, b in zip(widths, widths[1:], strict=False))
-        self.residual_scales = nn.Parameter(torch.full([num_layers - 1], 0.1))
-        self.register_buffer('w_avg', torch.zeros([w_dim]))
-
-    def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, skip_w_avg_update=False):
-        """z [N, z_dim], c [N, c_dim] (ignored if c_dim is 0) -> ws [N, num_ws, w_dim]; see the host's MappingNetwork."""
-        inputs = [('z', z, self.z_dim)] + ([('c', c, self.c_dim)] if self.c_dim else [])
-        for name, value, size in inputs:
-            if value is None or value.ndim != 2 or value.shape[1] != size:
-                given = None if value is None else list(value.shape)
-                raise ValueError(f'the trunk needs {name} of shape [N, {size}], it was given {given}')
-        x = z.to(torch.float32)
-        if self.pixel_norm:
-            x = x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-        if self.c_dim:
-            x = torch.cat([x, c.to(torch.float32) @ self.embedding], dim=1)
-        x = self.layers[0](x).relu()
-        for scale, layer in zip(self.residual_scales, self.layers[1:], strict=True):
-            x = x + scale * layer(x).relu()  # [N, w_dim]
-        if self.training and not skip_w_avg_update:
-            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
-        ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)
-        if truncation_psi != 1:
-            ws[:, :truncation_cutoff] = self.w_avg.lerp(ws[:, :truncation_cutoff], truncation_psi)
-        return ws
-
-
 class RawCoordinates(nn.Module):
     """(x, y) themselves, moved to [-1, 1) so that no corner is special. Called as fourier.CoordinateFeatures is."""
 
@@ -142,9 +78,9 @@ class RawCoordinates(nn.Module):
     def features(self, points, rows, shift, coordinates):
         return 2 * coordinates - 1  # [1, 2, H, W]
 
-    def separable(self, points, w):
+    def axis_phases(self, points, w):
         none = points.x.new_zeros([1, 0, 1])
-        return Separable((2 * points.x - 1, 2 * points.y - 1), none, none, True, None)
+        return AxisPhases((2 * points.x - 1, 2 * points.y - 1), none, none, True, None)
 
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))
@@ -167,8 +103,8 @@ class GeneratedFourier(nn.Module):
         angles = phases(rows, points, shift)
         return torch.cat([angles.sin(), angles.cos()], dim=1)  # [N, 2n, H, W]
 
-    def separable(self, points, w):
-        return Separable(None, *separable_phases(*self.rows(w), points), True, None)
+    def axis_phases(self, points, w):
+        return AxisPhases(None, *phases_along_axes(*self.rows(w), points), True, None)
 
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))
@@ -232,16 +168,16 @@ class InrBlock(nn.Module):
             )  # fmt: skip
 
         self.connector = None
-        self.sees = [coord_skips] * spec.hidden
+        self.uses_coords = [coord_skips] * spec.hidden
         if spec.in_channels:
             gains = [math.sqrt(1 / channels) for channels in (spec.in_channels, E)]
             self.connector = nn.ModuleList(layer(c, gain, gain) for c, gain in zip((spec.in_channels, E), gains, strict=True))
         else:
-            self.sees[0] = True
+            self.uses_coords[0] = True
         hidden = []
-        for index, sees in enumerate(self.sees):
+        for index, uses_coords in enumerate(self.uses_coords):
             first = index == 0 and not spec.in_channels
-            seen = (0 if first else C) + (E if sees else 0)
+            seen = (0 if first else C) + (E if uses_coords else 0)
             gain = math.sqrt(2 / seen)
             options = dict(bias_gain=gain, latent=decoder.weights == SHARED) if first and raw else {}
             hidden.append(layer(seen, gain, **options))
@@ -250,14 +186,15 @@ class InrBlock(nn.Module):
         weights = SHARED if decoder.weights == SHARED else GENERATED
         self.torgb = InrLayer(C, img_channels, w_dim, weights, modulation, gain, BIAS_SCALE * gain, unit=generated, equalized=equalized)
 
-    def numbers(self, w):
-        """(weight [N, C_out, C_in], bias [N, C_out], whether it sees the features) of every layer; w: that of every layer and to-RGB."""
-        made, w = [], list(w)
+    def layer_params(self, w):
+        """(weight [N, C_out, C_in], bias [N, C_out], whether it uses coordinates) of every layer; w: that of every layer and to-RGB."""
+        params, w = [], list(w)
         if self.connector is not None:  # its two layers are one on [x; e]
-            below, beside = (layer(w[0]) for layer in self.connector)
-            made.append((torch.cat([below[0], beside[0]], dim=2), below[1] + beside[1], True))
+            of_x, of_e = (layer(w[0]) for layer in self.connector)
+            params.append((torch.cat([of_x[0], of_e[0]], dim=2), of_x[1] + of_e[1], True))
             w.pop(0)
-        return made + [(*layer(each), sees) for layer, each, sees in zip(self.layers, w[: len(self.layers)], self.sees, strict=True)]
+        hidden = zip(self.layers, w[: len(self.layers)], self.uses_coords, strict=True)
+        return params + [(*layer(each), uses_coords) for layer, each, uses_coords in hidden]
 
     def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False, impl='auto', keep=True):
         """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W]); no noise.
@@ -265,30 +202,36 @@ class InrBlock(nn.Module):
         impl, keep: as in synthesis.SynthesisBlock
         """
         dtype = torch.float32 if force_fp32 else self.dtype
-        return fmm.compute(
-            impl, self, (ws, x, img), points, dtype, not_separable(self.coords),
+        return dispatch.compute(
+            impl, self, (ws, x, img), points, dtype, no_axis_phases(self.coords),
             lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
             lambda: self._by_layers(x, img, ws.unbind(1), points, dtype, impl),
         )  # fmt: skip
 
     def _drawn(self, x, img, w, points, dtype, keep):
-        """All layers at once, by ops.drawing."""
-        steps = [drawing.Step(Weights(weight), bias, sees, 0.0, clamp=self.conv_clamp) for weight, bias, sees in self.numbers(w)]
-        weight, bias = self.torgb(w[len(steps)])
-        features = self.coords.separable(points, w[0])
-        read = None if self.connector is None else ReadBelow(points).axes
-        return drawing.draw(x, img, steps, drawing.Step(Weights(weight), bias, False, 1.0), features, points, read, dtype, keep)
+        """All layers at once, by ops.block_cpu."""
+        layers = [
+            block_cpu.BlockLayer(Weights(weight), bias, uses_coords, 0.0, clamp=self.conv_clamp)
+            for weight, bias, uses_coords in self.layer_params(w)
+        ]
+        weight, bias = self.torgb(w[len(layers)])  # [N, img_channels, C], [N, img_channels]
+        features = self.coords.axis_phases(points, w[0])
+        upsample = None if self.connector is None else ParentUpsample(points).axes
+        to_rgb = block_cpu.BlockLayer(Weights(weight), bias, False, 1.0)
+        return block_cpu.draw(x, img, layers, to_rgb, features, points, upsample, dtype, keep)
 
     def _by_layers(self, x, img, w, points, dtype, impl):
         """Layer by layer."""
         features = self.coords(points, w[0]).to(dtype)  # [N or 1, E, H, W]
-        x, read, layers = None if x is None else x.to(dtype), ReadBelow(points), self.numbers(w)
-        for index, (weight, bias, sees) in enumerate(layers):
-            below = read if index == 0 and self.connector is not None else None
-            x = fmm.layer(weight.to(dtype), bias, x, features if sees else None, below, None, 0.0, 1.0, self.conv_clamp, impl)
+        x, upsample, layers = None if x is None else x.to(dtype), ParentUpsample(points), self.layer_params(w)
+        for index, (weight, bias, uses_coords) in enumerate(layers):
+            doubles, seen = index == 0 and self.connector is not None, features if uses_coords else None
+            x = dispatch.layer(
+                weight.to(dtype), bias, x, seen, upsample if doubles else None, None, 0.0, 1.0, self.conv_clamp, impl
+            )  # [N, C, H, W]
         weight, bias = (numbers.to(dtype) for numbers in self.torgb(w[len(layers)]))
         rgb = (product(weight, x) + bias[:, :, None, None]).float()
-        return x, rgb if img is None else read(img) + rgb
+        return x, rgb if img is None else upsample(img) + rgb
 
 
 def build_synthesis(

@@ -73,19 +73,19 @@ def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, upsam
     check(refine)
     axes_u = _plan_axis(points.u, points.density[0], grids, refine, False, upsampling)
     axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner, upsampling)
-    levels = []
-    for resolution, (u, u_below, u_cells), (v, v_below, v_cells) in zip(grids, axes_u, axes_v, strict=True):
+    points_per_grid = []
+    for resolution, (u, u_parent, u_cells), (v, v_parent, v_cells) in zip(grids, axes_u, axes_v, strict=True):
         x, y = (torch.as_tensor(t, dtype=torch.float32, device=device) for t in convention.coordinates(u, v))
-        is_doubled = _is_doubling(u_below) and _is_doubling(v_below)
-        whole = _is_identity(u_cells, resolution) and _is_identity(v_cells, resolution)
-        below = None if u_below is None or is_doubled else (_to_torch(v_below, device), _to_torch(u_below, device))
-        cells = None if whole else (_to_torch(v_cells, device), _to_torch(u_cells, device))
-        levels.append(Points(x, y, below, is_doubled, cells))
-    return levels
+        is_doubled = _is_doubling(u_parent) and _is_doubling(v_parent)
+        all_cells = _is_identity(u_cells, resolution) and _is_identity(v_cells, resolution)
+        parent = None if u_parent is None or is_doubled else (_to_torch(v_parent, device), _to_torch(u_parent, device))
+        cells = None if all_cells else (_to_torch(v_cells, device), _to_torch(u_cells, device))
+        points_per_grid.append(Points(x, y, parent, is_doubled, cells))
+    return points_per_grid
 
 
 def _plan_axis(position, density, grids, refine, far_corner, upsampling):
-    """One axis of `plan`: for each grid, coarse to fine, (positions, read of the grid below or None, read of its own cells).
+    """One axis of `plan`: for each grid, coarse to fine, (positions, read of the parent grid or None, read of its own cells).
 
     far_corner: cells are sampled at the end of the axis, not at its start (rows of generator B)
     """

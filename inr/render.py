@@ -72,31 +72,31 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
 def _drawn(synthesis, ws, points, refine, step, trained, noise_mode, force_fp32):
     """The bands of `bands`, in parts of `step` = (rows, columns); trained: the picture is the training image in one part."""
     if trained:
-        yield 0, synthesis.draw(ws, grid.training_points(synthesis.grids, synthesis.convention, ws.device), noise_mode, force_fp32)
+        yield 0, synthesis.draw(ws, synthesis.training_points(ws.device), noise_mode, force_fp32)
         return
     rows, columns = len(points.v), len(points.u)
     for top in range(0, rows, step[0]):
         parts = []
         for left in range(0, columns, step[1]):
             part = points.tile(top, left, min(step[0], rows - top), min(step[1], columns - left))
-            levels = refinement.plan(part, synthesis.grids, refine, synthesis.convention, ws.device, synthesis.upsampling)
-            parts.append(synthesis.draw(ws, levels, noise_mode, force_fp32))
+            points_per_grid = synthesis.plan(part, refine, ws.device)
+            parts.append(synthesis.draw(ws, points_per_grid, noise_mode, force_fp32))
         yield top, parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
 
 
-def _part_shape(rows, columns, most, cell):
-    """(rows, columns) of the parts a picture is drawn in: about `most` points, whole rows if they fit.
+def _part_shape(rows, columns, max_points, cell):
+    """(rows, columns) of the parts a picture is drawn in: about `max_points` points, whole rows if they fit.
 
     cell: finest points in a cell of the coarsest grid, along an axis. Parts end at its multiples where they can, so that next to no cell of
     a coarser grid is evaluated for two of them.
     """
-    height = most // columns
+    height = max_points // columns
     if height >= rows:
         return rows, columns
     if height >= cell:
         return height // cell * cell, columns
     height = min(rows, cell)
-    width = max(most // height, 1)
+    width = max(max_points // height, 1)
     return height, min(columns, width // cell * cell or width)
 
 

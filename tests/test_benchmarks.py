@@ -75,10 +75,10 @@ sys.path[:0] = ['benchmarks', '.']
 check_operators = importlib.import_module('check_operators')
 import torch_utils.ops.upfirdn2d as ops
 from inr.ops import layer_cpu
-upfirdn2d, derive = ops.upfirdn2d, layer_cpu.derive
+upfirdn2d, backward = ops.upfirdn2d, layer_cpu.backward
 breaks = {
     'upfirdn2d': (ops, lambda *args, impl, **more: upfirdn2d(*args, impl=impl, **more) * (1 if impl == 'ref' else 1.02)),
-    'derive': (layer_cpu, lambda *args: tuple(part * 1.02 for part in derive(*args))),
+    'backward': (layer_cpu, lambda *args: tuple(part * 1.02 for part in backward(*args))),
 }
 name = sys.argv.pop(1)
 with mock.patch.object(breaks[name][0], name, breaks[name][1]):
@@ -86,7 +86,7 @@ with mock.patch.object(breaks[name][0], name, breaks[name][1]):
 """
 
 
-@pytest.mark.parametrize('broken, operator', [('upfirdn2d', 'upfirdn2d'), ('derive', 'fmm')])
+@pytest.mark.parametrize('broken, operator', [('upfirdn2d', 'upfirdn2d'), ('backward', 'fmm')])
 def test_operators_that_are_off_are_found(broken, operator, tmp_path):
     """Results, or derivatives, that are 2% too large."""
     command = [sys.executable, '-c', BROKEN, broken, '--device=cpu', '--small', f'--json={tmp_path}/found.json']

@@ -90,10 +90,10 @@ class MappingNetwork(nn.Module):
             w = getattr(self, f'fc{i}')(w)
 
         if self.training and not skip_w_avg_update and hasattr(self, 'w_avg'):
-            self.w_avg.copy_(w.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
+            self.w_avg.copy_(w.detach().mean(dim=0).lerp(self.w_avg.to(w.dtype), self.w_avg_beta))
         ws = w if self.num_ws is None else w[:, None].repeat(1, self.num_ws, 1)  # [N, L, w_dim], memory of its own
         if truncation_psi != 1:
-            truncated = self.w_avg.lerp(ws, truncation_psi)
+            truncated = self.w_avg.to(ws.dtype).lerp(ws, truncation_psi)
             if self.num_ws is None or truncation_cutoff is None:
                 return truncated
             ws[:, :truncation_cutoff] = truncated[:, :truncation_cutoff]

@@ -69,10 +69,10 @@ def compose(G, matrix, offset):
     return moved
 
 
-def moved_points(levels, matrix, offset):
+def moved_points(points_per_grid, matrix, offset):
     """The points of all grids, mapped: what `compose` amounts to, done to the points instead."""
     moved = []
-    for points in levels:
+    for points in points_per_grid:
         x, y = torch.einsum('ij,jhw->ihw', matrix, plane(points)[0]) + offset[:, None, None]
-        moved.append(Points(x, y, points.below, points.doubled, points.cells))
+        moved.append(Points(x, y, points.parent, points.doubled, points.cells))
     return moved

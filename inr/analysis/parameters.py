@@ -8,9 +8,8 @@ import contextlib
 
 import torch
 
-from inr import grid
+from inr.blocks import SynthesisLayer, ToRGBLayer
 from inr.hypernetwork import InrLayer
-from inr.synthesis import SynthesisLayer, ToRGBLayer
 
 
 def sources(G):
@@ -20,7 +19,7 @@ def sources(G):
         if isinstance(module, InrLayer):
             found[name] = module, 'forward'
         elif isinstance(module, SynthesisLayer):
-            found[name] = module, 'whole_weight'
+            found[name] = module, 'materialized_weight'
         elif isinstance(module, ToRGBLayer):
             found[f'{name}.affine'] = module.affine, 'forward'
         elif name.endswith('coords') and not name.endswith('coords.coords'):  # one that geometry moves holds the one it moves
@@ -53,7 +52,7 @@ def parameters_of(G, ws):
         return call
 
     with _replaced(G, recorded):
-        G.synthesis.draw(ws, grid.training_points(G.synthesis.grids, G.synthesis.convention, ws.device), impl='ref')
+        G.synthesis.draw(ws, G.synthesis.training_points(ws.device), impl='ref')
     return found
 
 
@@ -67,7 +66,7 @@ def blend(a, b, share):
 
 
 @torch.no_grad()
-def draw_with(G, parameters, ws, levels):
-    """The image of given parameters at the points `levels` (see SynthesisNetwork.draw); ws only says how many images there are."""
+def draw_with(G, parameters, ws, points_per_grid):
+    """The image of given parameters at the points `points_per_grid` (see SynthesisNetwork.draw); ws only says how many images there are."""
     with _replaced(G, lambda name, original: lambda w, *_: parameters[name]):
-        return G.synthesis.draw(ws, levels, impl='ref')
+        return G.synthesis.draw(ws, points_per_grid, impl='ref')

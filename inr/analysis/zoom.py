@@ -1,4 +1,9 @@
-"""Looking beyond the frame and closer (INR-GAN, Figs. 2, 9 and 14): windows and where the trained image lies in them."""
+"""Beyond the frame, closer and at other sizes (INR-GAN, Figs. 2, 9, 14, 17): windows, the trained image in them, the work of drawing."""
+
+import torch
+
+from inr import grid
+from inr.render import DEFAULT_REFINEMENT
 
 WINDOWS = ((0, 0, 1, 1), (-0.3, -0.3, 1.3, 1.3), (-0.5, -0.5, 1.5, 1.5))  # the paper's figures 2 and 9 zoom out so far
 
@@ -26,3 +31,15 @@ def path(first, last, frames):
         shares.append(step / there if widths[0] == widths[1] else (width - widths[0]) / (widths[1] - widths[0]))
     steps = shares + shares[-2:0:-1]
     return [tuple(a + (b - a) * share for a, b in zip(first, last, strict=True)) for share in steps]
+
+
+def drawing_macs(G, size, count, refine=DEFAULT_REFINEMENT):
+    """Multiply-accumulates of one square picture of the whole window: trunk or mapping, weights, and every grid at the points it needs.
+
+    G: generator, on any device; on the meta device nothing is computed
+    size: pixels a side; count: function that counts those of a callable; refine: see refinement.plan
+    """
+    device = next(G.parameters()).device
+    points = G.synthesis.plan(grid.lattice(size, size, convention=G.synthesis.convention), refine, device)
+    z, c = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
+    return count(lambda: G.synthesis.draw(G.mapping(z, c), points))

@@ -63,7 +63,7 @@ inline vec larger(vec a, vec b) { return a > b ? a : b; }  // b where one is NaN
 inline vec smaller(vec a, vec b) { return a < b ? a : b; }
 #endif
 
-inline vec limited(vec v, float most) { return larger(splat(-most), smaller(splat(most), v)); }
+inline vec limited(vec v, float clamp) { return larger(splat(-clamp), smaller(splat(clamp), v)); }
 
 // lrelu of a slope in [0, 1] or above.
 inline vec activated(vec v, float slope) { return slope <= 1 ? larger(v * slope, v) : v > vec{} ? v : v * slope; }

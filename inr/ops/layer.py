@@ -1,11 +1,12 @@
-"""One FMM layer: y = clamp(gain * lrelu(W_x x + W_e e + below + b)), as plain operators and fused, with gradients of every order.
+"""One FMM layer: y = clamp(gain * lrelu(W_x x + W_e e + parent + b)), as plain operators and fused, with gradients of every order.
 
-Nothing is concatenated: W = [W_x, W_e] is cut instead. `below` are values that are there already: W_x x taken on the grid below, before
+Nothing is concatenated: W = [W_x, W_e] is cut instead. `parent` are values that are there already: W_x x taken on the grid below, before
 it is upsampled. `kernels` is a module that computes on a device: layer_cpu or layer_triton.
 
 Legend: N images, C_out and C channels, E coordinate features, H and W rows and columns of points.
 """
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -29,6 +30,12 @@ def limits(act, dtype):
     return float(act.slope), float(act.gain), math.inf if act.clamp is None else torch.tensor(act.clamp, dtype=dtype).item()
 
 
+def own_types(device):
+    """A context without autocast: layers compute in the types they were given."""
+    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else contextlib.nullcontext()
+
+
 DOUBLINGS = {'nearest': {}, 'linear': dict(mode='bilinear')}  # ways to double a grid: options of F.interpolate
 
 
@@ -45,10 +52,10 @@ def halved(dz, how):
     return torch.ops.aten.upsample_bilinear2d_backward(dz, [H, W], [N, C, H // 2, W // 2], False, 2.0, 2.0)
 
 
-def size_of(x, features, below, up):
+def size_of(x, features, parent, up):
     """(H, W) of the points of a layer, see `plain`."""
     at_points = features if x is None else x
-    return tuple(side * (2 if up else 1) for side in below.shape[2:]) if at_points is None else tuple(at_points.shape[2:])
+    return tuple(side * (2 if up else 1) for side in parent.shape[2:]) if at_points is None else tuple(at_points.shape[2:])
 
 
 def product(weight, x):
@@ -56,12 +63,12 @@ def product(weight, x):
     return torch.matmul(weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def plain(weight, bias, x, features, below, up, act):
+def plain(weight, bias, x, features, parent, up, act):
     """The layer in PyTorch's own operators.
 
     weight: [N, C_out, C + E]; bias: [C_out] or [N, C_out], or None; x: [N or 1, C, H, W], or None
-    features: e [N or 1, E, H, W], or None; below: [N, C_out, H, W] or, with up, [N, C_out, H / 2, W / 2], or None
-    up: how below is doubled, one of DOUBLINGS, or None where it is of the points themselves
+    features: e [N or 1, E, H, W], or None; parent: [N, C_out, H, W] or, with up, [N, C_out, H / 2, W / 2], or None
+    up: how parent is doubled, one of DOUBLINGS, or None where it is of the points themselves
     act: Activation. Returns [N, C_out, H, W] in weight's type.
     """
     C, terms = 0 if x is None else x.shape[1], []
@@ -69,8 +76,8 @@ def plain(weight, bias, x, features, below, up, act):
         terms.append(product(weight[:, :, :C], x))
     if features is not None:
         terms.append(product(weight[:, :, C:], features))
-    if below is not None:
-        terms.append(double(below, up) if up else below)
+    if parent is not None:
+        terms.append(double(parent, up) if up else parent)
     y = sum(terms[1:], start=terms[0])
     bias = None if bias is None else bias.to(y.dtype)
     if bias is not None and bias.ndim == 2:
@@ -86,19 +93,24 @@ class Fused(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, kernels, weight, bias, x, features, below, up, act):
-        y = kernels.forward(weight, bias, x, features, below, up, act)
+    def forward(ctx, kernels, weight, bias, x, features, parent, up, act):
+        y = kernels.forward(weight, bias, x, features, parent, up, act)
         ctx.save_for_backward(weight, x, features, y)
-        ctx.kernels, ctx.act, ctx.up = kernels, act, up if below is not None else None
+        ctx.kernels, ctx.act, ctx.up = kernels, act, up if parent is not None else None
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
         return y
 
     @staticmethod
     def backward(ctx, dy):
+        with own_types(dy.device):
+            return Fused._backward(ctx, dy)
+
+    @staticmethod
+    def _backward(ctx, dy):
         weight, x, features, y = ctx.saved_tensors
-        _, to_weight, to_bias, to_x, to_features, to_below = ctx.needs_input_grad[:6]
-        derive = _derive if torch.is_grad_enabled() else ctx.kernels.derive
-        dz, db, pooled = derive(dy, y, ctx.act, ctx.up)
+        _, to_weight, to_bias, to_x, to_features, to_parent = ctx.needs_input_grad[:6]
+        backward = _backward if torch.is_grad_enabled() else ctx.kernels.backward
+        dz, db, pooled = backward(dy, y, ctx.act, ctx.up)
         C = 0 if x is None else x.shape[1]
         dx = _transposed(weight[:, :, :C], dz, len(x)) if to_x else None
         de = _transposed(weight[:, :, C:], dz, len(features)) if to_features else None
@@ -109,11 +121,11 @@ class Fused(torch.autograd.Function):
         if to_bias:
             shape, dtype = ctx.bias
             db = (db.sum(0) if len(shape) == 1 else db).to(dtype)
-        return None, dw, db if to_bias else None, dx, de, pooled if to_below else None, None, None
+        return None, dw, db if to_bias else None, dx, de, pooled if to_parent else None, None, None
 
 
-def _derive(dy, y, act, up):
-    """(dz, its sums over points [N, C_out], what it is for `below`) in plain operators; see layer_cpu.derive."""
+def _backward(dy, y, act, up):
+    """(dz, its sums over points [N, C_out], what it is for `parent`) in plain operators; see layer_cpu.backward."""
     slope = torch.where(y > 0, act.gain, act.gain * act.slope)
     if act.clamp is not None:
         slope = slope * (y.abs() < torch.tensor(act.clamp, dtype=y.dtype))

@@ -1,6 +1,6 @@
 // What comes behind the products of one FMM layer on a CPU, and its derivative, in one pass over the activations each.
 //
-// Tensors lie as [N][C][H][W] in float32 or bfloat16; a plane is one channel of one image. "below" are values of the layer's own points
+// Tensors lie as [N][C][H][W] in float32 or bfloat16; a plane is one channel of one image. "parent" are values of the layer's own points
 // (up = 0) or of the grid below, with half as many rows and columns: each held by 2x2 points (up = NEAREST) or read between samples with
 // weights 3/4 and 1/4, those at the border held beyond it (up = LINEAR). Sums over a plane are taken in one order, whatever the threads.
 // Entry points are at the end, see inr/ops/native.py.
@@ -52,25 +52,25 @@ template <class T> inline void write_some(typename T::type* p, vec v, int64_t co
     for (int64_t i = 0; i < count; ++i) T::write_one(p + i, v[i]);
 }
 
-struct Activation {  // clamp(gain * lrelu(z)); slope >= 0, gain > 0; most: limit of the absolute value, infinity for none
-    float slope, gain, most;
-    inline vec operator()(vec z) const { return limited(activated(z, slope) * gain, most); }
+struct Activation {  // clamp(gain * lrelu(z)); slope >= 0, gain > 0; clamp: limit of the absolute value, infinity for none
+    float slope, gain, clamp;
+    inline vec operator()(vec z) const { return limited(activated(z, slope) * gain, clamp); }
     inline vec derivative(vec y) const {
         vec d = y > vec{} ? splat(gain) : splat(gain * slope);
-        return (y < splat(most)) & (y > splat(-most)) ? d : vec{};
+        return (y < splat(clamp)) & (y > splat(-clamp)) ? d : vec{};
     }
 };
 
-// y = act(y + b + below) on W numbers of a row; below [W] float32, or null.
-template <class T> inline void finish_row(typename T::type* y, const float* below, float bias, int64_t W, const Activation& act) {
+// y = act(y + b + parent) on W numbers of a row; parent [W] float32, or null.
+template <class T> inline void finish_row(typename T::type* y, const float* parent, float bias, int64_t W, const Activation& act) {
     int64_t c = 0;
     for (; c + VW <= W; c += VW) {
         vec z = T::read(y + c) + bias;
-        T::write(y + c, act(below ? z + load(below + c) : z));
+        T::write(y + c, act(parent ? z + load(parent + c) : z));
     }
     if (c == W) return;
     vec z = read_some<T>(y + c, W - c) + bias;
-    write_some<T>(y + c, act(below ? z + read_some<Single>(below + c, W - c) : z), W - c);
+    write_some<T>(y + c, act(parent ? z + read_some<Single>(parent + c, W - c) : z), W - c);
 }
 
 // The row of the grid below that lies next to row r / 2 of it, on the side of row r of 2 h; likewise for columns.
@@ -104,16 +104,16 @@ inline void halve_row(float* sums, float* d, int64_t r, int64_t h, int64_t w, in
 }
 
 template <class T>
-void finish(typename T::type* y, const typename T::type* below, const float* bias, int64_t bias_images, int64_t N, int64_t C, int64_t H,
+void finish(typename T::type* y, const typename T::type* parent, const float* bias, int64_t bias_images, int64_t N, int64_t C, int64_t H,
             int64_t W, int64_t up, Activation act, int threads) {
     in_parallel(N * C, threads, [&] {
         return [&, space = Buffer((W + W / 2 + 2) * 4)](int64_t plane) {
             typename T::type* to = y + plane * H * W;
             const float b = bias ? bias[bias_images > 1 ? plane : plane % C] : 0;
-            if (!below) return finish_row<T>(to, nullptr, b, H * W, act);
+            if (!parent) return finish_row<T>(to, nullptr, b, H * W, act);
             float* row = space.template as<float>();
             const int64_t side = up ? 2 : 1, h = H / side, w = W / side;
-            const typename T::type* from = below + plane * h * w;
+            const typename T::type* from = parent + plane * h * w;
             for (int64_t r = 0; r < H; ++r) {
                 if (!up) for (int64_t c = 0; c < W; ++c) row[c] = T::read_one(from + r * W + c);
                 else if (up == LINEAR || r % 2 == 0) double_row<T>(row, row + W, from, r, h, w, up);
@@ -125,7 +125,7 @@ void finish(typename T::type* y, const typename T::type* below, const float* bia
 
 // dz = dy * act'(y) on W numbers of a row, added to `sums` and, where that is not null, put into `row` [W].
 template <class T>
-inline void derive_row(const typename T::type* dy, const typename T::type* y, typename T::type* dz, vec& sums, float* row, int64_t W,
+inline void backward_row(const typename T::type* dy, const typename T::type* y, typename T::type* dz, vec& sums, float* row, int64_t W,
                        const Activation& act) {
     int64_t c = 0;
     for (; c + VW <= W; c += VW) {
@@ -142,21 +142,21 @@ inline void derive_row(const typename T::type* dy, const typename T::type* y, ty
 }
 
 template <class T>
-void derive(const typename T::type* dy, const typename T::type* y, typename T::type* dz, float* db, typename T::type* pooled, int64_t N,
+void backward(const typename T::type* dy, const typename T::type* y, typename T::type* dz, float* db, typename T::type* pooled, int64_t N,
             int64_t C, int64_t H, int64_t W, int64_t up, Activation act, int threads) {
     in_parallel(N * C, threads, [&] {
         return [&, space = Buffer((W + 2 + (pooled ? H / 2 * (W / 2) : 0)) * 4)](int64_t plane) {
             const int64_t at = plane * H * W, h = H / 2, w = W / 2;
-            float *row = space.template as<float>() + 1, *below = row + W + 1;
-            if (pooled) std::fill(below, below + h * w, 0.0f);
+            float *row = space.template as<float>() + 1, *parent = row + W + 1;
+            if (pooled) std::fill(parent, parent + h * w, 0.0f);
             double sum = 0;
             for (int64_t r = 0; r < H; ++r) {
                 vec sums = {};
-                derive_row<T>(dy + at + r * W, y + at + r * W, dz + at + r * W, sums, pooled ? row : nullptr, W, act);
+                backward_row<T>(dy + at + r * W, y + at + r * W, dz + at + r * W, sums, pooled ? row : nullptr, W, act);
                 for (int i = 0; i < VW; ++i) sum += sums[i];
-                if (pooled) halve_row(below, row, r, h, w, up);
+                if (pooled) halve_row(parent, row, r, h, w, up);
             }
-            if (pooled) for (int64_t i = 0; i < h * w; ++i) T::write_one(pooled + plane * h * w + i, below[i]);
+            if (pooled) for (int64_t i = 0; i < h * w; ++i) T::write_one(pooled + plane * h * w + i, parent[i]);
             db[plane] = (float)sum;
         };
     });
@@ -166,22 +166,22 @@ void derive(const typename T::type* dy, const typename T::type* y, typename T::t
 
 extern "C" {
 
-// y [N][C][H][W], in place: clamp(gain * lrelu(y + below + bias)). below of y's type, or null;
+// y [N][C][H][W], in place: clamp(gain * lrelu(y + parent + bias)). parent of y's type, or null;
 // bias [bias_images][C] float32, or null.
-void fmm_finish(void* y, const void* below, const float* bias, int64_t bias_images, int64_t N, int64_t C, int64_t H, int64_t W, int64_t up,
-                float slope, float gain, float most, int64_t bits, int64_t threads) {
-    const Activation act = {slope, gain, most};
-    bits ? finish<Bfloat>((uint16_t*)y, (const uint16_t*)below, bias, bias_images, N, C, H, W, up, act, (int)threads)
-         : finish<Single>((float*)y, (const float*)below, bias, bias_images, N, C, H, W, up, act, (int)threads);
+void fmm_finish(void* y, const void* parent, const float* bias, int64_t bias_images, int64_t N, int64_t C, int64_t H, int64_t W, int64_t up,
+                float slope, float gain, float clamp, int64_t bits, int64_t threads) {
+    const Activation act = {slope, gain, clamp};
+    bits ? finish<Bfloat>((uint16_t*)y, (const uint16_t*)parent, bias, bias_images, N, C, H, W, up, act, (int)threads)
+         : finish<Single>((float*)y, (const float*)parent, bias, bias_images, N, C, H, W, up, act, (int)threads);
 }
 
-// dz = dy * derivative at what gave y; db [N][C] its sums over planes; pooled [N][C][H / 2][W / 2] the gradient of `below`, or null where
+// dz = dy * derivative at what gave y; db [N][C] its sums over planes; pooled [N][C][H / 2][W / 2] the gradient of `parent`, or null where
 // that is dz. All but db of y's type.
-void fmm_derive(const void* dy, const void* y, void* dz, float* db, void* pooled, int64_t N, int64_t C, int64_t H, int64_t W, int64_t up,
-                float slope, float gain, float most, int64_t bits, int64_t threads) {
-    const Activation act = {slope, gain, most};
-    bits ? derive<Bfloat>((const uint16_t*)dy, (const uint16_t*)y, (uint16_t*)dz, db, (uint16_t*)pooled, N, C, H, W, up, act, (int)threads)
-         : derive<Single>((const float*)dy, (const float*)y, (float*)dz, db, (float*)pooled, N, C, H, W, up, act, (int)threads);
+void fmm_backward(const void* dy, const void* y, void* dz, float* db, void* pooled, int64_t N, int64_t C, int64_t H, int64_t W, int64_t up,
+                float slope, float gain, float clamp, int64_t bits, int64_t threads) {
+    const Activation act = {slope, gain, clamp};
+    bits ? backward<Bfloat>((const uint16_t*)dy, (const uint16_t*)y, (uint16_t*)dz, db, (uint16_t*)pooled, N, C, H, W, up, act, (int)threads)
+         : backward<Single>((const float*)dy, (const float*)y, (float*)dz, db, (float*)pooled, N, C, H, W, up, act, (int)threads);
 }
 
 }  // extern "C"

@@ -9,10 +9,10 @@ from inr.ops.native import pointer
 DOUBLINGS = {'nearest': 1, 'linear': 2}  # see layer.DOUBLINGS; as layer_cpu.cpp numbers them
 
 
-def forward(weight, bias, x, features, below, up, act):
+def forward(weight, bias, x, features, parent, up, act):
     """layer.plain's y [N, C_out, H, W], without gradients; its arguments, in float32 or bfloat16."""
-    (H, W), C = size_of(x, features, below, up), 0 if x is None else x.shape[1]
-    y = torch.empty([*weight.shape[:2], H * W], dtype=weight.dtype)
+    (H, W), C = size_of(x, features, parent, up), 0 if x is None else x.shape[1]
+    y = torch.empty([*weight.shape[:2], H * W], dtype=weight.dtype)  # [N, C_out, H*W]
     if x is not None:
         _add_product(y, weight[:, :, :C], x, 0)
     if features is not None:
@@ -20,21 +20,22 @@ def forward(weight, bias, x, features, below, up, act):
     elif x is None:
         y.zero_()
     bias = None if bias is None else bias.to(torch.float32).contiguous()
-    below = None if below is None else below.contiguous()
+    parent = None if parent is None else parent.contiguous()
     native.library().fmm_finish(
-        y.data_ptr(), pointer(below), pointer(bias), 1 if bias is None or bias.ndim == 1 else len(bias), *y.shape[:2], H, W,
-        DOUBLINGS.get(up, 0), *limits(act, y.dtype), y.dtype == torch.bfloat16, torch.get_num_threads(),
+        pointer(y, y.dtype), pointer(parent, y.dtype, y.numel() // (4 if up else 1)), pointer(bias),
+        1 if bias is None or bias.ndim == 1 else len(bias), *y.shape[:2], H, W, DOUBLINGS.get(up, 0), *limits(act, y.dtype),
+        y.dtype == torch.bfloat16, torch.get_num_threads(),
     )  # fmt: skip
     return y.unflatten(2, (H, W))
 
 
-def derive(dy, y, act, up):
-    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, what it is for `below`) for dy, a gradient of y."""
-    dy, dz, db = dy.contiguous(), torch.empty_like(y), torch.empty(y.shape[:2])
+def backward(dy, y, act, up):
+    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, what it is for `parent`) for dy, a gradient of y."""
+    dy, dz, db = dy.to(y.dtype).contiguous(), torch.empty_like(y), torch.empty(y.shape[:2], dtype=torch.float32)
     pooled = torch.empty([*y.shape[:2], *(side // 2 for side in y.shape[2:])], dtype=y.dtype) if up else None
-    native.library().fmm_derive(
-        dy.data_ptr(), y.data_ptr(), dz.data_ptr(), db.data_ptr(), pointer(pooled), *y.shape, DOUBLINGS.get(up, 0), *limits(act, y.dtype),
-        y.dtype == torch.bfloat16, torch.get_num_threads(),
+    native.library().fmm_backward(
+        *(pointer(part, y.dtype, y.numel()) for part in (dy, y, dz)), pointer(db), pointer(pooled, y.dtype), *y.shape,
+        DOUBLINGS.get(up, 0), *limits(act, y.dtype), y.dtype == torch.bfloat16, torch.get_num_threads(),
     )  # fmt: skip
     return dz, db, pooled if up else dz
 

@@ -1,7 +1,7 @@
 """The kernels of layer.Fused on a GPU, in Triton: an FMM layer in one pass over its activations, its derivative in one more.
 
 `modulated` puts the weights of all images together; `forward` multiplies, adds coordinates, bias and values from the grid below, and
-activates before a tile leaves the registers; `derive` does the activation's derivative with the sums that biases and the grid below want.
+activates before a tile leaves the registers; `backward` does the activation's derivative with the sums that biases and the grid below want.
 Weights are not made inside `forward`: each of its tiles of points would make them again (docs/decisions.md). Sums have a fixed order, so
 that a step repeats bit for bit. Importing this needs triton; TRITON_INTERPRET=1 runs it on a CPU, as the tests do.
 
@@ -20,7 +20,7 @@ from inr.ops.layer import limits, size_of
 DOUBLINGS = ('nearest',)  # see layer.DOUBLINGS
 ALIGNED = 16  # numbers: parts of rows of weights are filled up to multiples of so many, else they are read one by one
 
-TURNS = 8  # at most so many blocks of points does one program of derive_kernel, one after the other
+TURNS = 8  # at most so many blocks of points does one program of backward_kernel, one after the other
 
 
 @triton.jit
@@ -36,8 +36,8 @@ def add_product(acc, weight, x, in_rows, m, p, K, wide, points, PRECISION: tl.co
 
 @triton.jit
 def layer_kernel(
-    y, weight, bias, x, features, below, rows, C, wide_C, E, wide_E, H, W, w_image, w_row, b_image, x_image, e_image, slope, gain, most,
-    UP: tl.constexpr, HAS_X: tl.constexpr, HAS_FEATURES: tl.constexpr, HAS_BELOW: tl.constexpr, HAS_BIAS: tl.constexpr,
+    y, weight, bias, x, features, parent, rows, C, wide_C, E, wide_E, H, W, w_image, w_row, b_image, x_image, e_image, slope, gain, clamp,
+    UP: tl.constexpr, HAS_X: tl.constexpr, HAS_FEATURES: tl.constexpr, HAS_PARENT: tl.constexpr, HAS_BIAS: tl.constexpr,
     CLAMPS: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """A tile of BM rows and BN points of image n. *_image, w_row: strides; a row of W has W_x in wide_C numbers, W_e in wide_E."""
@@ -55,19 +55,19 @@ def layer_kernel(
     plane = n * rows + m[:, None]
     if HAS_BIAS:
         acc += tl.load(bias + n * b_image + m, mask=m < rows, other=0.0).to(tl.float32)[:, None]
-    if HAS_BELOW:
+    if HAS_PARENT:
         cell = p if UP == 1 else p // W // UP * (W // UP) + p % W // UP
-        acc += tl.load(below + plane * (points // (UP * UP)) + cell[None, :], mask=inside, other=0.0).to(tl.float32)
+        acc += tl.load(parent + plane * (points // (UP * UP)) + cell[None, :], mask=inside, other=0.0).to(tl.float32)
     acc = tl.where(acc > 0, acc, acc * slope) * gain
     if CLAMPS:
-        acc = tl.where(acc > most, most, acc)
-        acc = tl.where(acc < -most, -most, acc)
+        acc = tl.where(acc > clamp, clamp, acc)
+        acc = tl.where(acc < -clamp, -clamp, acc)
     tl.store(y + plane * points + p[None, :], acc.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def derive_kernel(
-    dz, db, pooled, dy, y, H, W, slope, gain, most, UP: tl.constexpr, CLAMPS: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr
+def backward_kernel(
+    dz, db, pooled, dy, y, H, W, slope, gain, clamp, UP: tl.constexpr, CLAMPS: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr
 ):  # fmt: skip
     """TURNS times BLOCK x UP x UP points of one channel of one image, and their sum."""
     plane, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -85,7 +85,7 @@ def derive_kernel(
             out = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
             slopes = tl.where(out > 0, gain, gain * slope)
             if CLAMPS:
-                slopes = tl.where(tl.abs(out) < most, slopes, 0.0)
+                slopes = tl.where(tl.abs(out) < clamp, slopes, 0.0)
             d = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32) * slopes
             tl.store(dz + at, d.to(dz.dtype.element_ty), mask=inside)
             sums += tl.sum(d, axis=1)
@@ -128,13 +128,13 @@ def modulated(shared, left, right, dtype):
     return out
 
 
-def forward(weight, bias, x, features, below, up, act):
+def forward(weight, bias, x, features, parent, up, act):
     """layer.plain's y [N, C_out, H, W], without gradients; its arguments, in float32, bfloat16 or float16."""
-    (N, rows, K), size = weight.shape, size_of(x, features, below, up)
+    (N, rows, K), size = weight.shape, size_of(x, features, parent, up)
     C = 0 if x is None else x.shape[1]
     if any(number % ALIGNED for number in (weight.stride(1), C, K - C)) or weight.stride(2) != 1:
         weight = _realigned(weight, C)
-    x, features, below, bias = (None if part is None else part.contiguous() for part in (x, features, below, bias))
+    x, features, parent, bias = (None if part is None else part.contiguous() for part in (x, features, parent, bias))
     y = torch.empty([N, rows, *size], dtype=weight.dtype, device=weight.device)
     capability = torch.cuda.get_device_capability(y.device) if y.is_cuda else (0, 0)
     tile = tile_sizes(rows, y.dtype, capability, precision() == 'ieee')
@@ -147,15 +147,15 @@ def forward(weight, bias, x, features, below, up, act):
 
     with _on(y):
         layer_kernel[grid](
-            y, weight, _any(bias, y), _any(x, y), _any(features, y), _any(below, y), rows, C, _aligned(C), K - C, _aligned(K - C), *size,
+            y, weight, _any(bias, y), _any(x, y), _any(features, y), _any(parent, y), rows, C, _aligned(C), K - C, _aligned(K - C), *size,
             weight.stride(0), weight.stride(1), *strides, *limits(act, y.dtype), UP=2 if up else 1, HAS_X=C > 0, HAS_FEATURES=K > C,
-            HAS_BELOW=below is not None, HAS_BIAS=bias is not None, CLAMPS=act.clamp is not None, PRECISION=precision(), **tile,
+            HAS_PARENT=parent is not None, HAS_BIAS=bias is not None, CLAMPS=act.clamp is not None, PRECISION=precision(), **tile,
         )  # fmt: skip
     return y
 
 
-def derive(dy, y, act, up):
-    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, what it is for `below`) for dy, a gradient of y."""
+def backward(dy, y, act, up):
+    """(dz [N, C_out, H, W], its sums over points [N, C_out] in float32, what it is for `parent`) for dy, a gradient of y."""
     up = 2 if up else 1
     (N, rows, H, W), dy, dz = y.shape, dy.contiguous(), torch.empty_like(y)
     pooled = dz if up == 1 else torch.empty([N, rows, H // up, W // up], dtype=y.dtype, device=y.device)
@@ -166,7 +166,7 @@ def derive(dy, y, act, up):
     db = torch.zeros([N, rows, parts], dtype=torch.float32, device=y.device)
     if y.numel():
         with _on(y):
-            derive_kernel[N * rows, parts](
+            backward_kernel[N * rows, parts](
                 dz, db, pooled, dy, y, H, W, *limits(act, y.dtype), UP=up, CLAMPS=act.clamp is not None, BLOCK=BLOCK, TURNS=turns,
                 num_warps=8,
             )  # fmt: skip

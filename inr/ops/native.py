@@ -1,4 +1,4 @@
-"""The compiled CPU code of fmm_cpu.cpp and layer_cpu.cpp: built by the C++ compiler at hand at first use, kept in a cache.
+"""The compiled CPU code of block_cpu.cpp and layer_cpu.cpp: built by the C++ compiler at hand at first use, kept in a cache.
 
 Files without PyTorch's headers take three seconds to build, so this asks for a compiler alone: neither ninja nor an activated
 environment. The cache is torch's: TORCH_EXTENSIONS_DIR, else torch_extensions under XDG_CACHE_HOME or ~/.cache. A build is named by a
@@ -15,8 +15,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import torch
+
 FOLDER = Path(__file__).parent
-SOURCES = FOLDER / 'fmm_cpu.cpp', FOLDER / 'layer_cpu.cpp'
+SOURCES = FOLDER / 'block_cpu.cpp', FOLDER / 'layer_cpu.cpp'
 HEADER = FOLDER / 'cpu.hpp'
 FLAGS = ('-O3', '-std=c++17', '-fPIC', '-pthread')
 OPENMP = ('-fopenmp',), ()  # Apple's compiler has none; the code then starts threads of its own
@@ -34,7 +36,7 @@ def _structure(name, *fields):
 
 
 Layer = _structure(
-    'Layer', (_int, 'below_channels features channels'), (_pointer, 'w_x w_e bias below'), (_float, 'slope most')
+    'Layer', (_int, 'in_channels features channels'), (_pointer, 'w_x w_e bias parent'), (_float, 'slope clamp')
 )  # fmt: skip
 Features = _structure(
     'Features', (_int, 'raw rows cosine constants'), (_pointer, 'x y sin_x cos_x sin_y cos_y cells'), (_int, 'cell_rows cell_columns'),
@@ -44,17 +46,18 @@ Block = type('Block', (ctypes.Structure,), {'_fields_': [
     *((name, _int) for name in ('height', 'width', 'layers')), ('layer', ctypes.POINTER(Layer)), ('to_rgb', Layer),
     ('features', ctypes.POINTER(Features)), ('x', _pointer), ('x_bits', _int), ('x_out', _pointer), ('image', _pointer),
     *((name, _pointer) for name in ('row_low', 'row_high', 'column_low', 'column_high', 'row_share', 'column_share')),
-    ('below_width', _int), ('below_points', _int),
+    ('parent_width', _int), ('parent_points', _int),
 ]})  # fmt: skip
 
 FUNCTIONS = {
     'fmm_channels_step': (_int, []),
+    'fmm_size_of': (_int, [_int]),
     'fmm_pack': (None, [_pointer] * 3 + [_int] * 4 + [_float, _int] + [_pointer] * 2 + [_int]),
     'fmm_affine': (None, [_pointer] * 3 + [_float] * 2 + [_pointer] + [_int] * 3),
     'fmm_product': (None, [_pointer, _int, _pointer, _pointer] + [_int] * 5),
     'fmm_block': (None, [ctypes.POINTER(Block), _int, _int]),
     'fmm_finish': (None, [_pointer] * 3 + [_int] * 6 + [_float] * 3 + [_int] * 2),
-    'fmm_derive': (None, [_pointer] * 5 + [_int] * 5 + [_float] * 3 + [_int] * 2),
+    'fmm_backward': (None, [_pointer] * 5 + [_int] * 5 + [_float] * 3 + [_int] * 2),
 }
 
 
@@ -76,12 +79,26 @@ def _library():
         return Unavailable(f'the compiled code of inr/ops cannot be loaded: {error}')
     for name, (result, arguments) in FUNCTIONS.items():
         getattr(loaded, name).restype, getattr(loaded, name).argtypes = result, arguments
+    for index, structure in enumerate((Layer, Features, Block)):
+        if loaded.fmm_size_of(index) != ctypes.sizeof(structure):
+            return Unavailable(f'the compiled code of inr/ops has another {structure.__name__} than native.py')
     return loaded
 
 
-def pointer(tensor):
-    """Where a tensor lies, for the compiled code; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()
+def pointer(tensor, dtype=torch.float32, count=None):
+    """The address of a tensor's numbers for the compiled code, 0 for None: the one way from tensors to it.
+
+    count: numbers that there must be, None for any
+    Raises ValueError for a tensor that is not contiguous on the CPU, of another type or another size: the code would read something else.
+    """
+    if tensor is None:
+        return 0
+    plain = tensor.device.type == 'cpu' and tensor.layout == torch.strided and tensor.is_contiguous() and not tensor.is_neg()
+    if not plain or tensor.dtype != dtype or (count is not None and tensor.numel() != count):
+        wanted = f'{"" if count is None else f"{count} "}numbers of {dtype}, contiguous on the CPU'
+        found = f'{"" if tensor.is_contiguous() else "strided "}{list(tensor.shape)} of {tensor.dtype} on {tensor.device}'
+        raise ValueError(f'compiled code reads {wanted}, not {found}')
+    return tensor.data_ptr()
 
 
 def build(folder=None):
@@ -91,7 +108,7 @@ def build(folder=None):
     digest = hashlib.sha256(text + ' '.join([*FLAGS, native, _processor()]).encode()).hexdigest()[:16]
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     folder = Path(folder or os.environ.get('TORCH_EXTENSIONS_DIR') or cache / 'torch_extensions')
-    target = folder / f'inr_fmm_{digest}' / 'fmm_cpu.so'
+    target = folder / f'inr_fmm_{digest}' / 'inr_ops.so'
     if target.exists():
         return target
     named = os.environ.get('CXX')

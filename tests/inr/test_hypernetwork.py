@@ -118,7 +118,7 @@ def oracle(G, w):
                 x = (x + e @ beside[0][0].T + beside[1][0]).clamp(min=0)
             for index, layer in enumerate(block.layers):
                 weight, bias = layer(w[n : n + 1])
-                parts = ([] if x is None else [x]) + ([e] if block.sees[index] else [])
+                parts = ([] if x is None else [x]) + ([e] if block.uses_coords[index] else [])
                 x = (torch.cat(parts, dim=-1) @ weight[0].T + bias[0]).clamp(min=0)
             weight, bias = block.torgb(w[n : n + 1])
             rgb = x @ weight[0].T + bias[0]

@@ -16,14 +16,14 @@ def test_the_training_size_gives_the_training_points_bit_for_bit(convention, ref
     assert planned[-1].cells is None
     for ours, theirs in zip(planned, trained, strict=True):
         assert torch.equal(ours.x, theirs.x) and torch.equal(ours.y, theirs.y)
-        assert ours.doubled == theirs.doubled and ours.below is None and ours.cells is None
+        assert ours.doubled == theirs.doubled and ours.parent is None and ours.cells is None
 
 
 @pytest.mark.parametrize('size', [48, 96, 33, 200])
 def test_cells_are_those_of_exact_arithmetic(size):
     """Column j of W lies in cell floor(j R / W); row i of H, sampled at its lower border, in the row whose lower border is next."""
     level = refinement.plan(grid.lattice(size, size), [32, 64], 'last')
-    rows, cols = level[1].below
+    rows, cols = level[1].parent
     cells = 32
     exact_cols = np.array([j * cells // size for j in range(size)])
     exact_rows = np.array([-(-(i + 1) * cells // size) - 1 for i in range(size)])
@@ -34,39 +34,39 @@ def test_cells_are_those_of_exact_arithmetic(size):
 
 
 def test_a_small_picture_needs_only_the_cells_it_hits():
-    levels = refinement.plan(grid.lattice(8, 16), [32, 64, 128])
-    assert [p.shape for p in levels] == [(8, 16)] * 3
-    levels = refinement.plan(grid.lattice(1000, 1000), [32, 64, 128], 'last')
-    assert [p.shape for p in levels] == [(32, 32), (64, 64), (1000, 1000)]
+    grids = refinement.plan(grid.lattice(8, 16), [32, 64, 128])
+    assert [p.shape for p in grids] == [(8, 16)] * 3
+    grids = refinement.plan(grid.lattice(1000, 1000), [32, 64, 128], 'last')
+    assert [p.shape for p in grids] == [(32, 32), (64, 64), (1000, 1000)]
 
 
 def test_refining_all_grids_keeps_their_ratios_and_leads():
-    levels = refinement.plan(grid.lattice(384, 256), [32, 64, 128], 'all')
-    assert [p.shape for p in levels] == [(96, 64), (192, 128), (384, 256)] and levels[1].doubled and levels[2].doubled
+    grids = refinement.plan(grid.lattice(384, 256), [32, 64, 128], 'all')
+    assert [p.shape for p in grids] == [(96, 64), (192, 128), (384, 256)] and grids[1].doubled and grids[2].doubled
     tile = refinement.plan(grid.lattice(384, 256).tile(5, 8, 2, 3), [32, 64, 128], 'all')  # rows 5, 6 lie in rows 1, 1 of the coarsest grid
-    assert tile[0].shape == (1, 1) and tile[0].y.item() == levels[0].y[1] and tile[0].x.item() == levels[0].x[2]
-    for level, cells in zip(levels, (32, 64, 128), strict=True):
+    assert tile[0].shape == (1, 1) and tile[0].y.item() == grids[0].y[1] and tile[0].x.item() == grids[0].x[2]
+    for level, cells in zip(grids, (32, 64, 128), strict=True):
         ratio, factor_x, factor_y = 128 // cells, 2, 3
         x = level.x.repeat_interleave(ratio)  # what a finest point reads lies as far from it, on average, as in training
         y = level.y.repeat_interleave(ratio)
         trained_lead = (ratio - 1) / 2 / 128
-        assert torch.allclose((levels[2].x - x).mean() / 2, torch.tensor(trained_lead), atol=1e-6)
-        assert torch.allclose((levels[2].y - y).mean() / 2, torch.tensor(trained_lead), atol=1e-6)
+        assert torch.allclose((grids[2].x - x).mean() / 2, torch.tensor(trained_lead), atol=1e-6)
+        assert torch.allclose((grids[2].y - y).mean() / 2, torch.tensor(trained_lead), atol=1e-6)
         assert len(level.x) == cells * factor_x and len(level.y) == cells * factor_y
 
 
 @pytest.mark.parametrize('size', [16, 48, 100, 128])
 def test_up_to_the_trained_size_all_refinements_are_one(size):
     plans = [refinement.plan(grid.lattice(size, size), [32, 64, 128], refine) for refine in refinement.REFINEMENTS]
-    for levels in zip(*plans, strict=True):
-        assert all(torch.equal(p.x, levels[0].x) and torch.equal(p.y, levels[0].y) for p in levels)
-        assert all(p.doubled == levels[0].doubled and p.shape == levels[0].shape for p in levels)
+    for grids in zip(*plans, strict=True):
+        assert all(torch.equal(p.x, grids[0].x) and torch.equal(p.y, grids[0].y) for p in grids)
+        assert all(p.doubled == grids[0].doubled and p.shape == grids[0].shape for p in grids)
 
 
 def test_zooming_out_extends_the_grids_and_clamps_the_cells():
-    levels = refinement.plan(grid.lattice(64, 64, window=(-0.5, -0.5, 1.5, 1.5)), [16, 32])
-    assert levels[0].shape == (32, 32) and levels[0].x.min() == -2 and levels[0].x.max() == 2 * 23 / 16 - 1
-    rows, cols = levels[1].cells
+    grids = refinement.plan(grid.lattice(64, 64, window=(-0.5, -0.5, 1.5, 1.5)), [16, 32])
+    assert grids[0].shape == (32, 32) and grids[0].x.min() == -2 and grids[0].x.max() == 2 * 23 / 16 - 1
+    rows, cols = grids[1].cells
     assert cols.lo.min() == 0 and cols.lo.max() == 31 and (cols.lo == 0).sum() == 17 and rows.lo.max() == 31
 
 
@@ -78,7 +78,7 @@ def test_smooth_reads_ramp_between_the_middles_of_cells(far_corner, factor):
     axis = 0 if far_corner else 1  # rows are sampled at the far corner of a cell, columns at the near one
     coarse, fine = refinement.plan(grid.lattice(size, size), [8, 16], 'smooth')
     held = ((1 - coarse.y) * 4 - 1 if far_corner else (coarse.x + 1) * 4).reshape(-1, 1) if axis == 0 else ((coarse.x + 1) * 4)[None]
-    read = fine.below[axis](held, dim=axis).flatten() if not fine.doubled else held.flatten().repeat_interleave(2)
+    read = fine.parent[axis](held, dim=axis).flatten() if not fine.doubled else held.flatten().repeat_interleave(2)
     place = ((np.arange(size) + 1) / factor - 1 if far_corner else np.arange(size) / factor) / 2 - 0.25  # in cells, 0 their middle
     cell, frac = np.divmod(place, 1)
     ramp = np.round(frac) if factor == 1 else np.clip((frac - 0.5) / min(factor - 1, 1) + 0.5, 0, 1)
@@ -87,12 +87,12 @@ def test_smooth_reads_ramp_between_the_middles_of_cells(far_corner, factor):
 
 def _read(upsampling, size, window, refine='last', convention=grid.GENERATOR_B):
     """Where, in samples of the coarse grid of [8, 16], the columns and rows of a picture read it."""
-    _, fine = levels = refinement.plan(grid.lattice(size, size, window, convention), [8, 16], refine, convention, upsampling=upsampling)
+    _, fine = grids = refinement.plan(grid.lattice(size, size, window, convention), [8, 16], refine, convention, upsampling=upsampling)
     factor = max(size / (window[2] - window[0]) / 16, 1) if refine == 'all' else 1
-    rows, cols = fine.below
+    rows, cols = fine.parent
     lead = 0.25 * (1 - 1 / factor)
-    at_u = levels[0].x.double() if not convention.centred else (levels[0].x.double() + 1) / 2
-    at_v = levels[0].y.double() if not convention.centred else (1 - levels[0].y.double()) / 2 - 1 / 8 / factor
+    at_u = grids[0].x.double() if not convention.centred else (grids[0].x.double() + 1) / 2
+    at_v = grids[0].y.double() if not convention.centred else (1 - grids[0].y.double()) / 2 - 1 / 8 / factor
     near = 1 if convention.lower_corner else -1
     return (cols(at_u[None], dim=1)[0] * 8 + lead) * factor, (rows(at_v[:, None], dim=0)[:, 0] * 8 - near * lead) * factor
 
@@ -144,6 +144,6 @@ def test_rounding_does_not_decide_the_cell():
     window, width, cells = (-41.428571, 0.0, 26.142857, 1.0), 286, 64
     x0, x1 = (Fraction(str(v)) for v in (window[0], window[2]))
     exact = np.array([floor((x0 + (x1 - x0) * j / width) * cells) for j in range(width)])
-    levels = refinement.plan(grid.lattice(4, width, window), [cells, 128], 'last')
-    drawn = ((levels[0].x.double() + 1) / 2 * cells).round().long().numpy()[levels[1].below[1].lo]
+    grids = refinement.plan(grid.lattice(4, width, window), [cells, 128], 'last')
+    drawn = ((grids[0].x.double() + 1) / 2 * cells).round().long().numpy()[grids[1].parent[1].lo]
     assert np.array_equal(drawn, exact)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from inference import painter
 from inr import render
 from inr.generator import Generator, from_inr_gan
 from inr.grid import WHOLE
-from inr.ops import drawing
+from inr.ops import block_cpu
 from inr.refinement import REFINEMENTS
 from tests.helpers import needs_compiled_code, relative_error
 from tests.inr.test_generator import load_public
@@ -122,7 +123,7 @@ def test_models_that_read_between_samples_draw_any_part(upsampling, by_layers, m
         ws = G.mapping(torch.randn(2, 8), None)
     assert G.synthesis.pointwise
     if by_layers:
-        monkeypatch.setattr(drawing, 'why_not', lambda *_: 'not here')
+        monkeypatch.setattr(block_cpu, 'why_not', lambda *_: 'not here')
     else:
         needs_compiled_code()
 
@@ -138,6 +139,9 @@ def test_models_that_read_between_samples_draw_any_part(upsampling, by_layers, m
             whole = render.render(G, ws, size, size, window, refine)
             same(render.render(G, ws, size, size, window, refine, max_bytes=400_000), whole)
             same(render.render(G, ws, size, size, window, refine, tile=(1, 20, size - 3, 21)), whole[:, :, 1 : size - 2, 20:41])
+    part = painter.points_in(G, (slice(3, 43), slice(20, 41)))
+    with torch.no_grad():
+        same(G.synthesis.draw(ws, part), trained[:, :, 3:43, 20:41])
     wide = render.render(G, ws, 128, 128, window=(-0.5, -0.5, 1.5, 1.5))
     same(wide[:, :, 32:96, 32:96], trained)
     assert relative_error(render.render(G, ws, 128, 128, refine='last')[:, :, 1::2, ::2], trained) < 1e-5
@@ -150,9 +154,9 @@ def test_aligned_bilinear_reads_agree_with_the_layer_they_replace():
     stored, state, config = load_public('inr_gan_bil_64')
     G = from_inr_gan(config, state).eval()
     ws = torch.from_numpy(stored['ws'])
-    levels = refinement.plan(grid.lattice(64, 64), G.synthesis.grids, upsampling='bilinear')
-    assert levels[1].below[0].frac is not None
-    assert (G.synthesis.draw(ws, levels) - G.synthesis(ws)).abs().max() < 1e-4
+    points_per_grid = refinement.plan(grid.lattice(64, 64), G.synthesis.grids, upsampling='bilinear')
+    assert points_per_grid[1].parent[0].frac is not None
+    assert (G.synthesis.draw(ws, points_per_grid) - G.synthesis(ws)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize('tile', [(0, 0, 0, 4), (-1, 0, 4, 4), (60, 0, 5, 4), (0, 64, 1, 1)])

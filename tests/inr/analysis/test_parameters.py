@@ -22,17 +22,17 @@ def generator(kind):
 def test_parameters_draw_their_image_and_blends_lie_between(kind):
     torch.manual_seed(1)
     G = generator(kind)
-    levels = grid.training_points(G.synthesis.grids, G.synthesis.convention)
+    points_per_grid = grid.training_points(G.synthesis.grids, G.synthesis.convention)
     a, b = G.mapping(torch.randn(2, 8) * 3, None).split(1)
     of_a, of_b = parameters_of(G, a), parameters_of(G, b)
     assert of_a.keys() == sources(G).keys()
-    assert torch.equal(draw_with(G, of_a, b, levels), G.synthesis.draw(a, levels, impl='ref'))
-    assert torch.equal(draw_with(G, blend(of_a, of_b, 1.0), a, levels), G.synthesis.draw(b, levels, impl='ref'))
-    middle = draw_with(G, blend(of_a, of_b, 0.5), a, levels)
-    in_w = G.synthesis.draw(a.lerp(b, 0.5), levels, impl='ref')
+    assert torch.equal(draw_with(G, of_a, b, points_per_grid), G.synthesis.draw(a, points_per_grid, impl='ref'))
+    assert torch.equal(draw_with(G, blend(of_a, of_b, 1.0), a, points_per_grid), G.synthesis.draw(b, points_per_grid, impl='ref'))
+    middle = draw_with(G, blend(of_a, of_b, 0.5), a, points_per_grid)
+    in_w = G.synthesis.draw(a.lerp(b, 0.5), points_per_grid, impl='ref')
     linear = kind in ('basic', 'hyper', 'fourier')  # all parameters of these are linear in w
     assert (relative_error(middle, in_w) < 1e-4) == linear
-    assert torch.equal(G.synthesis.draw(a, levels, impl='ref'), draw_with(G, of_a, a, levels))  # nothing stays replaced
+    assert torch.equal(G.synthesis.draw(a, points_per_grid, impl='ref'), draw_with(G, of_a, a, points_per_grid))  # nothing stays replaced
 
 
 def test_every_weight_of_an_image_is_among_the_sources():

@@ -14,9 +14,9 @@ from triton.backends.compiler import GPUTarget
 from inr.ops import layer_triton as kernels
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-FLOAT32 = {'layer_kernel': {'bias'}, 'derive_kernel': {'db'}, 'modulate_kernel': {'shared', 'left', 'right'}}  # whatever is computed in
-TENSORS = {'y', 'weight', 'bias', 'x', 'features', 'below', 'dz', 'db', 'pooled', 'dy', 'out', 'shared', 'left', 'right'}
-REALS = {'slope', 'gain', 'most'}
+FLOAT32 = {'layer_kernel': {'bias'}, 'backward_kernel': {'db'}, 'modulate_kernel': {'shared', 'left', 'right'}}  # whatever is computed in
+TENSORS = {'y', 'weight', 'bias', 'x', 'features', 'parent', 'dz', 'db', 'pooled', 'dy', 'out', 'shared', 'left', 'right'}
+REALS = {'slope', 'gain', 'clamp'}
 ODD = {'C', 'E', 'K', 'rank', 'rows'}  # whole numbers that 16 need not divide; it divides strides, sides and what is filled up
 
 
@@ -39,11 +39,11 @@ def main(arch, *types):
         dtype = {'ieee': 'fp32', 'tf32': 'fp32'}.get(name, name)
         tile = kernels.tile_sizes(512, DTYPES[dtype], divmod(int(arch), 10), name == 'ieee')
         options = {key: tile.pop(key) for key in ('num_warps', 'num_stages')}
-        flags = dict.fromkeys(('HAS_X', 'HAS_FEATURES', 'HAS_BELOW', 'HAS_BIAS', 'CLAMPS'), True)
+        flags = dict.fromkeys(('HAS_X', 'HAS_FEATURES', 'HAS_PARENT', 'HAS_BIAS', 'CLAMPS'), True)
         layer = dict(**flags, **tile, UP=2, PRECISION='tf32' if name == 'tf32' else 'ieee')
         runs = {
             'layer': compiled(kernels.layer_kernel, dtype, arch, layer, **options),
-            'derive': compiled(kernels.derive_kernel, dtype, arch, dict(UP=2, CLAMPS=True, BLOCK=512, TURNS=8), num_warps=8),
+            'backward': compiled(kernels.backward_kernel, dtype, arch, dict(UP=2, CLAMPS=True, BLOCK=512, TURNS=8), num_warps=8),
             'modulate': compiled(kernels.modulate_kernel, dtype, arch, dict(BK=512)),
         }
         for kernel, run in runs.items():

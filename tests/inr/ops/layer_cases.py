@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from inr.ops import fmm
+from inr.ops import dispatch
 from inr.ops.layer import double
 from tests.helpers import relative_error
 
@@ -43,10 +43,10 @@ class Case:
 
     @property
     def options(self):
-        return dict(slope=self.slope, gain=self.gain, clamp=self.clamp, read=Doubled(self.up) if self.up else None)
+        return dict(slope=self.slope, gain=self.gain, clamp=self.clamp, upsample=Doubled(self.up) if self.up else None)
 
     def tensors(self, dtype, device='cpu'):
-        """Arguments of fmm.layer, leaves that want gradients; the same numbers for every dtype but for rounding."""
+        """Arguments of dispatch.layer, leaves that want gradients; the same numbers for every dtype but for rounding."""
         random = torch.Generator().manual_seed(7)
 
         def draw(*shape, factor=1.0):
@@ -63,7 +63,7 @@ class Case:
 
     def run(self, impl, tensors, **more):
         """Output and gradients for every tensor, by its name."""
-        y = fmm.layer(**tensors, **self.options, impl=impl)
+        y = dispatch.layer(**tensors, **self.options, impl=impl)
         names = [name for name, tensor in tensors.items() if tensor is not None]
         dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(8)).to(torch.bfloat16).to(y)
         grads = torch.autograd.grad(y, [tensors[name] for name in names], dy, **more)

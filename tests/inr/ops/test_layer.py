@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from inr import grid, refinement
-from inr.ops import fmm
+from inr.ops import dispatch
 from inr.refinement import UPSAMPLINGS
-from inr.synthesis import ReadBelow
+from inr.synthesis import ParentUpsample
 from tests.helpers import needs_compiled_code, relative_error
 from tests.inr.ops.layer_cases import CASES, Case, named
 from torch_utils.misc import count_macs
@@ -33,14 +33,14 @@ def test_gradients_are_the_slopes_of_the_output():
     leaves = [tensors[name].requires_grad_() for name in names]
 
     def run(*values):
-        return fmm.layer(**dict(zip(names, values, strict=True)), **case.options, impl='ref')
+        return dispatch.layer(**dict(zip(names, values, strict=True)), **case.options, impl='ref')
 
     assert torch.autograd.gradcheck(run, leaves) and torch.autograd.gradgradcheck(run, leaves)
 
 
 def test_noise_is_added_before_the_activation():
     x, weight, noise = torch.randn(2, 4, 3, 5), torch.randn(2, 6, 4), torch.randn(1, 1, 3, 5, requires_grad=True)
-    y = {impl: fmm.layer(weight, None, x, noise=noise, impl=impl) for impl in ('ref', 'fused')}
+    y = {impl: dispatch.layer(weight, None, x, noise=noise, impl=impl) for impl in ('ref', 'fused')}
     assert relative_error(y['fused'], y['ref']) < 1e-6
     grads = [torch.autograd.grad(image.square().sum(), noise)[0] for image in y.values()]
     assert grads[0].norm() > 0 and relative_error(*grads) < 1e-5
@@ -51,7 +51,7 @@ def test_threads_do_not_change_the_numbers():
     for threads in (1, 3):
         torch.set_num_threads(threads)
         tensors = case.tensors(torch.float32)
-        y = fmm.layer(**tensors, **case.options, impl='fused')
+        y = dispatch.layer(**tensors, **case.options, impl='fused')
         found.append([y, *torch.autograd.grad(y.square().sum(), [tensors['bias'], tensors['x']])])
     torch.set_num_threads(before)
     assert all(map(torch.equal, *found))
@@ -59,29 +59,29 @@ def test_threads_do_not_change_the_numbers():
 
 def test_a_clamp_between_two_bfloat16_numbers_cuts_the_gradient():
     x = torch.tensor([[[[0.5, 3.0, -3.0]]]], dtype=torch.bfloat16, requires_grad=True)
-    y = fmm.layer(torch.ones(1, 1, 1, dtype=torch.bfloat16), x=x, slope=1.0, clamp=0.7, impl='fused')  # bfloat16 holds 0.69921875
+    y = dispatch.layer(torch.ones(1, 1, 1, dtype=torch.bfloat16), x=x, slope=1.0, clamp=0.7, impl='fused')  # bfloat16 holds 0.69921875
     grad, = torch.autograd.grad(y.sum(), x)
     assert y.flatten().tolist() == [0.5, 0.69921875, -0.69921875] and grad.flatten().tolist() == [1, 0, 0]
 
 
 def test_who_computes():
     x, weight = torch.randn(1, 4, 2, 2), torch.randn(1, 3, 4)
-    assert fmm.kernels_for('ref', torch.float32, x.device) is None
-    assert fmm.kernels_for('auto', torch.float16, x.device) is fmm.kernels_for('auto', torch.float64, x.device) is None
-    assert fmm.kernels_for('auto', torch.float32, torch.device('meta')) is None
-    assert fmm.kernels_for('auto', torch.bfloat16, x.device) is fmm.kernels_for('fused', torch.float32, x.device) is not None
+    assert dispatch.kernels_for('ref', torch.float32, x.device) is None
+    assert dispatch.kernels_for('auto', torch.float16, x.device) is dispatch.kernels_for('auto', torch.float64, x.device) is None
+    assert dispatch.kernels_for('auto', torch.float32, torch.device('meta')) is None
+    assert dispatch.kernels_for('auto', torch.bfloat16, x.device) is dispatch.kernels_for('fused', torch.float32, x.device) is not None
     for dtype in (torch.float16, torch.float64):
-        assert fmm.layer(weight.to(dtype), x=x.to(dtype)).dtype == dtype
-    assert fmm.layer(weight.to('meta'), x=x.to('meta')).is_meta
+        assert dispatch.layer(weight.to(dtype), x=x.to(dtype)).dtype == dtype
+    assert dispatch.layer(weight.to('meta'), x=x.to('meta')).is_meta
     for impl, tensor, message in (
         ('fused', weight.half(), 'not in torch.float16'), ('fused', weight.to('meta'), 'its tensors are on meta'),
         ('cuda', weight, 'its tensors are on cpu'),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match=message) as refused:
-            fmm.layer(tensor, x=x.to(tensor), impl=impl)
+            dispatch.layer(tensor, x=x.to(tensor), impl=impl)
         assert '\n' not in str(refused.value)
     with pytest.raises(ValueError, match="impl='fast' is not known"):
-        fmm.layer(weight, x=x, impl='fast')
+        dispatch.layer(weight, x=x, impl='fast')
 
 
 @pytest.mark.parametrize('impl', ['ref', 'fused'])
@@ -96,30 +96,30 @@ def test_who_computes():
 ])  # fmt: skip
 def test_tensors_that_do_not_fit_are_refused(impl, change, message):
     given = dict(weight=torch.zeros(2, 3, 6), bias=torch.zeros(3), x=torch.zeros(2, 4, 6, 6), features=torch.zeros(1, 2, 6, 6))
-    assert fmm.layer(**given, impl=impl).shape == (2, 3, 6, 6)
+    assert dispatch.layer(**given, impl=impl).shape == (2, 3, 6, 6)
     with pytest.raises(ValueError, match=message) as refused:
-        fmm.layer(**{**given, **change}, impl=impl)
+        dispatch.layer(**{**given, **change}, impl=impl)
     assert '\n' not in str(refused.value)
 
 
 def test_noise_in_float32_is_added_in_the_layers_type():
     weight, x, noise = torch.randn(2, 3, 4).bfloat16(), torch.randn(2, 4, 5, 5).bfloat16(), torch.randn(1, 1, 5, 5)
-    y = {impl: fmm.layer(weight, x=x, noise=noise, impl=impl) for impl in ('ref', 'fused')}
+    y = {impl: dispatch.layer(weight, x=x, noise=noise, impl=impl) for impl in ('ref', 'fused')}
     assert relative_error(y['fused'], y['ref']) < 1e-2
 
 
 def test_a_type_without_kernels_is_told_once():
-    fmm._warn.cache_clear()
+    dispatch._warn.cache_clear()
     weight, x = torch.zeros(1, 3, 4).half(), torch.zeros(1, 4, 2, 2).half()
     with pytest.warns(UserWarning, match='computed by plain PyTorch.*not in torch.float16') as seen:
-        fmm.layer(weight, x=x)
-        fmm.layer(weight, x=x)
+        dispatch.layer(weight, x=x)
+        dispatch.layer(weight, x=x)
     assert len(seen) == 1
 
 
 def test_recorded_operators_are_pytorchs_own():
     x, weight = torch.randn(2, 4, 3, 5), torch.randn(2, 6, 4)
-    assert count_macs(lambda: fmm.layer(weight, x=x)) == 2 * 6 * 4 * 15
+    assert count_macs(lambda: dispatch.layer(weight, x=x)) == 2 * 6 * 4 * 15
 
 
 @pytest.mark.parametrize('how', ['nearest', 'linear', 'bilinear', 'any points'])
@@ -130,10 +130,10 @@ def test_reads_of_the_grid_below(how):
         size = coarse.shape
     else:
         points, size = grid.training_points([4, 8], grid.GENERATOR_B, 'cpu')[1], (4, 4)
-    read = ReadBelow(points, how if how in UPSAMPLINGS else 'nearest')
+    read = ParentUpsample(points, how if how in UPSAMPLINGS else 'nearest')
     assert read.doubling == {'nearest': 'nearest', 'linear': 'linear'}.get(how)
     x, weight, e = torch.randn(2, 3, *size), torch.randn(2, 7, 5), torch.randn(1, 2, *points.shape)
     joined = torch.cat([read(x), e.expand(2, -1, -1, -1)], dim=1)
     expected = torch.nn.functional.leaky_relu(torch.einsum('noc,nchw->nohw', weight, joined), 0.2) * 1.5
     for impl in ('ref', 'fused'):
-        assert relative_error(fmm.layer(weight, None, x, e, read, gain=1.5, impl=impl), expected) < 1e-6
+        assert relative_error(dispatch.layer(weight, None, x, e, read, gain=1.5, impl=impl), expected) < 1e-6

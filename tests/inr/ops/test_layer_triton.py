@@ -17,7 +17,7 @@ import torch
 
 from inr import ops
 from inr.generator import Generator, from_inr_gan
-from inr.ops import fmm, native
+from inr.ops import dispatch, native
 from tests.helpers import ROOT, relative_error
 from tests.inr.ops.layer_cases import CASES, Case, named
 
@@ -31,12 +31,12 @@ SHARED = {'75': 64, '80': 163, '86': 99, '89': 99, '90': 227}  # KiB a block of 
 @pytest.fixture(autouse=True)
 def on_this_device(monkeypatch):
     """impl='cuda' is taken on a CPU too, by the interpreter that tests/conftest.py asks for; float32 is multiplied in full."""
-    fmm._tried.cache_clear()
-    fmm._warn.cache_clear()
+    dispatch._tried.cache_clear()
+    dispatch._warn.cache_clear()
     tf32, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
     if DEVICE == 'cpu':
-        refused = fmm._why_not
-        monkeypatch.setattr(fmm, '_why_not', lambda impl, *args: None if impl == 'cuda' else refused(impl, *args))
+        refused = dispatch._why_not
+        monkeypatch.setattr(dispatch, '_why_not', lambda impl, *args: None if impl == 'cuda' else refused(impl, *args))
         with contextlib.suppress(ImportError):  # where a test hides triton
             from inr.ops import layer_triton
 
@@ -44,8 +44,8 @@ def on_this_device(monkeypatch):
             monkeypatch.setattr(layer_triton, 'tile_sizes', lambda *_: quick)
     yield
     torch.backends.cuda.matmul.allow_tf32 = tf32
-    fmm._tried.cache_clear()
-    fmm._warn.cache_clear()
+    dispatch._tried.cache_clear()
+    dispatch._warn.cache_clear()
 
 
 @pytest.mark.parametrize('dtype, case', [(dtype, case) for dtype in DTYPES for case in CASES[:: 1 if dtype == torch.float32 else 2]],
@@ -66,9 +66,9 @@ def test_modulated_weights(rank, dtype):
     layer = G.synthesis.b16.layers[0]
     weights = layer.weights(torch.randn(3, 12, device=DEVICE))
     with torch.no_grad():
-        expected, found = (fmm.whole(weights, dtype, impl) for impl in ('ref', 'cuda'))
+        expected, found = (dispatch.materialize(weights, dtype, impl) for impl in ('ref', 'cuda'))
     assert found.dtype == dtype and found.stride(1) % 16 == 0
-    assert relative_error(found, weights.whole()) < 1.01 * relative_error(expected, weights.whole()) + 1e-6
+    assert relative_error(found, weights.materialize()) < 1.01 * relative_error(expected, weights.materialize()) + 1e-6
 
 
 @pytest.mark.parametrize('options', [{}, dict(fmm_rank=None), dict(conv_clamp=0.5, num_fp16_res=1)], ids=str)
@@ -130,7 +130,7 @@ def test_a_compiler_that_fails_is_named(monkeypatch):
 
 def test_half_precision_on_old_gpus_is_left_to_the_library(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: (7, 5))
-    assert 'older than sm_80' in str(fmm._tried(torch.device('cuda'), torch.float16))
+    assert 'older than sm_80' in str(dispatch._tried(torch.device('cuda'), torch.float16))
 
 
 def test_memory_that_is_full_is_no_reason_against_the_kernels(monkeypatch):
@@ -139,19 +139,19 @@ def test_memory_that_is_full_is_no_reason_against_the_kernels(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(layer_triton, 'forward', mock.Mock(side_effect=torch.cuda.OutOfMemoryError('no room')))
         with pytest.raises(torch.cuda.OutOfMemoryError):
-            fmm._tried(torch.device(DEVICE), torch.float32)
-    assert fmm._tried(torch.device(DEVICE), torch.float32) is layer_triton
+            dispatch._tried(torch.device(DEVICE), torch.float32)
+    assert dispatch._tried(torch.device(DEVICE), torch.float32) is layer_triton
 
 
 def refused(why, monkeypatch):
     """A forced 'cuda' says why in one line, 'auto' warns once and goes on."""
     weight, x = torch.randn(1, 3, 4, device=DEVICE), torch.randn(1, 4, 2, 2, device=DEVICE)
     with pytest.raises(native.Unavailable, match=why) as error:
-        fmm.layer(weight, x=x, impl='cuda')
+        dispatch.layer(weight, x=x, impl='cuda')
     assert '\n' not in str(error.value)
     with pytest.warns(UserWarning, match=why) as seen:
-        assert fmm._find(lambda: fmm._triton(x.device, x.dtype), forced=False) is None
+        assert dispatch._find(lambda: dispatch._triton(x.device, x.dtype), forced=False) is None
     assert len(seen) == 1
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        assert fmm._find(lambda: fmm._triton(x.device, x.dtype), forced=False) is None
+        assert dispatch._find(lambda: dispatch._triton(x.device, x.dtype), forced=False) is None

@@ -165,14 +165,14 @@ struct Gather {
 extern "C" {
 
 // What the entry points share with inr/ops/native.py, field by field.
-struct Layer {               // y = clamp(lrelu(W_x x + W_e e + below + b))
-    int64_t below_channels;  // of x; 0 where the layer has none of its own
+struct Layer {               // y = clamp(lrelu(W_x x + W_e e + parent + b))
+    int64_t in_channels;  // of x; 0 where the layer has none of its own
     int64_t features;        // E, or 0 where the layer does not see them
     int64_t channels;        // C_out
     const void *w_x, *w_e;   // packed
     const float* bias;       // [C_out rounded up to MR]
-    const float* below;      // W_x x taken on the grid below, [C_out][cells of that grid] and a vector more; or null
-    float slope, most;       // of lrelu; limit of |y|, infinity for none
+    const float* parent;      // W_x x taken on the grid below, [C_out][cells of that grid] and a vector more; or null
+    float slope, clamp;      // of lrelu; limit of |y|, infinity for none
 };
 
 struct Features {         // columns [raw x, raw y, sin of n rows, cos of n rows, constants]
@@ -188,7 +188,7 @@ struct Features {         // columns [raw x, raw y, sin of n rows, cos of n rows
 struct Block {
     int64_t height, width, layers;
     const Layer* layer;
-    Layer to_rgb;               // below: the image below, added after the clamp
+    Layer to_rgb;               // parent: the image of the grid below, added after the clamp
     const Features* features;   // or null
     const void* x;              // [C][H * W], input of the first layer where it has one of its own
     int64_t x_bits;             // 1 if x and x_out hold bfloat16
@@ -196,7 +196,7 @@ struct Block {
     float* image;               // [channels][H * W]
     const int32_t *row_low, *row_high, *column_low, *column_high;  // of the grid below, what rows and columns read; null if there is none
     const float *row_share, *column_share;                         // and how far they lie towards the higher one; null for not at all
-    int64_t below_width, below_points;
+    int64_t parent_width, parent_points;
 };
 
 }  // extern "C"
@@ -265,9 +265,9 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
     word *feature_words, *here, *there;
 
     static int64_t widest_of(const Block& b) {
-        int64_t most = std::max<int64_t>(b.layer[0].below_channels, 1);
-        for (int64_t l = 0; l < b.layers; ++l) most = std::max(most, b.layer[l].channels);
-        return up_to(most, 2 * MR);
+        int64_t widest = std::max<int64_t>(b.layer[0].in_channels, 1);
+        for (int64_t l = 0; l < b.layers; ++l) widest = std::max(widest, b.layer[l].channels);
+        return up_to(widest, 2 * MR);
     }
 
     Panels(const Block& block)
@@ -283,26 +283,26 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
     void operator()(int64_t item) {
         const int64_t points = b.height * b.width, first = item * P;
         const int count = (int)std::min<int64_t>(P, points - first);
-        Gather below;
-        below.between = b.row_share != nullptr;
+        Gather parent;
+        parent.between = b.row_share != nullptr;
         for (int o = 0; o < P;) {
             const int64_t at = std::min(first + o, points - 1), r = at / b.width, c = at % b.width;
             const int run = o < count ? (int)std::min<int64_t>(count - o, b.width - c) : P - o;
-            if (b.row_low) find_below(below, o, r, c, run, o < count);
+            if (b.row_low) find_parent(parent, o, r, c, run, o < count);
             if (b.features && o < count) features_of_row(*b.features, features, o, r, c, run, b.height, b.width);
             o += run;
         }
-        if (b.row_low) below.prepare();
+        if (b.row_low) parent.prepare();
         if (b.features) fill(feature_words, features, num_features(*b.features), N());
-        if (b.layer[0].below_channels) read_panel<N>(here, b.x, b.layer[0].below_channels, points, first, count, b.x_bits);
+        if (b.layer[0].in_channels) read_panel<N>(here, b.x, b.layer[0].in_channels, points, first, count, b.x_bits);
         for (int64_t l = 0; l < b.layers; ++l) {
             const Layer& layer = b.layer[l];
             for (int64_t c = 0; c < layer.channels; c += MR) {
                 Tile acc = {};
                 product(acc, layer, c);
-                if (layer.below)
+                if (layer.parent)
                     for (int m = 0; m < MR && c + m < layer.channels; ++m)
-                        for (int j = 0; j < NV; ++j) acc[m][j] += below(layer.below + (c + m) * b.below_points, j);
+                        for (int j = 0; j < NV; ++j) acc[m][j] += parent(layer.parent + (c + m) * b.parent_points, j);
                 finish(acc, layer, c);
                 put(there, c, acc, N());
             }
@@ -314,8 +314,8 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
             for (int m = 0; m < MR && c + m < b.to_rgb.channels; ++m) {
                 float row[P];
                 for (int j = 0; j < NV; ++j) {
-                    vec v = limited(acc[m][j] + b.to_rgb.bias[c + m], b.to_rgb.most);
-                    if (b.to_rgb.below) v += below(b.to_rgb.below + (c + m) * b.below_points, j);
+                    vec v = limited(acc[m][j] + b.to_rgb.bias[c + m], b.to_rgb.clamp);
+                    if (b.to_rgb.parent) v += parent(b.to_rgb.parent + (c + m) * b.parent_points, j);
                     store(row + j * VW, v);
                 }
                 std::memcpy(b.image + (c + m) * points + first, row, count * 4);
@@ -325,30 +325,30 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
     }
 
     // Where the points [o, o + count) of a panel, in row r from column c on, find the grid below; all at c unless `inside` the picture.
-    void find_below(Gather& below, int o, int64_t r, int64_t c, int count, bool inside) const {
+    void find_parent(Gather& parent, int o, int64_t r, int64_t c, int count, bool inside) const {
         for (int i = 0; i < count; ++i, ++o) {
             const int64_t at = inside ? c + i : c;
-            below.off[o] = (int32_t)(b.row_low[r] * b.below_width + b.column_low[at]);
-            if (!below.between) continue;
-            below.down[o] = (int32_t)((b.row_high[r] - b.row_low[r]) * b.below_width);
-            below.right[o] = b.column_high[at] - b.column_low[at];
-            below.share_down[o] = b.row_share[r], below.share_right[o] = b.column_share[at];
+            parent.off[o] = (int32_t)(b.row_low[r] * b.parent_width + b.column_low[at]);
+            if (!parent.between) continue;
+            parent.down[o] = (int32_t)((b.row_high[r] - b.row_low[r]) * b.parent_width);
+            parent.right[o] = b.column_high[at] - b.column_low[at];
+            parent.share_down[o] = b.row_share[r], parent.share_right[o] = b.column_share[at];
         }
     }
 
     static void finish(Tile& acc, const Layer& layer, int64_t c) {
-        const bool limits = layer.most < INFINITY;
+        const bool limits = layer.clamp < INFINITY;
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
             for (int j = 0; j < NV; ++j) {
                 const vec v = activated(acc[m][j] + layer.bias[c + m], layer.slope);
-                acc[m][j] = limits ? limited(v, layer.most) : v;
+                acc[m][j] = limits ? limited(v, layer.clamp) : v;
             }
     }
 
     void product(Tile& acc, const Layer& layer, int64_t c) const {
-        const int64_t K = words<N>(layer.below_channels), F = words<N>(layer.features);
+        const int64_t K = words<N>(layer.in_channels), F = words<N>(layer.features);
         if (K) multiply<N>(acc, K, (const word*)layer.w_x + c * K, here);
         if (F) multiply<N>(acc, F, (const word*)layer.w_e + c * F, feature_words);
     }
@@ -418,6 +418,9 @@ void product(const void* x, int64_t x_bits, const void* w, float* y, int64_t C_i
 extern "C" {
 
 int64_t fmm_channels_step() { return MR; }
+
+// Bytes of Layer, Features, Block: native.py holds its own against them.
+int64_t fmm_size_of(int64_t which) { return which == 0 ? sizeof(Layer) : which == 1 ? sizeof(Features) : sizeof(Block); }
 
 // Packed weights of a layer out of its shared ones.
 // shared [C_out, C_x + E]; left [C_out, rank], right [rank, C_x + E]: W = gain * rows(shared * (1 + left right)), rows normalized;

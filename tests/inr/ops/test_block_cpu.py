@@ -7,7 +7,7 @@ import torch
 
 from inr import grid, hypernetwork, refinement, render
 from inr.generator import Generator
-from inr.ops import drawing, fmm, native
+from inr.ops import block_cpu, dispatch, native
 from tests.helpers import needs_compiled_code, relative_error
 
 needs_compiled_code(allow_module_level=True)
@@ -78,8 +78,8 @@ def test_any_points(case, height, width, window):
     G, ws = build(case)
     for refine in ('last', 'all'):
         points = grid.lattice(height, width, window, G.synthesis.convention)
-        levels = refinement.plan(points, G.synthesis.grids, refine, G.synthesis.convention, upsampling=G.synthesis.upsampling)
-        assert relative_error(G.synthesis.draw(ws, levels, impl='fused'), G.synthesis.draw(ws, levels, impl='ref')) < 1e-5
+        points_per_grid = refinement.plan(points, G.synthesis.grids, refine, G.synthesis.convention, upsampling=G.synthesis.upsampling)
+        assert relative_error(G.synthesis.draw(ws, points_per_grid, impl='fused'), G.synthesis.draw(ws, points_per_grid, impl='ref')) < 1e-5
     whole = render.render(G, ws, height, width, window)
     part = (height // 3, width // 4, max(height // 2, 1), max(width // 2, 1))
     tile = render.render(G, ws, height, width, window, tile=part)
@@ -113,7 +113,7 @@ def test_what_cannot_be_had_is_refused_in_one_line():
     G, ws = build('B')
     with pytest.raises(ValueError, match="impl='fast' is not known"):
         G.synthesis(ws, impl='fast')
-    with pytest.raises(RuntimeError, match="impl='cuda', kernels of a GPU, cannot be had: its tensors are on cpu"):
+    with pytest.raises(RuntimeError, match="impl='cuda', kernels of a GPU, is not available: its tensors are on cpu"):
         G.synthesis(ws, impl='cuda')
     G, ws = build('B', num_fp16_res=7)
     with pytest.raises(RuntimeError, match='not in torch.float16'):
@@ -125,7 +125,7 @@ def test_without_a_compiler_auto_warns_once_and_goes_on(monkeypatch, tmp_path):
     monkeypatch.setenv('TORCH_EXTENSIONS_DIR', str(tmp_path))
     monkeypatch.setenv('CXX', 'no-such-compiler')
     native._library.cache_clear()
-    fmm._warn.cache_clear()
+    dispatch._warn.cache_clear()
     try:
         G, ws = build('B', res=16)
         with pytest.warns(UserWarning, match='no C.. compiler found .no-such-compiler.'):
@@ -167,4 +167,4 @@ def test_affine_is_the_layer():
     G, ws = build('B')
     layer = G.synthesis.b32.layers[0].affine
     for w in (ws[:1, 0], ws[:, 0]):
-        assert relative_error(drawing.affine(layer, w), layer(w)) < 1e-6
+        assert relative_error(block_cpu.affine(layer, w), layer(w)) < 1e-6

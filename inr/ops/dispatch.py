@@ -1,7 +1,8 @@
 """Who computes FMM layers: `impl='auto'|'ref'|'fused'|'cuda'` chooses, and never what comes out.
 
 'ref': PyTorch's own operators; 'fused': compiled CPU code; 'cuda': kernels of a GPU; 'auto': the one that fits the device, or 'ref' where
-that cannot be had, with one warning. A forced implementation that cannot be had is a RuntimeError of one line.
+that is not available, with one warning. A forced implementation that is not available is a RuntimeError of one line. Layers compute in
+their own types: autocast does not reach them.
 """
 
 import functools
@@ -10,47 +11,51 @@ import warnings
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from inr.ops import drawing, layer_cpu, native
-from inr.ops.layer import Activation, Fused, plain, product
+from inr.ops import block_cpu, layer_cpu, native
+from inr.ops.layer import Activation, Fused, own_types, plain, product
 
 IMPLS = ('auto', 'ref', 'fused', 'cuda')
 DTYPES = {'fused': (torch.float32, torch.bfloat16), 'cuda': (torch.float32, torch.bfloat16, torch.float16)}
 HOW = {'fused': 'compiled CPU code', 'cuda': 'kernels of a GPU'}
 
 
-def layer(weight, bias=None, x=None, features=None, read=None, noise=None, slope=0.2, gain=1.0, clamp=None, impl='auto'):
-    """An FMM layer: y = clamp(gain * lrelu(read(W_x x) + W_e e + noise + b)), differentiable in any order (INR-GAN, appendix A and E).
+def layer(weight, bias=None, x=None, features=None, upsample=None, noise=None, slope=0.2, gain=1.0, clamp=None, impl='auto'):
+    """An FMM layer: y = clamp(gain * lrelu(upsample(W_x x) + W_e e + noise + b)), differentiable in any order (INR-GAN, appendix A and E).
 
     weight: W = [W_x, W_e], [N, C_out, C + E] in the type to compute in: float32, bfloat16 or float16; see inr.fmm for what makes it
     bias: [C_out] or [N, C_out], or None
     x: [N or 1, C, h, w] of the type of weight, or None; features: e [N or 1, E, H, W] likewise, or None
-    read: how values of the grid below, which x then is of, reach the points: a function of a tensor whose attribute `doubling` names
+    upsample: how values of the grid below, which x then is of, reach the points: a function of a tensor whose attribute `doubling` names
         the one of layer.DOUBLINGS that it is, or is None; None: x is of the points themselves
     noise: [N or 1, 1, H, W] to be added, or None
     slope: of lrelu below 0, >= 0; gain: > 0, after it; clamp: limit of |y|, or None
-    Returns [N, C_out, H, W]. Raises ValueError for an unknown impl and for tensors that do not fit, RuntimeError for an impl that cannot be
-    had.
+    Returns [N, C_out, H, W]. Raises ValueError for an unknown impl and for tensors that do not fit, RuntimeError for an impl that is not
+    available.
     """
     _check_tensors(weight, bias, x, features, slope, gain)
-    kernels, below, up = kernels_for(impl, weight.dtype, weight.device), None, None
-    if x is not None and read is not None:
+    with own_types(weight.device):
+        return _layer(weight, bias, x, features, upsample, noise, Activation(slope, gain, clamp), impl)
+
+
+def _layer(weight, bias, x, features, upsample, noise, act, impl):
+    kernels, parent, up = kernels_for(impl, weight.dtype, weight.device), None, None
+    if x is not None and upsample is not None:
         C = x.shape[1]
-        below, x, weight = product(weight[:, :, :C], x), None, weight[:, :, C:]
-        up = read.doubling if noise is None and (kernels is None or read.doubling in kernels.DOUBLINGS) else None
-        below = below if up else read(below)
+        parent, x, weight = product(weight[:, :, :C], x), None, weight[:, :, C:]  # [N, C_out, h, w]
+        up = upsample.doubling if noise is None and (kernels is None or upsample.doubling in kernels.DOUBLINGS) else None
+        parent = parent if up else upsample(parent)  # [N, C_out, H, W] unless up
     if noise is not None:
         noise = noise.to(weight.dtype)
-        below = noise if below is None else below + noise
-    given = ((x, 1), (features, 1), (below, 2 if up else 1))
+        parent = noise if parent is None else parent + noise
+    given = ((x, 1), (features, 1), (parent, 2 if up else 1))
     sizes = {(part.shape[2] * times, part.shape[3] * times) for part, times in given if part is not None}
     if len(sizes) > 1:
         raise ValueError(f'x, features and noise must be of the same points, they are of {" and ".join(f"{h}x{w}" for h, w in sizes)}')
-    act = Activation(slope, gain, clamp)
     if kernels is None:
-        return plain(weight, bias, x, features, below, up, act)
+        return plain(weight, bias, x, features, parent, up, act)
     if noise is not None:
-        below = below.expand(*weight.shape[:2], -1, -1)
-    return Fused.apply(kernels, weight, bias, x, features, below, up, act)
+        parent = parent.expand(*weight.shape[:2], -1, -1)
+    return Fused.apply(kernels, weight, bias, x, features, parent, up, act)
 
 
 def _check_tensors(weight, bias, x, features, slope, gain):
@@ -72,7 +77,7 @@ def _check_tensors(weight, bias, x, features, slope, gain):
     raise ValueError(f'FMM layer: {wrong}')
 
 
-def whole(weights, dtype, impl='auto'):
+def materialize(weights, dtype, impl='auto'):
     """W [N, C_out, C_in] in dtype of an inr.fmm.Weights: modulation and normalization of its rows (INR-GAN, appendix E).
 
     By kernels of a GPU where no gradients are wanted; else in plain operators, whatever impl says: they are a small part of a layer.
@@ -83,13 +88,13 @@ def whole(weights, dtype, impl='auto'):
         kernels = kernels_for(impl, dtype, weights.matrix.device)
         if hasattr(kernels, 'modulated'):
             return kernels.modulated(*parts, dtype)
-    return weights.whole().to(dtype)
+    return weights.materialize().to(dtype)
 
 
 def kernels_for(impl, dtype, device):
     """The module whose kernels `impl` means for layers that compute in dtype on device; None for plain operators.
 
-    It has forward and derive, see layer.Fused, and may have `modulated`, see `whole`.
+    It has forward and backward, see layer.Fused, and may have `modulated`, see `materialize`.
     """
     check(impl)
     if impl == 'ref':
@@ -99,7 +104,7 @@ def kernels_for(impl, dtype, device):
         return None
     why = _why_not(wanted, dtype, device)
     if why and impl != 'auto':
-        raise RuntimeError(f"impl='{impl}', {HOW[impl]}, cannot be had: {why}; use impl='auto'")
+        raise RuntimeError(f"impl='{impl}', {HOW[impl]}, is not available: {why}; use impl='auto'")
     if why:
         if dtype not in DTYPES[wanted]:
             _warn(f'{HOW[wanted]}: {why}')
@@ -126,7 +131,7 @@ def check(impl):
 
 
 def _find(find, forced):
-    """find(), a module of kernels that is ready to run. One that cannot be had: RuntimeError if forced, else None after one warning."""
+    """find(), a module of kernels that is ready to run. One that is not available: RuntimeError if forced, else None after one warning."""
     try:
         return find()
     except native.Unavailable as why:
@@ -170,15 +175,21 @@ def _tried(device, dtype):
 
 
 def compute(impl, block, given, points, dtype, by_layers, drawn, plain):
-    """drawn(), with plain's gradients, where ops.drawing can draw this block whole, else plain(): functions that return (x, img).
+    """drawn(), with plain's gradients, where ops.block_cpu can draw this block whole, else plain(): functions that return (x, img).
 
     given: what comes into the block, tensors or None; by_layers: why its layers must be computed one by one, or None
     """
     check(impl)
     given = [tensor for tensor in given if tensor is not None]
-    if impl in ('auto', 'fused') and not (by_layers or drawing.why_not(block, points, dtype, given)) and _find(_cpu, impl == 'fused'):
-        return drawing.run(block, given, drawn, plain)
-    return plain()
+
+    def layer_by_layer():
+        with own_types(given[0].device):
+            return plain()
+
+    if impl in ('auto', 'fused') and not (by_layers or block_cpu.why_not(block, points, dtype, given)) and _find(_cpu, impl == 'fused'):
+        with own_types(given[0].device):
+            return block_cpu.run(block, given, drawn, layer_by_layer)
+    return layer_by_layer()
 
 
 @functools.cache
