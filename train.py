@@ -119,6 +119,8 @@ def new_run(call: Call, device: str):
     row, cond, subset = presets()[cfg := given.pop('cfg')], given.pop('cond', False), given.pop('subset', None)
     mirror = given.pop('mirror', row['mirror'])
     quick_check(call.data, use_labels=cond)
+    if given.get('freeze_d') and not call.init_from:
+        raise UserError(f'--freeze-d={given["freeze_d"]} keeps layers of D as --init-from has them: give that too')
     if call.init_from:
         row = {**row, 'ema_rampup': None}  # a ramp from 0 would overwrite the average that was loaded
     dataset = ImageDataset(call.data, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0))

@@ -156,6 +156,21 @@ def test_init_from_starts_a_new_run(started, images, monkeypatch):
     assert f'of its numbers, from G of {weights}; in part: mapping.fc0.weight; as initialized, since the file has none: ' in out
 
 
+def test_frozen_layers_stay_what_they_were(started, images):
+    weights = checkpoint.network_path(started, 8)
+    code, _, err = call(train.main, '--cfg=tiny', f'--data={images}', '--kimg=0.004', f'--init-from={weights}', '--freeze-d=3', '--aug=ada')
+    assert code == 0, err
+    new = checkpoint.network_path(started.parent / '00001-shapes-tiny', 4)
+    before, after = (checkpoint.load_networks(path, only=['D'])['D'].state_dict() for path in (weights, new))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert not {key for key in changed if key.startswith(('b16.fromrgb', 'b16.conv'))} and {'b16.skip.weight', 'b8.conv0.weight'} < changed
+    code, out, err = call(train.main, '--resume=latest', '--kimg=0.008', '--aug=fixed', '--p=0.5')
+    assert code == 0 and 'aug p 0.500 r ' in out, err
+    smaller = make_images(images.parent / 'smaller', resolution=32)
+    line = mistake(train.main, '--cfg=tiny', f'--data={smaller}', f'--init-from={weights}', '--freeze-d=3')
+    assert '--freeze-d=3: ' in line and 'has no D.b32.' in line
+
+
 def test_dry_run_writes_nothing(images):
     code, out, err = call(train.main, '--cfg=stylegan2-tiny', f'--data={images}', '--dry-run', '--cond', '--lr=0.001', '--batch-gpu=4')
     assert code == 0, err
@@ -183,6 +198,9 @@ def test_dry_run_writes_nothing(images):
     (['--resume=shapes'], 'shapes is not a run folder: it has no training_options.json'),
     (['--resume=shapes/00.png'], '--resume=shapes/00.png: give a run folder or its network-snapshot-*.safetensors'),
     (['--resume=latest', '--init-from=a'], '--resume goes on with a run and --init-from starts one: give one of them'),
+    (['--cfg=tiny', '--data=shapes', '--freeze-d=2'], '--freeze-d=2 keeps layers of D as --init-from has them'),
+    (['--cfg=tiny', '--data=shapes', '--target=0.5'], '--target=0.5 has no effect with --aug=noaug: it is for --aug=ada'),
+    (['--cfg=tiny', '--data=shapes', '--aug=fixed'], '--aug=fixed needs the chance of each augmentation'),
     (['--gama=3'], 'No such option'),
 ])
 def test_mistakes_get_one_line(images, args, expected):

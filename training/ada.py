@@ -9,20 +9,20 @@ from torch_utils import distributed
 from training.augment import AugmentPipe
 from training.config import AugmentConfig
 
-KIMG, INTERVAL = 500.0, 4  # of the paper: thousands of images in which p goes from 0 to 1 at most; steps between changes
+TARGET, KIMG, INTERVAL = 0.6, 500.0, 4  # of the paper, see Controller
 
 
 class Controller:
     """Moves p towards the r_t wanted.
 
-    target:   r_t to hold, 0.6 in the paper
+    target:   r_t to hold
     kimg:     thousands of images in which p goes from 0 to 1 at most
     interval: steps between changes
     device:   where the logits are
     State: the sums of signs since the last change, and the last r_t.
     """
 
-    def __init__(self, target: float = 0.6, kimg: float = KIMG, interval: int = INTERVAL, device: torch.device | str = 'cpu'):
+    def __init__(self, target: float = TARGET, kimg: float = KIMG, interval: int = INTERVAL, device: torch.device | str = 'cpu'):
         self.target, self.kimg, self.interval = target, kimg, interval
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # number of real images, sum of signs; in this process
         self.r = 0.0
@@ -57,13 +57,13 @@ class Controller:
 class Augmentation:
     """What a run does to the images that D judges: nothing, a pipe with p as given, or one whose p a controller moves.
 
-    config: kind, pipe, p, target;  device: where the logits are
+    config: all about it;  device: where the logits are
     """
 
     def __init__(self, config: AugmentConfig, device: torch.device | str = 'cpu'):
         self.config = config
-        self.pipe = AugmentPipe(config.pipe, config.p) if config.kind != 'noaug' else None  # on the CPU: its p is read in every pass
-        self.controller = Controller(config.target, KIMG, INTERVAL, device) if config.kind == 'ada' else None
+        self.pipe = AugmentPipe(config.pipe, config.p or 0.0) if config.kind != 'noaug' else None  # on the CPU: its p is read in every pass
+        self.controller = Controller(config.target or TARGET, config.ada_kimg or KIMG, INTERVAL, device) if config.kind == 'ada' else None
 
     @property
     def p(self) -> float:
@@ -86,10 +86,10 @@ class Augmentation:
 
     def state_dict(self) -> dict | None:
         """p, where it started, and the controller's state. All processes must call this."""
-        return {'p': self.p, 'start': self.config.p, **self.controller.state_dict()} if self.controller else None
+        return {'p': self.p, 'start': self.config.p or 0.0, **self.controller.state_dict()} if self.controller else None
 
     def load_state_dict(self, state: dict | None) -> None:
         """Goes on from what `state_dict` returned, unless there is nothing or p is to start somewhere else now."""
-        if self.controller and state and state['start'] == self.config.p:
+        if self.controller and state and state['start'] == (self.config.p or 0.0):
             self.pipe.p.fill_(state['p'])
             self.controller.load_state_dict(state)

@@ -1,7 +1,7 @@
 """Augmentations of what a discriminator judges, each with probability p and for each image apart (Karras et al. 2020, arXiv 2006.06676).
 
 As long as p is well below 1, D learns what images look like without them and G does not imitate them (section 2.2 there). Order, strengths
-and the groups of `PIPES` are those of appendix B; the transforms are in augment_ops.py. A batch costs what its chosen images cost.
+and the groups of `config.PIPES` are those of appendix B; the transforms are in augment_ops.py. A batch costs what its chosen images cost.
 """
 
 import math
@@ -10,12 +10,8 @@ from collections.abc import Callable
 import torch
 
 from training import augment_ops as ops
+from training.config import PIPES
 
-PIPES = {  # what --augpipe takes: groups of TRANSFORMS
-    'blit': ('blit',), 'geom': ('geom',), 'color': ('color',), 'filter': ('filter',), 'noise': ('noise',), 'cutout': ('cutout',),
-    'bg': ('blit', 'geom'), 'bgc': ('blit', 'geom', 'color'), 'bgcf': ('blit', 'geom', 'color', 'filter'),
-    'bgcfn': ('blit', 'geom', 'color', 'filter', 'noise'), 'bgcfnc': ('blit', 'geom', 'color', 'filter', 'noise', 'cutout'),
-}  # fmt: skip
 TRANSFORMS = {  # name: (group, random numbers beside the one that decides whether it happens)
     'flip': ('blit', 1), 'quarter turn': ('blit', 1), 'whole shift': ('blit', 2),
     'scale': ('geom', 1), 'turn before': ('geom', 1), 'stretch': ('geom', 1), 'turn after': ('geom', 1), 'shift': ('geom', 2),

@@ -20,10 +20,9 @@ from dnnlib.options import Option, option, row_of, rows
 from dnnlib.util import UserError, check_keys
 from training import growing, plugins
 from training.presets import ROW_KEYS
-from training.validation import validate
+from training.validation import expect_augmentation, validate
 
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')  # what --width multiplies
-AUGMENTATIONS = ('noaug', 'ada', 'fixed')  # none; p as r_t asks for; p as given
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 POSITIVE, SHARE, COUNT = cli.FiniteRange(min=0, min_open=True), cli.FiniteRange(0, 1), click.IntRange(min=1)
 
@@ -73,7 +72,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """mbstd_group: the most images in a group of the minibatch deviation."""
+    """mbstd_group: the most images in a group of the minibatch deviation; freeze: layers that do not train (FreezeD, arXiv 2002.10964)."""
 
     channel_base: int
     channel_max: int
@@ -81,6 +80,8 @@ class DiscriminatorConfig:
     conv_clamp: float | None
     mbstd_group: int
     class_name: str = 'training.networks.Discriminator'
+    freeze: int = option("Keep D's first N layers, of the highest resolutions, as --init-from has them.", click.IntRange(min=0),
+                         name='freeze_d', default=0, shown='0', metavar='N')
 
 
 @dataclass(frozen=True)
@@ -133,17 +134,27 @@ class EmaConfig:
     rampup: float | None
 
 
+PIPES = {  # groups of `augment.TRANSFORMS`
+    'blit': ('blit',), 'geom': ('geom',), 'color': ('color',), 'filter': ('filter',), 'noise': ('noise',), 'cutout': ('cutout',),
+    'bg': ('blit', 'geom'), 'bgc': ('blit', 'geom', 'color'), 'bgcf': ('blit', 'geom', 'color', 'filter'),
+    'bgcfn': ('blit', 'geom', 'color', 'filter', 'noise'), 'bgcfnc': ('blit', 'geom', 'color', 'filter', 'noise', 'cutout'),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
-    """kind: of AUGMENTATIONS;  pipe: a name in augment.PIPES;  p: chance of each transform, for ada at the start
+    """What is done to images before D judges them."""
 
-    target: mean sign of D's logits of real images that ada holds
-    """
-
-    kind: str = 'noaug'
-    pipe: str = 'bgc'
-    p: float = 0.0
-    target: float = 0.6
+    kind: str = option('Augment what D judges, against few images learned by heart: with chance --p, or as much as D needs (ada).',
+                       click.Choice(['noaug', 'ada', 'fixed']), name='aug', default='noaug', shown='noaug', resume=True)
+    pipe: str = option('Groups of augmentations: pixel blitting, geometry, colour, filter, noise, cutout.', click.Choice(list(PIPES)),
+                       name='augpipe', default='bgc', shown='bgc', resume=True)
+    p: float | None = option('Chance of each augmentation, with --aug=ada at the start.', SHARE, default=None, shown='0 with ada',
+                             resume=True)
+    target: float | None = option("Mean sign of D's logits of real images that --aug=ada holds; more allows more overfitting.",
+                                  cli.FiniteRange(0, 1, min_open=True, max_open=True), default=None, shown='0.6', resume=True)
+    ada_kimg: float | None = option('Thousands of images in which the p of --aug=ada can go from 0 to 1.', POSITIVE, default=None,
+                                    shown='500', resume=True)
 
 
 @dataclass(frozen=True)
@@ -232,11 +243,13 @@ class Config:
     def discriminator_kwargs(self, world_size: int) -> dict:
         """Constructor arguments of the discriminator."""
         d, data = self.discriminator, self.data
-        half = {'fp16_channels_last': self.run.channels_last is not False} if d.half_res else {}
+        block = {'fp16_channels_last': self.run.channels_last is not False} if d.half_res else {}
         if d.half_res and self.run.precision == 'bf16':
-            half['half_dtype'] = 'bfloat16'
+            block['half_dtype'] = 'bfloat16'
+        if d.freeze:
+            block['freeze_layers'] = d.freeze
         return dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
-                    channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=half,
+                    channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=block,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)},
                     **({'entries': [size for size, _ in growing.smaller_sizes(self.grow.sizes)]} if self.grow.sizes else {}))
 
@@ -269,6 +282,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     check_keys(row, (*ROW_KEYS, 'D', *own), f'preset {name!r}', needed=ROW_KEYS)
     row = {key: at_resolution(value, data.resolution) for key, value in row.items()}
     of_row = {key: value for key, value in row.items() if key in own and key not in ROW_KEYS}
+    expect_augmentation(given, given.get('aug') or row.get('aug') or 'noaug')
     given = {**of_row, **{key: value for key, value in given.items() if value is not None}}
     check_keys(given, (*own, *knobs), 'options')
     synthesis = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in knobs if key in given}, knobs)
@@ -351,6 +365,7 @@ def _precision(asked: str, row: dict, device: str) -> tuple[str, dict[str, int]]
 def override(config: Config, **given) -> Config:
     """The configuration with some of the options that may change on resuming replaced (None: left alone), checked."""
     given = {key: value for key, value in given.items() if value is not None}
+    expect_augmentation(given, given.get('aug', config.augment.kind))
     check_keys(given, [name for name, row in OPTIONS.items() if row.resume], 'options')
     if (lr := given.pop('lr', None)) is not None:
         LR.check(lr)

@@ -3,9 +3,12 @@
 from dnnlib.util import UserError, format_bytes
 from torch_utils import distributed
 from training import clock, memory
-from training.config import Config, DiscriminatorConfig
+from training.ada import KIMG, TARGET
+from training.config import PIPES, AugmentConfig, Config, DiscriminatorConfig
 from training.ema import ema_beta
 from training.memory import Needs
+
+FEW_IMAGES = 5000  # below, D learns its images by heart within hundreds of kimg (Karras et al. 2020, figure 1)
 
 
 def describe(config: Config, world_size: int = 1) -> str:
@@ -39,19 +42,39 @@ def describe(config: Config, world_size: int = 1) -> str:
              f'channels {f"min({g.channel_base} / res, {g.channel_max})" if g.channel_base else f"{g.channel_max} at most"}'
              + (f', all widths times {run.width:g}' if run.width != 1 else ''),
         'G synthesis': ', '.join(f'{key}={value}' for key, value in g.synthesis.items()) or 'as the class has it',
-        'D': f'{D}channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {config.mbstd_group(world_size)}',
+        'D': f'{D}channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {config.mbstd_group(world_size)}'
+             + (f', the first {d.freeze} layers frozen' if d.freeze else ''),
         'precision': half + (', float32 in TF32 on a GPU' if run.allow_tf32 else ''),
         'G optimizer': adam('G', loss.g_reg_interval),
         'D optimizer': adam('D', loss.r1_interval),
         'loss': f'non-saturating logistic; R1 gamma {loss.gamma:.6g} {steps(loss.r1_interval)}; path length {path_length}; '
                 f'style mixing {loss.style_mixing:g}',
+        'augment': augmentation(config.augment),
         'EMA': f'half-life {config.ema.kimg:g} kimg ({ema_beta(run.batch, config.ema.kimg, None, 0):.6g} a step){ramp}',
         'batch': f'{run.batch}: {world_size} process(es), {run.batch // world_size // at_once} pass(es) of {at_once}',
         **({'growing': grown} if config.grow.sizes else {}),
         'length': f'{run.kimg:g} kimg, a tick every {run.tick:g} kimg, a snapshot every {run.snap} ticks, pictures every {run.img_snap}',
         'seed': str(run.seed),
     }
+    if advice := small_data(config):
+        lines['few images'] = advice
     return '\n'.join(f'{name + ":":13}{text}' for name, text in lines.items())
+
+
+def augmentation(augment: AugmentConfig) -> str:
+    """What happens to images before D judges them."""
+    chance = {'noaug': '', 'fixed': f', each with chance {augment.p}',
+              'ada': f', each with chance p: {augment.p or 0:g} at first, then as it keeps r_t, the mean sign of D(real), at '
+                     f'{augment.target or TARGET:g}; from 0 to 1 in {augment.ada_kimg or KIMG:g} kimg at most'}[augment.kind]
+    return f'{", ".join(PIPES[augment.pipe])}{chance}' if chance else 'none'
+
+
+def small_data(config: Config) -> str:
+    """What may help a run on few images and is not done yet, '' for nothing."""
+    chosen = [text for text, missing in (('--aug=ada', config.augment.kind == 'noaug'), ('--mirror', not config.data.mirror)) if missing]
+    if config.data.images >= FEW_IMAGES or not chosen:
+        return ''
+    return f'D may learn {config.data.images:,} by heart: try {", ".join(chosen)} and a gamma of several times {config.loss.gamma:g}'
 
 
 def parameter_counts(counts: dict[str, int]) -> str:

@@ -98,10 +98,19 @@ def plan(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[Taken
 
 
 def check(source: str | Path, settings: Config) -> list[str]:
-    """The lines about what a new run would take, found out from shapes alone. Raises UserError as `plan` does."""
+    """The lines about what a new run would take, found out from shapes alone.
+
+    Raises UserError as `plan` does, and for layers of D that are not in the file and are not to train.
+    """
     with torch.device('meta'):
         G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
-    return [each.line(Path(source)) for each in plan(source, {'G': G, 'D': D, 'G_ema': G})]
+    taken = plan(source, {'G': G, 'D': D, 'G_ema': G})
+    whole = next(each.whole for each in taken if each.network == 'D')
+    for key, _ in D.named_buffers():
+        if key.endswith(('.weight', '.bias')) and key not in whole:  # a layer that does not train has them as buffers
+            raise UserError(f'--freeze-d={settings.discriminator.freeze}: {source} has no D.{key} of the shape needed, so a layer as '
+                            'initialized would stay as it is: give a snapshot of the same resolution and widths')
+    return [each.line(Path(source)) for each in taken]
 
 
 @torch.no_grad()

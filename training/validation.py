@@ -27,9 +27,22 @@ def validate(config) -> None:
         (all(size < data.resolution for size, _ in growing.smaller_sizes(config.grow.sizes)),
             f'--grow={config.grow.sizes}: sizes below the {data.resolution} pixels of {data.path}'),
         (config.ema.kimg >= 0, f'ema_kimg {config.ema.kimg}: 0 or more'),
+        (config.augment.kind != 'fixed' or config.augment.p is not None, '--aug=fixed needs the chance of each augmentation, --p=0 to 1'),
+        (not (config.discriminator.freeze and config.grow.sizes),
+         f'--freeze-d={config.discriminator.freeze} keeps layers that --grow={config.grow.sizes} has yet to train: give --grow=none'),
+        (config.discriminator.freeze <= (most := 3 * int(math.log2(data.resolution)) - 5),
+         f'--freeze-d={config.discriminator.freeze}: D has {most} layers above 4x4 at {data.resolution}x{data.resolution}'),
     ):
         if not fine:
             raise UserError(text)
+
+
+def expect_augmentation(given: dict, kind: str) -> None:
+    """Raises UserError for an option about augmentation that this kind of it does not look at."""
+    for name, kinds in (('p', ('ada', 'fixed')), ('augpipe', ('ada', 'fixed')), ('target', ('ada',)), ('ada_kimg', ('ada',))):
+        if given.get(name) is not None and kind not in kinds:
+            raise UserError(f'--{name.replace("_", "-")}={given[name]} has no effect with --aug={kind}: it is for --aug='
+                            + ' and --aug='.join(kinds))
 
 
 def check_processes(config, world_size: int) -> None:

@@ -12,6 +12,7 @@ from training import config, validation
 from training.config import DataConfig, OptimizerConfig, at_resolution, build, override
 from training.config_json import from_json, to_json
 from training.ema import ema_beta
+from training.networks import Discriminator
 from training.summary import describe
 
 
@@ -105,13 +106,16 @@ def test_a_preset_sets_any_option_by_its_name_and_the_command_line_comes_first()
         build('x', {**ROW, 'cond': True}, data())
 
 
+WITHOUT_A_VALUE = ('subset', 'channels_last', 'p', 'target', 'ada_kimg')  # None has a meaning
+
+
 def test_every_option_has_one_row_and_lands_where_it_says():
     settings = build('x', ROW, data(label_dim=2))
     for name, row in config.OPTIONS.items():
         assert row.help and (row.place == '') == (name == 'lr'), name
         if row.place:
             kept = options.kept(settings, row.place)
-            assert (row.as_option(kept) if row.as_option else kept) is not None or name in ('subset', 'channels_last'), name
+            assert (row.as_option(kept) if row.as_option else kept) is not None or name in WITHOUT_A_VALUE, name
 
 
 def test_decay_in_one_step_is_what_runs():
@@ -212,3 +216,43 @@ def test_batch_is_dealt_out_evenly():
     with pytest.raises(UserError, match='--batch=4 cannot be split over 3 processes: give a multiple of 3'):
         validation.check_processes(build('x', ROW, data()), 3)
     validation.check_processes(build('x', ROW, data()), 2)
+
+
+def test_augmentation_is_chosen_by_options_and_presets():
+    assert build('x', ROW, data()).augment == config.AugmentConfig('noaug', 'bgc', None, None, None)
+    chosen = build('x', ROW, data(), aug='ada', p=0.1, target=0.5, augpipe='bgcf', ada_kimg=50.0)
+    assert chosen.augment == config.AugmentConfig('ada', 'bgcf', 0.1, 0.5, 50.0) and from_json(to_json(chosen)) == chosen
+    row = {**ROW, 'aug': 'ada', 'target': 0.7}
+    assert build('x', row, data(), augpipe='bg').augment == config.AugmentConfig('ada', 'bg', None, 0.7, None)
+    assert build('x', row, data(), aug='noaug').augment.kind == 'noaug'
+    later = override(build('x', ROW, data()), aug='fixed', p=0.25)
+    assert (later.augment.kind, later.augment.p) == ('fixed', 0.25)
+
+
+@pytest.mark.parametrize('given, message', [
+    ({'aug': 'fixed'}, '--aug=fixed needs the chance of each augmentation, --p=0 to 1'),
+    ({'p': 0.5}, '--p=0.5 has no effect with --aug=noaug: it is for --aug=ada and --aug=fixed'),
+    ({'augpipe': 'bg'}, '--augpipe=bg has no effect with --aug=noaug'),
+    ({'aug': 'fixed', 'p': 0.5, 'target': 0.5}, '--target=0.5 has no effect with --aug=fixed: it is for --aug=ada'),
+    ({'aug': 'fixed', 'p': 0.5, 'ada_kimg': 9.0}, '--ada-kimg=9.0 has no effect with --aug=fixed'),
+    ({'aug': 'ada', 'target': 1.0}, '--target=1.0'), ({'aug': 'ada', 'p': 1.5}, '--p=1.5'), ({'aug': 'Ada'}, '--aug=Ada'),
+    ({'freeze_d': 14}, '--freeze-d=14: D has 13 layers above 4x4 at 64x64'),
+    ({'freeze_d': 2, 'grow': '32:1'}, '--freeze-d=2 keeps layers that --grow=32:1 has yet to train: give --grow=none'),
+])
+def test_augmentation_that_cannot_work_is_refused(given, message):
+    with pytest.raises(UserError) as caught:
+        build('x', ROW, data(), **given)
+    assert message in str(caught.value)
+    if 'freeze_d' not in given:
+        with pytest.raises(UserError) as caught:
+            override(build('x', ROW, data()), **given)
+        assert message in str(caught.value)
+
+
+def test_frozen_layers_are_the_first_of_the_discriminator():
+    kwargs = build('x', ROW, data(), freeze_d=4).discriminator_kwargs(1)
+    trained = {name.rpartition('.')[0] for name, _ in Discriminator(**kwargs).named_parameters()}
+    assert not {'b64.fromrgb', 'b64.conv0', 'b64.conv1', 'b64.skip'} & trained and {'b32.conv0', 'b4.conv', 'b4.out'} < trained
+    assert set(Discriminator(**kwargs).state_dict()) == set(Discriminator(**{**kwargs, 'block_kwargs': {}}).state_dict())
+    all_blocks = build('x', ROW, data(), freeze_d=13).discriminator_kwargs(1)
+    assert {name.split('.')[0] for name, _ in Discriminator(**all_blocks).named_parameters()} == {'b4'}

@@ -20,7 +20,7 @@ from tests.helpers import ROOT, relative_error
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.misc import allow_tf32
 from torch_utils.pixels import from_uint8
-from training import ada, checkpoint, training_loop
+from training import checkpoint, training_loop
 from training.config import AugmentConfig, LossConfig
 from training.loss import phases
 from training.training_loop import Training, batches, train
@@ -107,9 +107,8 @@ def augmented(settings, **given):
 
 
 @pytest.mark.parametrize('stop_at', [0.016, 0.024], ids=['at a change of p', 'between two'])
-def test_resume_is_bit_exact_with_adaptive_augmentation(labelled, folder, monkeypatch, stop_at):
-    monkeypatch.setattr(ada, 'KIMG', 0.1)
-    ada_run = dict(kind='ada', pipe='bgcfnc', p=0.5, target=0.5)
+def test_resume_is_bit_exact_with_adaptive_augmentation(labelled, folder, stop_at):
+    ada_run = dict(kind='ada', pipe='bgcfnc', p=0.5, target=0.5, ada_kimg=0.1)
     dataset, whole = tiny_run(labelled, use_labels=True, kimg=0.048, tick=0.016, snap=100)
     whole = augmented(whole, **ada_run)
     train(whole, dataset, folder('whole'))
