@@ -22,6 +22,7 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
               help='Truncation: below 1 the images become more typical and less varied, at 0 all are the mean.')
 @click.option('--psi-cutoff', type=click.IntRange(0), metavar='N', help='Truncate only that many of the first layers.  [default: all]')
 @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw, for a network trained with --cond.')
+@click.option('--label', type=cli.Numbers(), help='All numbers of a label, such as 0.2,0,1, in place of --class.')
 @click.option('--noise-mode', type=click.Choice(['const', 'random', 'none']), default='const', help='Of networks with spatial noise.')
 @click.option('--projected-w', metavar='FILE', help='Draw the w that projector.py wrote, instead of seeds.')
 @click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png.')
@@ -35,8 +36,8 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
               help='bf16 and fp16 compute the four highest resolutions in half precision: faster on a GPU, bf16 on new CPUs too.')
 @click.option('--allow-tf32', is_flag=True, help='On a GPU: round the factors of float32 products to TF32, 10 bits.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
-def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, projected_w, grid, outdir, image_format, refine, batch,
-         precision, allow_tf32, device):
+def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_mode, projected_w, grid, outdir, image_format, refine,
+         batch, precision, allow_tf32, device):
     """Draw images from a trained generator, at any size and in any window.
 
     Writes OUTDIR/seed0000.png and so on; the same seed gives the same image whatever else is drawn. 8192x8192 and more take the memory
@@ -65,7 +66,7 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, noise_mode, p
 
     G, meta = open_network(network, pick_device(device, allow_tf32))
     G = with_precision(G, precision)
-    label = class_label(G, class_text, meta['dataset']['classes']) if not projected_w else None
+    label = class_label(G, class_text, meta['dataset']['classes'], label) if not projected_w else None
     painter = Painter(G, *(res or default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')
     if projected_w:
         found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff)

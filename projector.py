@@ -52,15 +52,15 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
     if noise_maps and not any(name.endswith('noise_const') for name, _ in G.synthesis.named_buffers()):
         raise UserError('--noise-maps: this network has none; leave the option out')
     if target is None:
-        wanted, own_class = targets.first_of_data_set(meta['dataset'], G.img_resolution, G.img_channels, G.c_dim)
+        wanted, own_label = targets.first_of_data_set(meta['dataset'], G.img_resolution, G.img_channels, G.c_dim)
     else:
-        wanted, own_class = targets.read_target(target, G.img_resolution, G.img_channels), None
+        wanted, own_label = targets.read_target(target, G.img_resolution, G.img_channels), None
     mask_pixels = None if mask is None else targets.read_mask(mask, G.img_resolution)
     metric, reason = perceptual.choose(distance)
     print(f'Distance {metric.name} ({reason})' + (', which does not look at alpha' if G.img_channels == 4 else ''))
     comparison = Comparison(G, from_uint8(torch.tensor(wanted.transpose(2, 0, 1))[None]).to(device), mask_pixels, metric.to(device))
 
-    label = choose_class(G, class_text, own_class, meta['dataset']['classes'], comparison)
+    label = choose_class(G, class_text, own_label, meta['dataset']['classes'], comparison)
     start, deviation = projection.w_statistics(G.mapping, G.z_dim, label)
     options = projection.Options(steps=num_steps, space=space, noise_maps=noise_maps)
     result = Result(Path(outdir), comparison, start.expand(-1, G.num_ws, -1), f' --network={network}' if network else '')
@@ -78,15 +78,18 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
 
 def choose_class(G, text, own, names, comparison):
     """The label to project with: of the class asked for, else the target's own, else the nearest mean; None without classes."""
+    import torch
+
     from inference import latents
 
     if text is not None or not G.c_dim:
         label = latents.class_label(G, text, names)
     else:
-        label = nearest_class(G, comparison) if own is None else latents.one_hot(G, own)
-    if label is not None:
-        index = int(label.argmax())
+        label = nearest_class(G, comparison) if own is None else latents.class_label(G, None, numbers=own)
+    if label is not None and torch.equal(label, latents.one_hot(G, index := int(label.argmax()))):
         print(f'Class {index}' + (f', {names[index]}' if names else ''))
+    elif label is not None:
+        print('Label ' + ','.join(f'{number:g}' for number in label[0].tolist()))
     return label
 
 
@@ -220,7 +223,7 @@ class Result:
             csv.writer(file).writerows([('step', 'distance'), *enumerate(self.distances)])
         maps = {name: x for name, x in self.G.synthesis.named_buffers() if noise_maps and name.endswith('noise_const')}
         with atomic_path(self.outdir / 'projected_w.npz') as temporary:
-            save_projection(temporary, self.ws, maps)
+            save_projection(temporary, self.ws, maps, self.G)
         last = self.comparison.distance(self.ws)
         print(f'Distance ({self.comparison.metric.name}): {self.first_distance:.4g} at the mean w -> {last:.4g} '
               f'after {len(self.distances)} steps')

@@ -97,6 +97,23 @@ class Window(click.ParamType):
         return x0, y0, x1, y1
 
 
+class Numbers(click.ParamType):
+    """'0.2,0,1' -> [0.2, 0.0, 1.0]: finite numbers."""
+
+    name = 'numbers'
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, list):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(',')]
+        except ValueError:
+            self.fail(f'{value!r} is not a list of numbers such as 0.2,0,1', param, ctx)
+        if not all(math.isfinite(number) for number in numbers):
+            self.fail(f'{value!r}: all numbers must be finite', param, ctx)
+        return numbers
+
+
 class Parsed(click.ParamType):
     """What a function makes of a text; a ValueError that it raises is the message. name: what --help calls it."""
 

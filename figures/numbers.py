@@ -90,7 +90,8 @@ def noise(subject):
     strengths = {name.removeprefix('synthesis.').replace('.noise.noise_strength', '').replace('.noise_strength', ''): float(value)
                  for name, value in subject.G.named_parameters() if name.endswith('noise_strength')}
     if not strengths:
-        raise UserError('noise: this network has no spatial noise; train one with --noise')
+        raise UserError('noise: this network was trained without spatial noise, so there are no strengths to show: give one with '
+                        '--network that was trained with train.py --noise')
     drawn, plot = axes(f'Strength of spatial noise: {subject.name}', '', '|strength|')
     plot.bar(list(strengths), [abs(value) for value in strengths.values()])
     plot.tick_params(axis='x', rotation=90)

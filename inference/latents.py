@@ -1,5 +1,6 @@
 """What a picture is drawn from: labels of classes, z and w of seeds, w out of files."""
 
+import hashlib
 import zipfile
 from pathlib import Path
 
@@ -9,22 +10,30 @@ import torch
 from dnnlib.util import UserError, suggest
 
 
-def class_label(G, text, names=None):
-    """The label of --class.
+def class_label(G, text, names=None, numbers=None):
+    """The label of --class or --label.
 
-    text:  index or name of a class; None where none was given
-    names: the classes' names, or None
+    text:    index or name of a class; None where none was given
+    names:   the classes' names, or None
+    numbers: all c_dim numbers of a label, several classes at once or continuous ones, in place of `text`; None where none were given
     Returns [1, c_dim] on the generator's device, None for a generator without classes (which warns of a class that was given).
     Raises UserError when a class is needed and missing, or not known.
     """
+    if text is not None and numbers is not None:
+        raise UserError('--class and --label: both say of what to draw; give one of them')
     if not G.c_dim:
-        if text is not None:
-            print(f'Warning: --class={text} has no effect, this network has no classes')
+        if text is not None or numbers is not None:
+            given = f'--class={text}' if text is not None else '--label'
+            print(f'Warning: {given} has no effect, this network has no classes')
         return None
+    if numbers is not None:
+        if len(numbers) != G.c_dim:
+            raise UserError(f'--label: {len(numbers)} numbers, but the labels of this network have {G.c_dim}')
+        return torch.tensor([numbers], dtype=torch.float32, device=next(G.parameters()).device)
     names = [str(name) for name in names or []]
     known = f'0 to {G.c_dim - 1}' + (f' or a name: {_abridged(names)}' if names else '')
     if text is None:
-        raise UserError(f'this network has {G.c_dim} classes: choose one with --class={known}')
+        raise UserError(f'this network has {G.c_dim} classes: choose one with --class={known}; --label=NUMBERS gives all {G.c_dim}')
     if text in names:
         index = names.index(text)
     elif text.isdecimal() and int(text) < G.c_dim:
@@ -75,16 +84,28 @@ def truncated(G, ws, psi=1.0, psi_cutoff=None):
     return ws
 
 
-def save_projection(path, ws, noise_maps):
-    """What the projector found. ws: [1, num_ws, w_dim]; noise_maps: {buffer's name in the synthesis: tensor}, may be empty"""
-    np.savez(path, w=ws.cpu().numpy(), **{name: noise_map.cpu().numpy() for name, noise_map in noise_maps.items()})
+def network_digest(G):
+    """Hex digest of a generator's parameters, so of what it has learned and not of noise maps that a projection changes."""
+    total = hashlib.sha256()
+    for name, value in G.named_parameters():
+        total.update(name.encode() + value.detach().cpu().float().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_projection(path, ws, noise_maps, G):
+    """Writes what the projector found in a generator.
+
+    ws: [1, num_ws, w_dim];  noise_maps: {buffer's name in the synthesis: tensor}, may be empty
+    """
+    arrays = {name: noise_map.cpu().numpy() for name, noise_map in noise_maps.items()}
+    np.savez(path, w=ws.cpu().numpy(), network=network_digest(G), **arrays)
 
 
 def load_projection(path, G):
     """w out of a file: what the projector wrote (noise maps in it become the generator's), or any .npy or .npz with `w`.
 
     Its array is [N, num_ws, w_dim], or [N, w_dim] with one w for all layers. Returns [N, num_ws, w_dim] on the generator's device.
-    Raises UserError for a file that is missing, unreadable or of another shape.
+    Raises UserError for a file that is missing, unreadable, of another shape, or found in another network (where it says in which).
     """
     path = Path(path)
     if path.is_dir():
@@ -99,6 +120,10 @@ def load_projection(path, G):
         raise UserError(f'{path}: not a readable .npz or .npy file; give what projector.py wrote') from None
     if 'w' not in arrays:
         raise UserError(f"{path}: holds no array 'w', only {', '.join(arrays) or 'nothing'}; give what projector.py wrote")
+    found_in = str(arrays.pop('network', network_digest(G)))
+    if found_in != network_digest(G):
+        raise UserError(f'{path}: this w was found in another network (digest {found_in[:12]}, this one is {network_digest(G)[:12]}): '
+                        'draw it with --network=FILE as projector.py had it')
     w = arrays.pop('w')
     if w.ndim == 2 and w.shape[1] == G.w_dim:
         w = w[:, None].repeat(G.num_ws, axis=1)
@@ -110,3 +135,27 @@ def load_projection(path, G):
         if name in buffers and buffers[name].shape == noise_map.shape:
             buffers[name].copy_(torch.from_numpy(noise_map))
     return torch.from_numpy(w.astype(np.float32)).to(next(G.parameters()).device)
+
+
+class Walk:
+    """The way from each of several stops to the next, and from the last to the first.
+
+    seeds, labels: of the stops; a label is [1, c_dim] or None
+    psi:   truncation
+    space: 'w', straight lines; 'z', great circles, labels blended
+    """
+
+    def __init__(self, G, seeds, labels, psi=1.0, space='w'):
+        self.G, self.psi, self.space = G, psi, space
+        self.zs, self.labels = [z_of(G, seed) for seed in seeds], labels
+        self.ws = [latents_of(G, seed, label, psi) for seed, label in zip(seeds, labels, strict=True)] if space == 'w' else None
+
+    @torch.no_grad()
+    def at(self, stop, share):
+        """w [1, num_ws, w_dim] at a share of the way, 0 to 1, from one stop to the next."""
+        following = (stop + 1) % len(self.zs)
+        if self.space == 'w':
+            return self.ws[stop].lerp(self.ws[following], share)
+        z = torch.from_numpy(slerp(self.zs[stop], self.zs[following], share)).to(next(self.G.parameters()).device)
+        label = None if self.labels[stop] is None else self.labels[stop].lerp(self.labels[following], share)
+        return self.G.mapping(z, label, truncation_psi=self.psi)

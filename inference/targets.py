@@ -80,7 +80,7 @@ def first_of_data_set(dataset, resolution, channels, label_dim):
 
     dataset: what the snapshot's header says of it
     resolution, channels, label_dim: of the generator
-    Returns (uint8 [R, R, C], its class or None). Raises UserError for a set that cannot be read or is another one.
+    Returns (uint8 [R, R, C], the numbers of its label or None). Raises UserError for a set that cannot be read or is another one.
     """
     path = dataset['path']
     if Path(path).name == DEMO.name and not Path(path).exists():  # trained on the demo set in another place
@@ -94,4 +94,4 @@ def first_of_data_set(dataset, resolution, channels, label_dim):
     if pixels.shape != (channels, resolution, resolution) or (label_dim and label.shape != (label_dim,)):
         raise UserError(f'{path} is not what the network was trained on, its images are {list(pixels.shape)}: give --target=FILE')
     print(f'Target {name} of {path}')
-    return pixels.transpose(1, 2, 0), int(label.argmax()) if label_dim else None
+    return pixels.transpose(1, 2, 0), label.tolist() if label_dim else None

@@ -153,7 +153,7 @@ def test_mistakes_get_one_line(tmp_path, monkeypatch, args, expected):
 
 
 @pytest.mark.parametrize('name, cfg, expected', [
-    ('noise', 'inr', 'noise: this network has no spatial noise; train one with --noise'),
+    ('noise', 'inr', 'noise: this network was trained without spatial noise, so there are no strengths to show: give one with --network'),
     ('geometry', 'inr', 'geometry: this generator has learned constants in the cells of its grids'),
 ])
 def test_what_a_class_does_not_have(tmp_path, monkeypatch, name, cfg, expected):

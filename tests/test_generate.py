@@ -162,6 +162,18 @@ def test_classes(tmp_path):
     assert code == 0 and 'Warning: --class=cat has no effect' in out
 
 
+def test_labels_of_numbers(tmp_path):
+    G = tiny_snapshots.stylegan2(c_dim=3)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    assert call(generate.main, f'--network={network}', '--seeds=0', '--label=0.2,0,1', f'--outdir={tmp_path}')[0] == 0
+    expected = own_images(G, [0], torch.tensor([[0.2, 0, 1]]))[0]
+    assert np.abs(pixels(tmp_path / 'seed0000.png').astype(int) - expected).max() <= 1
+    for given, line in [('1,0', '--label: 2 numbers, but the labels of this network have 3'), ('1,x,0', "'1,x,0' is not a list of numbers"),
+                        ('1,nan,0', 'all numbers must be finite')]:
+        assert line in mistake(generate.main, f'--network={network}', f'--label={given}')
+    assert 'give one of them' in mistake(generate.main, f'--network={network}', '--label=1,0,0', '--class=1')
+
+
 def test_truncation(tmp_path):
     G = tiny_snapshots.stylegan2()
     G.mapping.w_avg.normal_()
@@ -188,6 +200,19 @@ def test_projected_w(tmp_path):
         assert call(generate.main, f'--network={network}', f'--projected-w={tmp_path / file}', f'--outdir={tmp_path}')[0] == 0
         assert np.array_equal(pixels(tmp_path / f'{name}.png'), expected)
     assert not np.array_equal(pixels(tmp_path / 'projected0001.png'), expected)
+
+
+def test_projected_w_of_another_network(tmp_path):
+    G, other = tiny_snapshots.stylegan2().eval(), tiny_snapshots.stylegan2().eval()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    for name, found_in in (('own', G), ('other', other)):
+        latents.save_projection(tmp_path / f'{name}.npz', latents.latents_of(found_in, 4, None), {}, found_in)
+    for precision in ('fp32', 'bf16'):
+        code, _out, err = call(generate.main, f'--network={network}', f'--projected-w={tmp_path}/own.npz', f'--precision={precision}',
+                               f'--outdir={tmp_path}')
+        assert code == 0, err
+    line = mistake(generate.main, f'--network={network}', f'--projected-w={tmp_path}/other.npz')
+    assert 'other.npz: this w was found in another network' in line
 
 
 def test_projected_w_that_does_not_fit(tmp_path):

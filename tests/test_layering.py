@@ -25,7 +25,7 @@ INR_HOST = {
     'torch_utils.ops': {'bias_act', 'upfirdn2d', 'conv2d_resample'},
 }
 HOST_CALLS = {'bias_act', 'upfirdn2d', 'upsample2d', 'downsample2d', 'filter2d', 'conv2d_resample'}  # not with impl= in inr/
-COMMANDS = {'train', 'generate', 'projector', 'dataset_tool', 'calc_metrics', 'analyze'}
+COMMANDS = {'train', 'generate', 'walk', 'projector', 'dataset_tool', 'calc_metrics', 'analyze'}
 NOBODY_IMPORTS = COMMANDS | {'tests', 'benchmarks', 'script'}
 OURS = set(LAYERS) | NOBODY_IMPORTS
 LENGTH = 350  # lines of a file, and of a networks.py; soft: a tenth more passes

@@ -66,7 +66,7 @@ def test_an_own_image_is_found_and_drawn_again(tmp_path, make):
     rows = list(csv.reader((outdir / 'distance.csv').read_text().splitlines()))
     assert rows[0] == ['step', 'distance'] and len(rows) == 101 and float(rows[-1][1]) == pytest.approx(end, rel=0.05)
     with np.load(outdir / 'projected_w.npz') as archive:
-        assert archive.files == ['w'] and archive['w'].shape == (1, G.num_ws, 8)
+        assert archive.files == ['w', 'network'] and archive['w'].shape == (1, G.num_ws, 8)
     assert call(generate.main, f'--network={network}', f'--projected-w={outdir}/projected_w.npz', f'--outdir={tmp_path}')[0] == 0
     assert np.abs(pixels(tmp_path / 'projected.png').astype(int) - found).max() <= 1
 
@@ -182,7 +182,7 @@ def test_noise_maps_travel_with_w(tmp_path):
     assert call(projector.main, f'--network={network}', f'--target={tmp_path}/wanted.png', '--num-steps=4', '--distance=pixels',
                 '--noise-maps', f'--outdir={outdir}')[0] == 0
     with np.load(outdir / 'projected_w.npz') as archive:
-        assert set(archive.files) == {'w', *(name for name, _ in G.synthesis.named_buffers() if name.endswith('noise_const'))}
+        assert set(archive.files) == {'w', 'network', *(name for name, _ in G.synthesis.named_buffers() if name.endswith('noise_const'))}
     assert call(generate.main, f'--network={network}', f'--projected-w={outdir}/projected_w.npz', f'--outdir={tmp_path}')[0] == 0
     assert np.abs(pixels(tmp_path / 'projected.png').astype(int) - pixels(outdir / 'projection.png')).max() <= 1
     without = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.inr())

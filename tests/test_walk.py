@@ -1,0 +1,54 @@
+"""walk.py: what its frames show, and what it says to mistakes."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+import generate
+import walk
+from inference import video
+from tests import tiny_snapshots
+from tests.tiny_snapshots import call, mistake
+
+
+def shown(path):
+    """uint8 [frames, H, W, 3] of an animation."""
+    with Image.open(path) as image:
+        return np.stack([np.asarray(frame.convert('RGB')) for frame in ImageSequence.Iterator(image)])
+
+
+@pytest.mark.parametrize('make', [tiny_snapshots.stylegan2, tiny_snapshots.inr])
+def test_a_walk_visits_its_seeds(tmp_path, make, monkeypatch):
+    network, frames = tiny_snapshots.save(tmp_path / 'a.safetensors', make(c_dim=2), classes=['cat', 'dog']), []
+
+    def keep(path, drawn, fps, quality):
+        frames.extend(drawn)
+        path.write_bytes(b'')
+
+    monkeypatch.setattr(video, 'write_webp', keep)
+    code, out, err = call(walk.main, f'--network={network}', '--seeds=3,5', '--class=cat', '--class=dog', '--res=16', '--seconds=0.4',
+                          '--fps=10', f'--out={tmp_path}/out/a.webp')
+    assert code == 0 and '8 frames of 16x16, 0.8 s' in out, err
+    frames = np.stack(frames).astype(int)
+    for seed, name, frame in ((3, 'cat', frames[0]), (5, 'dog', frames[4])):
+        assert call(generate.main, f'--network={network}', f'--seeds={seed}', f'--class={name}', f'--outdir={tmp_path}')[0] == 0
+        assert np.abs(frame - np.asarray(Image.open(tmp_path / f'seed{seed:04d}.png').convert('RGB')).astype(int)).max() <= 1
+    assert np.abs(frames[1] - frames[7]).max() <= 1 < np.abs(frames[1] - frames[4]).max()  # back on the same way
+
+
+def test_zoom_and_no_loop(tmp_path):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr())
+    code, out, err = call(walk.main, f'--network={network}', '--seeds=3', '--window=0,0,1,1', '--window=-1,-1,2,2', '--res=24x16',
+                          '--no-loop', '--seconds=0.3', '--fps=10', f'--out={tmp_path}/a.gif')
+    assert code == 0 and '4 frames of 24x16' in out, err
+    assert len(shown(tmp_path / 'a.gif')) == 4
+
+
+def test_mistakes(tmp_path):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2())
+    for args, line in [(['--seeds=1'], 'one stop is no walk: give several --seeds, --window or --class'),
+                       ([f'--out={tmp_path}/a.avi'], 'a.avi: give a name that ends in .mp4, .webp, .gif'),
+                       (['--res=33', '--format=mp4'], 'mp4 needs even sides, not 33x33'), ([f'--seeds={2**32},1'], 'is too large'),
+                       (['--window=0,0,1,1', '--window=0,0,2,2'], 'need a generator of inr')]:
+        assert line in mistake(walk.main, f'--network={network}', f'--out={tmp_path}/walk.webp', *args)
+    assert [path.name for path in tmp_path.iterdir()] == ['a.safetensors']
