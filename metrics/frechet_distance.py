@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from metrics.inputs import array
+
 PARTS = (4, 3, 2, 1)  # --extrapolate looks at 1/4, 1/3, 1/2 of the images and at all of them
 
 
@@ -11,17 +13,20 @@ def frechet_distance(mu_a, cov_a, mu_b, cov_b):
     mu_a, mu_b:   [D], means
     cov_a, cov_b: [D, D], symmetric, may be singular (fewer samples than features): negative eigenvalues, which only rounding makes, are
                   taken as 0
-    Returns a float in squared units of the features, at least 0. Raises ValueError for shapes that do not fit and for infinities.
+    Returns a float in squared units of the features, at least 0. Raises ValueError for shapes that do not fit, for infinities, and for
+    matrices that are no covariances.
 
     The trace of the root is the sum of the singular values of A^T B, where cov_a = A A^T and cov_b = B B^T are symmetric factors: unlike
     the roots of the eigenvalues of cov_a cov_b it does not blow rounding errors up from eps to eps^(1/2) where an eigenvalue is 0.
     """
-    mu_a, cov_a, mu_b, cov_b = (np.asarray(x, np.float64) for x in (mu_a, cov_a, mu_b, cov_b))
+    mu_a, cov_a, mu_b, cov_b = (array(x).astype(np.float64) for x in (mu_a, cov_a, mu_b, cov_b))
     for mu, cov in ((mu_a, cov_a), (mu_b, cov_b)):
-        if mu.shape != mu_a.shape or mu.ndim != 1 or cov.shape != (len(mu), len(mu)):
+        if mu.shape != mu_a.shape or mu.ndim != 1 or not len(mu) or cov.shape != (len(mu), len(mu)):
             raise ValueError(f'means [D] and covariances [D, D] of one D are needed, not {[x.shape for x in (mu_a, cov_a, mu_b, cov_b)]}')
         if not (np.isfinite(mu).all() and np.isfinite(cov).all()):
             raise ValueError('means and covariances must be finite')
+        if np.abs(cov - cov.T).max() > 1e-3 * np.abs(cov).max():
+            raise ValueError('covariances must be symmetric')
     roots = np.linalg.svd(symmetric_factor(cov_a).T @ symmetric_factor(cov_b), compute_uv=False)
     distance = np.square(mu_a - mu_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots.sum()
     return max(float(distance), 0.0)
@@ -30,6 +35,8 @@ def frechet_distance(mu_a, cov_a, mu_b, cov_b):
 def symmetric_factor(cov):
     """A [D, rank] with cov = A A^T, from the eigenvectors of a symmetric [D, D]; eigenvalues that are 0 but for rounding are left out."""
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)
+    if values.min(initial=0) < -1e-3 * np.abs(values).max(initial=0):
+        raise ValueError(f'no covariance: an eigenvalue is {values.min():.3g}, the largest {values.max():.3g}')
     kept = values > max(values.max(initial=0), 0) * len(cov) * np.finfo(np.float64).eps
     return vectors[:, kept] * np.sqrt(values[kept])
 

@@ -82,6 +82,8 @@ class DrawnImages:
             images = self.draw(ws, self.scale)
             if self.scale > 1:
                 images = torch.nn.functional.avg_pool2d(images, self.scale)
+        if not images.isfinite().all():
+            raise ValueError(f'images {numbers[0]} and after are not all finite: the network is broken')
         return quantized(images).cpu()
 
 

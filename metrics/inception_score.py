@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from metrics.inputs import array
+
+SUM_MAY_BE_OFF = 1e-3
+
 
 def part_bounds(total, splits):
     """The first rows of `splits` consecutive parts of `total` rows, and the end: int [splits + 1]."""
@@ -21,8 +25,10 @@ class RunningScore:
         self.marginals, self.entropies = None, np.zeros(splits)
 
     def add(self, probs):
-        """probs: [N, K], rows of non-negative numbers that sum to 1."""
-        probs = np.asarray(probs, np.float64)
+        """probs: [N, K], rows of non-negative numbers that sum to 1. Raises ValueError for anything that is not a distribution."""
+        probs = array(probs).astype(np.float64)
+        if probs.ndim != 2 or not (probs >= 0).all() or not (np.abs(probs.sum(axis=1) - 1) < SUM_MAY_BE_OFF).all():
+            raise ValueError('probabilities [N, K] are needed, each row non-negative with sum 1 (half precision does not keep that)')
         if self.marginals is None:
             self.marginals = np.zeros((len(self.entropies), probs.shape[1]))
         parts = np.searchsorted(self.bounds, self.rows + np.arange(len(probs)), side='right') - 1
@@ -52,9 +58,6 @@ def inception_score(probs, splits=10):
     Returns (mean, standard deviation over the parts), floats: 1 when all images say the same, K when they are certain and evenly spread.
     Raises ValueError for anything that is not a distribution.
     """
-    probs = np.asarray(probs, np.float64)
-    if probs.ndim != 2 or not (probs >= 0).all() or not np.allclose(probs.sum(axis=1), 1, atol=1e-4):
-        raise ValueError('probabilities [N, K] are needed, each row non-negative with sum 1')
     running = RunningScore(len(probs), splits)
     running.add(probs)
     return running.result()

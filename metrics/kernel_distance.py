@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from metrics.inputs import feature_sets
+
 
 def cubic_kernel(a, b):
     """(a.b / D + 1)^3 of all pairs of rows.  [N, D], [M, D] -> [N, M], float64"""
@@ -29,14 +31,10 @@ def kernel_distance(a, b, subset_size=1000, num_subsets=100, seed=0):
     Returns (mean, standard deviation over the subsets), floats. The deviation tells of one subset, not of the mean; subsets overlap, so it
     does not shrink with their number. Raises ValueError for shapes that do not fit, fewer than 2 rows, and numbers that are not finite.
     """
-    a, b = np.asarray(a), np.asarray(b)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f'features [N, D] and [M, D] are needed, not {a.shape} and {b.shape}')
+    a, b = feature_sets(a, b, rows=2)
     size = min(subset_size, len(a), len(b))
     if size < 2 or num_subsets < 1:
         raise ValueError(f'at least 2 rows in a subset and 1 subset are needed, not {size} and {num_subsets}')
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError('features must be finite')
     random = np.random.RandomState(seed)
     values = [unbiased_mmd(*(x[random.choice(len(x), size, replace=False)].astype(np.float64) for x in (a, b)))
               for _ in range(num_subsets)]

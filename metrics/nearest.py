@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from metrics.perceptual import as_rgb
+from metrics.inputs import images as checked
+from metrics.inputs import in_full_precision
 
 SIDE = 32    # pixels are compared at no more than this: sharp edges a pixel apart would hide a copy
 COPY = 0.5   # of the distance between training images
@@ -42,7 +43,7 @@ class Report:
 
 def pixel_vectors(images, side=SIDE):
     """uint8 [N, 1 | 3 | 4, H, W] -> float32 [N, 3 * side * side], whose Euclidean distances are RMS differences of pixels in 0..255."""
-    images = as_rgb(images).float()
+    images = checked(images).float()
     if max(images.shape[2:]) > side:
         images = F.interpolate(images, size=(side, side), mode='area')
     x = images.flatten(1)
@@ -52,9 +53,10 @@ def pixel_vectors(images, side=SIDE):
 def feature_vectors(images, detector, batch=32, device='cpu'):
     """Features of uint8 images [N, C, H, W] by a metrics.detectors.Detector: float32 [N, D]."""
     with torch.no_grad():
-        return torch.cat([detector.features(part.to(device)).float().cpu() for part in images.split(batch)])
+        return torch.cat([detector.features(part.to(device)).float().cpu() for part in torch.as_tensor(images).split(batch)])
 
 
+@in_full_precision
 def neighbours(rows, bank, flipped, k=1, leave_out=None):
     """The k nearest training images of each row, an image counting once, as it is or flipped, whichever is nearer.
 
@@ -62,9 +64,9 @@ def neighbours(rows, bank, flipped, k=1, leave_out=None):
     leave_out: int [N, L], training images that do not count for a row; None: all do
     Returns `Neighbours` with min(k, M) columns. Raises ValueError for shapes that do not fit, too few images, numbers that are not finite.
     """
-    rows, bank, flipped = (torch.as_tensor(x).float() for x in (rows, bank, flipped))
+    rows, bank, flipped = (torch.as_tensor(x).detach().float() for x in (rows, bank, flipped))
     left = 0 if leave_out is None else np.shape(leave_out)[1]
-    if rows.ndim != 2 or bank.ndim != 2 or flipped.shape != bank.shape or rows.shape[1] != bank.shape[1] or not len(rows):
+    if rows.ndim != 2 or bank.ndim != 2 or flipped.shape != bank.shape or rows.shape[1] != bank.shape[1] or not rows.numel():
         raise ValueError(f'rows [N, D] and twice [M, D] are needed, not {[list(x.shape) for x in (rows, bank, flipped)]}')
     if len(bank) <= left:
         raise ValueError(f'{len(bank)} training images, at least {left + 1} are needed')
@@ -72,17 +74,16 @@ def neighbours(rows, bank, flipped, k=1, leave_out=None):
         raise ValueError('numbers must be finite')
     centre = bank.mean(dim=0)  # a large common offset would cost digits
     both, parts = [x - centre for x in (bank, flipped)], []
-    with torch.autocast(rows.device.type, enabled=False):
-        for first in range(0, len(rows), BLOCK):
-            part = rows[first:first + BLOCK] - centre
-            rough = torch.stack([x.square().sum(dim=1) - 2 * part @ x.T for x in both]).amin(dim=0)       # [n, M]
-            if left:
-                rough.scatter_(1, torch.as_tensor(np.asarray(leave_out[first:first + BLOCK])).long(), torch.inf)
-            places = rough.topk(min(k + SPARE, len(bank) - left), largest=False).indices                   # [n, k + SPARE]
-            exact = torch.stack([(part[:, None] - x[places]).square().sum(dim=2).sqrt() for x in both])    # [2, n, k + SPARE]
-            nearer, which = exact.min(dim=0)
-            order = nearer.argsort(dim=1, stable=True)[:, :k]
-            parts.append([x.gather(1, order).numpy() for x in (nearer, places, which)])
+    for first in range(0, len(rows), BLOCK):
+        part = rows[first:first + BLOCK] - centre
+        rough = torch.stack([x.square().sum(dim=1) - 2 * part @ x.T for x in both]).amin(dim=0)       # [n, M]
+        if left:
+            rough.scatter_(1, torch.as_tensor(np.asarray(leave_out[first:first + BLOCK])).long(), torch.inf)
+        places = rough.topk(min(k + SPARE, len(bank) - left), largest=False).indices                   # [n, k + SPARE]
+        exact = torch.stack([(part[:, None] - x[places]).square().sum(dim=2).sqrt() for x in both])    # [2, n, k + SPARE]
+        nearer, which = exact.min(dim=0)
+        order = nearer.argsort(dim=1, stable=True)[:, :k]
+        parts.append([x.gather(1, order).numpy() for x in (nearer, places, which)])
     distances, items, which = (np.concatenate(x) for x in zip(*parts, strict=True))
     return Neighbours(distances, items, which == 1)
 
@@ -96,6 +97,7 @@ def assess(samples, bank, flipped, k=3, seed=0):
     other one. numbers: 'copies', the share of samples with a ratio below 1/2; 'closer', below 1; 'median_ratio', the median distance of
     samples over that of training images left out in turn; 'copies_of_reals' and 'closer_of_reals', the shares for those.
     """
+    bank, flipped = torch.as_tensor(bank), torch.as_tensor(flipped)
     found = neighbours(samples, bank, flipped, k)
     ratios = _ratio(found.distances[:, 0], bank, flipped, found.items[:, :1])
     chosen = np.sort(np.random.RandomState(seed).permutation(len(bank))[:len(samples)])[:, None]

@@ -8,6 +8,7 @@ import torch
 from metrics.collection import Clock, collect, from_main
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import synthesize, weights_digest
+from metrics.inputs import array, in_full_precision
 from metrics.subject import Score
 from torch_utils import distributed
 
@@ -30,11 +31,11 @@ def path_length(distances, epsilon=EPSILON):
 
     distances: [N], perceptual distances of images whose latents are `epsilon` apart, at least 0
     Returns a float. What is kept lies between the 1st percentile (the sample below it) and the 99th (the sample above it), ends included.
-    Raises ValueError when there is none or one is not finite.
+    Raises ValueError when there is none, or one is negative or not finite.
     """
-    lengths = np.asarray(distances, np.float64) / epsilon ** 2
-    if not len(lengths) or not np.isfinite(lengths).all():
-        raise ValueError(f'{len(lengths)} finite distances are needed')
+    lengths = array(distances).astype(np.float64) / epsilon ** 2
+    if lengths.ndim != 1 or not len(lengths) or not np.isfinite(lengths).all() or lengths.min() < 0:
+        raise ValueError(f'distances [N], at least one, finite and not negative, are needed: {lengths.shape}')
     low, high = np.percentile(lengths, 1, method='lower'), np.percentile(lengths, 99, method='higher')
     return float(lengths[(lengths >= low) & (lengths <= high)].mean())
 
@@ -84,7 +85,7 @@ def run(group, subject, detector):
     latents, at_end, space = subject.latents(), metric.variant.endswith('end'), metric.variant.partition('_')[2][0]
     half = max(subject.batch // 2, 1)
 
-    @torch.autocast(torch.device(subject.device).type, enabled=False)
+    @in_full_precision
     def work(numbers):
         clock.to('drawing', subject.device)
         z, c = latents(numbers, count=2)

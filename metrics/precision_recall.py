@@ -5,6 +5,7 @@ import functools
 import torch
 
 from metrics.collection import shared_rows, to_everybody
+from metrics.inputs import in_full_precision
 
 CHUNK = 1000  # rows compared at once
 NEIGHBOUR = 3
@@ -45,6 +46,7 @@ def inside(points, centres, radii, numbers=None):
     return torch.cat(hits)
 
 
+@in_full_precision
 def precision_recall(real, fake, k=NEIGHBOUR, share=None):
     """How many of the images look real, and how much of what is real is drawn.
 
@@ -55,8 +57,8 @@ def precision_recall(real, fake, k=NEIGHBOUR, share=None):
     the features is a copy of them and a few blocks of 1000 x 1000 distances. Raises ValueError for shapes that do not fit and numbers that
     are not finite.
     """
-    real, fake = torch.as_tensor(real), torch.as_tensor(fake)
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or k < 1 or min(len(real), len(fake)) <= k:
+    real, fake = (torch.as_tensor(x).detach() for x in (real, fake))
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or not real.shape[1] or k < 1 or min(len(real), len(fake)) <= k:
         raise ValueError(f'features [N, D] and [M, D] with N, M > k = {k} >= 1 are needed, not {tuple(real.shape)} and {tuple(fake.shape)}')
     if not (real.isfinite().all() and fake.isfinite().all()):
         raise ValueError('features must be finite')

@@ -9,23 +9,34 @@ from dnnlib.util import UserError
 from metrics.collection import collect, from_main
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import weights_digest
+from metrics.inputs import in_full_precision
 from metrics.subject import ONE_SIZE, Score, size_of
 
 WINDOW, SIGMA = 11, 1.5
 LARGEST_PSNR = 100.0  # dB, given to images that are equal
 
 
+def _pair(a, b):
+    """Both in float32 at least. Raises ValueError unless they are floating point images of one shape."""
+    if a.shape != b.shape or a.ndim != 4 or not (a.is_floating_point() and b.is_floating_point()):
+        raise ValueError(f'images [N, C, H, W] in [-1, 1], twice, are needed, not {a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}')
+    return (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
+
+
 def psnr(a, b):
     """Peak signal-to-noise ratio of images in pairs, dB, at most 100.  [N, C, H, W] in [-1, 1], twice -> [N]"""
+    a, b = _pair(a, b)
     error = (a - b).square().mean(dim=(1, 2, 3))
     return (10 * torch.log10(4 / error.clamp(min=1e-30))).clamp(max=LARGEST_PSNR)
 
 
+@in_full_precision
 def ssim(a, b):
     """Structural similarity of images in pairs (Wang et al. 2004, eq. 13), Gaussian window of 11 pixels (less where images are smaller).
 
     a, b: [N, C, H, W] in [-1, 1];  returns [N], the mean over positions that hold the whole window, and over channels
     """
+    a, b = _pair(a, b)
     size = min(WINDOW, *a.shape[2:])
     line = torch.exp(-(torch.arange(size, dtype=a.dtype, device=a.device) - (size - 1) / 2).square() / (2 * SIGMA ** 2))
     line = line / line.sum()

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from metrics.collection import Clock, collect, from_main
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import DataImages, DrawnImages
-from metrics.perceptual import as_rgb
+from metrics.inputs import images as checked
+from metrics.inputs import in_full_precision
 
 SIDE = 7                  # of a patch
 SMALLEST_LEVEL = 16
@@ -46,17 +47,17 @@ def smoothed(x):
     return F.conv2d(F.pad(x, (2, 2, 2, 2), mode='reflect'), kernel, groups=x.shape[1])
 
 
+@in_full_precision
 def laplacian_pyramid(images):
     """Levels [N, C, S, S] of the sizes of `level_sizes`, float32, whose enlarged sum is the image.
 
     images: [N, C, R, R]. Each level but the last is what the next smaller one, enlarged, does not say.
     """
     levels, x = [], images.float()
-    with torch.autocast(x.device.type, enabled=False):
-        for _size in level_sizes(x.shape[-1])[1:]:
-            below = smoothed(x)[:, :, ::2, ::2]
-            levels.append(x - enlarged(below))
-            x = below
+    for _size in level_sizes(x.shape[-1])[1:]:
+        below = smoothed(x)[:, :, ::2, ::2]
+        levels.append(x - enlarged(below))
+        x = below
     return [*levels, x]
 
 
@@ -67,6 +68,7 @@ def enlarged(x):
     return smoothed(large)
 
 
+@in_full_precision
 def patches(images, count=PATCHES):
     """Random patches of every level of images.
 
@@ -74,9 +76,9 @@ def patches(images, count=PATCHES):
     count:  patches of an image and level. Where they are follows from the image's own bytes: the order of a set does not matter
     Returns [N, levels, count, C * 49] float32. Raises ValueError for other images.
     """
-    if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[2] != images.shape[3] or images.shape[3] < SIDE:
-        raise ValueError(f'uint8 images [N, C, R, R] with R >= {SIDE} are needed, not {images.dtype} {list(images.shape)}')
-    images = as_rgb(images)
+    images = checked(images)
+    if images.shape[2] != images.shape[3] or images.shape[3] < SIDE:
+        raise ValueError(f'images [N, C, R, R] with R >= {SIDE} are needed, not {list(images.shape)}')
     randoms = [np.random.default_rng(zlib.crc32(image.tobytes())) for image in images.cpu().numpy()]
     found = []
     for level in laplacian_pyramid(images):
@@ -106,6 +108,7 @@ def random_directions(dim, count=DIRECTIONS, seed=0):
     return torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True)).float()
 
 
+@in_full_precision
 def sliced_wasserstein(a, b, directions, block=32):
     """Mean over directions of the Wasserstein-1 distance of the projections of two sets of points.
 
@@ -118,11 +121,10 @@ def sliced_wasserstein(a, b, directions, block=32):
         raise ValueError(f'points [N, D] and [M, D] are needed, not {list(a.shape)} and {list(b.shape)}')
     weights, of_a, of_b = _common_steps(len(a), len(b), a.device)
     total = 0.0
-    with torch.autocast(a.device.type, enabled=False):
-        for part in directions.to(a).split(block):
-            lines = [_sorted(part @ x.T) for x in (a, b)]                                       # [block, N], [block, M]
-            apart = lines[0] - lines[1] if weights is None else (lines[0][:, of_a] - lines[1][:, of_b]) * weights
-            total += apart.abs().mean(dim=1, dtype=torch.float64).sum().item()
+    for part in directions.to(a).split(block):
+        lines = [_sorted(part @ x.T) for x in (a, b)]                                           # [block, N], [block, M]
+        apart = lines[0] - lines[1] if weights is None else (lines[0][:, of_a] - lines[1][:, of_b]) * weights
+        total += apart.abs().mean(dim=1, dtype=torch.float64).sum().item()
     if not np.isfinite(total):
         raise ValueError('points must be finite')
     return total / len(directions)
@@ -151,6 +153,7 @@ def patches_each(total):
     return max(min(PATCHES, MOST_PATCHES // max(total, 1)), 1)
 
 
+@in_full_precision
 def distances(real, fake, sizes, device='cpu'):
     """{level's size: distance times 1000} of the patches of two sets.
 
@@ -169,6 +172,7 @@ def named(found, name='swd'):
     return {name: float(np.mean(list(found.values()))), **{f'{name}_{size}': value for size, value in found.items()}}
 
 
+@in_full_precision
 @torch.no_grad()
 def swd(real, fake, count=None, device='cpu', batch=64):
     """Sliced Wasserstein distance of two sets of images.
