@@ -10,6 +10,25 @@ from training.augment import AugmentPipe
 from training.config import AugmentConfig
 
 TARGET, KIMG, INTERVAL = 0.6, 500.0, 4  # of the paper, see Controller
+KNOWN = 0.9    # r_t from which on D tells nearly all its images from fakes
+LEAKING = 0.8  # p above which G begins to draw augmentations (section 2.2 there)
+EPOCHS = 10    # how often D must have been shown its images before it can know them by heart
+
+
+def advice(r: float, p: float, kind: str, epochs: float) -> str:
+    """What the log says of overfitting, '' for nothing.
+
+    r: mean sign of D(real) over a tick;  p: chance of an augmentation;  kind: as of AugmentConfig;  epochs: times each image was shown
+    """
+    if epochs < EPOCHS:
+        return ''
+    if kind == 'ada' and p >= LEAKING:
+        return (f'p is at {p:.2f}, and above {LEAKING} G begins to draw augmentations: more images, a higher --gamma or fewer groups in '
+                '--augpipe help')
+    if kind != 'ada' and r > KNOWN:
+        return (f'D knows its images by heart, or is far ahead of G: r_t, the mean sign of D(real), is {r:.2f} after {epochs:.0f} epochs, '
+                f'and {TARGET} would be healthy. --resume takes --aug=ada, and a higher --gamma')
+    return ''
 
 
 class Controller:

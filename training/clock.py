@@ -13,7 +13,7 @@ import torch
 
 from dnnlib.util import format_bytes, format_time
 from torch_utils import distributed
-from training import memory, plugins
+from training import ada, memory, plugins
 from training.config import Config
 from training.loss import generator_loss, phases
 
@@ -151,6 +151,7 @@ class TickClock:
     def __init__(self, training, ends: float = float('inf')):
         self.ends = ends
         self.training, self.images, self.begin, self.waited = training, training.images, time.monotonic(), 0.0
+        self.advised = False
 
     def next(self, data: Iterator) -> list[torch.Tensor]:
         """The next batch; the time it took to come counts as waiting."""
@@ -186,7 +187,16 @@ class TickClock:
         log.say(f'kimg {training.images / 1000:<8g} time {format_time(training.seconds):<10} {1000 / speed:.1f} s/kimg  {speed:.1f} img/s  '
                 f'ETA {format_time(left)}  data wait {wait:.0%}  memory {format_bytes(memory)}{gpu}  '
                 f'loss G {means["Loss/G"]:.3f} D {means["Loss/D_real"] + means["Loss/D_fake"]:.3f}{augmented}{skipped}')
+        self._advise(means.get('Signs/real', 0.0), log)
         log.stats(training.images, {
             'Progress/kimg': training.images / 1000, **{f'Progress/skipped_{name}': number for name, number in training.skipped.items()},
             'Timing/total_seconds': training.seconds, 'Timing/seconds_per_kimg': 1000 / speed, 'Timing/images_per_second': speed,
             'Timing/data_wait_share': wait, 'Resources/memory_bytes': memory, **means})
+
+    def _advise(self, r: float, log) -> None:
+        """A line about overfitting when it begins, and again when it comes back."""
+        training = self.training
+        text = ada.advice(r, training.augment.p, training.settings.augment.kind, training.images / len(training.dataset))
+        if text and not self.advised:
+            log.say(text)
+        self.advised = bool(text)

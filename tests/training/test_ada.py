@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.ada import Controller
+from training.ada import Controller, advice
 
 
 def run(controller, logits, steps=4, batch=10, p=0.5, start=0):
@@ -65,3 +65,15 @@ def test_nothing_observed_leaves_p_alone():
     p = torch.tensor(0.5, dtype=torch.float64)
     Controller(kimg=0.4).update(p, 40, 10)
     assert p == 0.5
+
+
+@pytest.mark.parametrize('r, p, kind, epochs, expected', [
+    (0.91, 0.0, 'noaug', 10, 'r_t, the mean sign of D(real), is 0.91 after 10 epochs'),
+    (0.95, 0.3, 'fixed', 99, '--resume takes --aug=ada'),
+    (0.9, 0.0, 'noaug', 50, None), (0.99, 0.0, 'noaug', 9, None), (0.99, 0.5, 'ada', 50, None),
+    (0.6, 0.8, 'ada', 10, 'p is at 0.80, and above 0.8 G begins to draw augmentations'), (0.6, 0.9, 'ada', 9, None),
+])
+def test_overfitting_is_told_with_what_helps(r, p, kind, epochs, expected):
+    found = advice(r, p, kind, epochs)
+    assert expected in found if expected else found == ''
+    assert '\n' not in found

@@ -35,7 +35,7 @@ def test_eta_is_the_smaller_of_kimg_and_minutes(images, monkeypatch):
     for ends in (float('inf'), 30.0, 5.0):
         now[0] = 0.0
         training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
-                                   augment=SimpleNamespace(pipe=None))
+                                   augment=SimpleNamespace(pipe=None, p=0.0), dataset=[0] * 5)
         ticks = clock.TickClock(training, ends)
         now[0], training.images = 10.0, 50
         ticks.tick(log)
@@ -111,3 +111,19 @@ def test_every_pass_of_a_step_is_told(images):
 def test_a_timed_pass_is_of_one_image(images):
     seconds, count = clock.timed_pass(tiny_run(images)[1], 'cpu', 1)
     assert seconds > 0 and count == 1
+
+
+def test_overfitting_is_told_when_it_begins_and_when_it_comes_back(images):
+    _, settings = tiny_run(images, kimg=0.1)
+    told, signs = [], iter([0.95, 0.95, 0.5, 0.95])
+    log = SimpleNamespace(say=told.append, stats=lambda images, values: None)
+    names = ('Loss/G', 'Loss/D_real', 'Loss/D_fake')
+    stats = SimpleNamespace(collect=lambda: {**{name: {'mean': 0.0} for name in names}, 'Signs/real': {'mean': next(signs)}})
+    training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
+                               augment=SimpleNamespace(pipe=None, p=0.0), dataset=[0] * 2)
+    ticks, lines = clock.TickClock(training, float('inf')), []
+    for _ in range(4):
+        training.images += 20
+        ticks.tick(log)
+        lines.append(sum('knows its images by heart' in line for line in told))
+    assert lines == [1, 1, 1, 2]
