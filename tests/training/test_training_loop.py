@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -379,35 +378,35 @@ def test_minutes_stop_with_a_snapshot(images, folder, capsys):
     assert f'Go on with: python train.py --resume={run}' in capsys.readouterr().out
 
 
-def test_corrupt_image_ends_the_run_with_its_name(tmp_path, folder):
+def test_a_set_that_cannot_be_read_any_more_ends_the_run_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr('training.dataset.KEEP_BYTES', 0)
     images = make_images(tmp_path / 'images')
-    (images / '03.png').write_bytes((images / '03.png').read_bytes()[:200])
     dataset, settings = tiny_run(images, kimg=0.1, workers=1)
-    with pytest.raises(UserError, match='03.png') as caught:
+    for file in images.glob('*.png'):
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(UserError, match='images in a row cannot be used') as caught:
         steps(Training(settings, dataset), 10)
     assert '\n' not in str(caught.value)
 
 
-def test_an_error_saves_first_and_the_run_goes_on_as_if_there_had_been_none(labelled, tmp_path, folder, monkeypatch, capsys):
-    images = shutil.copytree(labelled, tmp_path / 'images')
+def test_an_error_saves_first_and_the_run_goes_on_as_if_there_had_been_none(labelled, folder, monkeypatch, capsys):
     whole, broken = folder('whole'), folder('broken')
-    dataset, settings = tiny_run(images, use_labels=True, kimg=0.032, tick=0.016)
+    dataset, settings = tiny_run(labelled, use_labels=True, kimg=0.032, tick=0.016)
     train(settings, dataset, whole)
-    file = images / '03.png'
-    content = file.read_bytes()
     step = Training.step
 
-    def damaging(training, *batch):
+    def failing(training, *batch):
+        if training.images == 20:
+            raise ValueError('a disk fails')
         step(training, *batch)
-        file.write_bytes(content[:200])
 
-    monkeypatch.setattr(Training, 'step', damaging)
-    with pytest.raises(UserError, match='03.png'):
+    monkeypatch.setattr(Training, 'step', failing)
+    with pytest.raises(ValueError, match='a disk fails'):
         train(settings, dataset, broken)
     monkeypatch.setattr(Training, 'step', step)
     last = checkpoint.find_resumable(broken)
-    assert f'saved at {checkpoint.read_header(last)["kimg"]:g} kimg: python train.py --resume={broken} goes on' in capsys.readouterr().out
-    file.write_bytes(content)
+    assert last == checkpoint.network_path(broken, 20)
+    assert f'An error ends the run, saved at 0.02 kimg: python train.py --resume={broken} goes on' in capsys.readouterr().out
     train(settings, dataset, broken, resume=last)
     assert_same_snapshot(broken, whole, 32)
 
