@@ -43,7 +43,9 @@ def laid_over(image, ground=(255, 255, 255)):
 
 
 def from_array(pixels):
-    """uint8 [height, width, channels] as a Pillow image of mode L, RGB or RGBA."""
+    """uint8 [height, width, channels] as a Pillow image of mode L, RGB or RGBA. Raises ValueError for another type or shape."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
+        raise ValueError(f'pixels must be uint8 [height, width, 1, 3 or 4], got {pixels.dtype} {list(pixels.shape)}')
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 

@@ -30,7 +30,7 @@ def class_label(G, text, names=None, numbers=None):
         if len(numbers) != G.c_dim:
             raise UserError(f'--label: {len(numbers)} numbers, but the labels of this network have {G.c_dim}')
         return torch.tensor([numbers], dtype=torch.float32, device=next(G.parameters()).device)
-    names = [str(name) for name in names or []]
+    names, text = [str(name) for name in names or []], None if text is None else str(text)
     known = f'0 to {G.c_dim - 1}' + (f' or a name: {_abridged(names)}' if names else '')
     if text is None:
         raise UserError(f'this network has {G.c_dim} classes: choose one with --class={known}; --label=NUMBERS gives all {G.c_dim}')
@@ -67,11 +67,15 @@ def z_of(G, seed):
 
 
 def slerp(a, b, share):
-    """From a to b [1, z_dim] along the great circle between their directions, lengths interpolated: `share` of the way."""
+    """From a to b [1, z_dim] along the great circle between their directions, lengths interpolated: `share` of the way.
+
+    A straight line where there is no one great circle: the same or opposite directions, or none.
+    """
     lengths = [np.linalg.norm(x) for x in (a, b)]
-    cosine = np.clip((a * b).sum() / np.prod(lengths), -1, 1)
-    angle = np.arccos(cosine)
-    if angle < 1e-6:
+    if min(lengths) == 0:
+        return a + (b - a) * share
+    angle = np.arccos(np.clip((a * b).sum() / np.prod(lengths), -1, 1))
+    if not 1e-6 < angle < np.pi - 1e-6:
         return a + (b - a) * share
     direction = (np.sin((1 - share) * angle) * a / lengths[0] + np.sin(share * angle) * b / lengths[1]) / np.sin(angle)
     return direction * (lengths[0] + (lengths[1] - lengths[0]) * share)

@@ -127,8 +127,10 @@ def project(synthesis, start, deviation, target, embed, options=Options(), mask=
     mask:      [1, 1, H, W], 1 where the target counts, 0 where it does not; None: it counts everywhere
     seed:      of the noise on w and of the initial noise maps
     draw:      ws [1, num_ws, w_dim] -> image [1, C, H, W] to compare, with gradients; None: all that synthesis draws
-    Raises ValueError when noise maps are to be optimized and the model has none.
+    Raises ValueError when noise maps are to be optimized and the model has none, and for a target of another type or shape than is drawn.
     """
+    if not target.is_floating_point() or target.ndim != 4 or len(target) != 1:
+        raise ValueError(f'the target must be one image [1, C, H, W] in [-1, 1], got {target.dtype} {list(target.shape)}')
     random = torch.Generator().manual_seed(seed)
     num_ws = synthesis.num_ws
     draw = functools.partial(synthesis, noise_mode='const', force_fp32=True) if draw is None else draw
@@ -143,6 +145,8 @@ def project(synthesis, start, deviation, target, embed, options=Options(), mask=
                 group['lr'] = learning_rate(options, index)
             noise = torch.randn(w.shape, generator=random).to(w.device) * (deviation * noise_scale(options, index))
             image = draw((w + noise).expand(-1, num_ws, -1))
+            if image.shape != target.shape:
+                raise ValueError(f'the target is {list(target.shape)}, what is drawn {list(image.shape)}')
             compared = image
             if mask is not None:
                 compared, filled = composite(image, target, mask)

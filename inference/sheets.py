@@ -28,7 +28,10 @@ def sheet(rows, row_names=(), column_names=()):
 
     rows: lists of uint8 [H, W, C] of any sizes, or None for an empty place; a column is as wide as its widest picture
     row_names, column_names: words, or empty
+    Raises ValueError where there is no picture.
     """
+    if not any(rows):
+        raise ValueError('a sheet of no pictures')
     font = ImageFont.load_default(size=13)
     shapes = [[(0, 0) if picture is None else picture.shape[:2] for picture in row] for row in rows]
     heights = [max(height for height, _ in row) for row in shapes]

@@ -124,6 +124,12 @@ def test_geometry_by_weights_and_by_points_agree(tmp_path, inr):
     assert numbers['largest difference of both, of an image in [-1, 1]'] < 1e-3
 
 
+def test_a_sheet_of_nothing_is_an_error():
+    for rows in ([], [[]]):
+        with pytest.raises(ValueError, match='a sheet of no pictures'):
+            sheet(rows)
+
+
 def test_noise_strengths(tmp_path, inr, stylegan2):
     strengths = figure(tmp_path, stylegan2, 'noise')[0]['strengths']
     assert strengths == {name: 0.25 for name in ('b4.conv1', 'b8.conv0', 'b8.conv1', 'b16.conv0', 'b16.conv1')}

@@ -134,3 +134,12 @@ def test_transparency_is_laid_over_a_colour():
     clear = Image.fromarray(np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]], np.uint8))
     assert np.asarray(image_io.laid_over(clear)).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
     assert np.asarray(image_io.laid_over(clear, (10, 20, 30)))[0, 1].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize('shape, dtype', [((4, 4, 3), float), ((4, 4, 1), 'uint16'), ((4, 4, 1), 'float32'), ((4, 4, 1), bool),
+                                          ((4, 4), 'uint8'), ((4, 4, 2), 'uint8'), ((1, 4, 4, 3), 'uint8')])
+def test_pixels_of_another_kind_are_refused(shape, dtype):
+    """Pillow takes some of them and clips what it does not expect."""
+    pixels = np.zeros(shape, dtype)
+    with pytest.raises(ValueError, match=r'pixels must be uint8 \[height, width, 1, 3 or 4\], got'):
+        image_io.from_array(pixels)

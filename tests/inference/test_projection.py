@@ -157,3 +157,11 @@ def test_closed_early_it_stops_collecting_gradients():
     next(search)
     search.close()
     assert not any(buffer.requires_grad for buffer in G.synthesis.buffers())
+
+
+@pytest.mark.parametrize('shape, dtype', [((1, 3, 16, 16), torch.uint8), ((3, 16, 16), torch.float32), ((2, 3, 16, 16), torch.float32),
+                                          ((1, 3, 8, 8), torch.float32), ((1, 1, 16, 16), torch.float32)])
+def test_targets_of_another_kind_are_refused(shape, dtype):
+    """A target that broadcasts would be searched for without an error."""
+    with pytest.raises(ValueError, match='the target'):
+        run(tiny_generator(), torch.zeros(shape, dtype=dtype), Options(steps=1))

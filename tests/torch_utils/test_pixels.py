@@ -1,5 +1,6 @@
 """Bytes to [-1, 1] and back."""
 
+import pytest
 import torch
 
 from torch_utils.pixels import from_uint8, quantized, to_uint8
@@ -22,3 +23,10 @@ def test_files_have_channels_last():
     images = torch.linspace(-1, 1, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     assert to_uint8(images).shape == (2, 4, 5, 3)
     assert (to_uint8(images)[1, 2, 3] == quantized(images)[1, :, 2, 3].numpy()).all()
+
+
+def test_what_has_another_range_is_refused():
+    for convert, images in [(quantized, torch.zeros(1, 1, 2, 2, dtype=torch.uint8)), (to_uint8, torch.zeros(1, 1, 2, 2, dtype=torch.int64)),
+                            (from_uint8, torch.zeros(1, 1, 2, 2)), (from_uint8, torch.zeros(1, 1, 2, 2, dtype=torch.int64))]:
+        with pytest.raises(TypeError, match='these are torch'):
+            convert(images)

@@ -55,7 +55,7 @@ def channels_of(image: Image.Image) -> int:
         return 4 if 'transparency' in image.info else 3
     if image.mode.startswith('I;16'):
         return 1
-    if image.mode not in CHANNELS_OF_MODE:
+    if image.mode not in CHANNELS_OF_MODE or image.mode == 'I' and image.format not in ('PPM', 'PNG'):  # those two scale to 16 bits
         raise BadImage(f'pixels of mode {image.mode!r} have no fixed range')
     return CHANNELS_OF_MODE[image.mode]
 
@@ -105,11 +105,14 @@ def read_header(file: BinaryIO) -> tuple[int, int, int]:
         return image.width, image.height, channels_of(image)
 
 
-def expect_whole_png(data: bytes) -> None:
-    """Raises BadImage for a PNG that is cut short or has a wrong checksum; pyspng looks at neither. Other formats pass."""
+def expect_whole_png(data: bytes) -> set[bytes]:
+    """The kinds of a PNG's chunks, none for other formats. Raises BadImage for one that is cut short or has a wrong checksum.
+
+    pyspng looks at neither.
+    """
     if not data.startswith(PNG):
-        return
-    position, kind = len(PNG), b''
+        return set()
+    position, kind, kinds = len(PNG), b'', set()
     while kind != b'IEND':  # a chunk: length, kind, content, CRC-32 of kind and content
         length, kind = int.from_bytes(data[position:position + 4]), data[position + 4:position + 8]
         end = position + 8 + length
@@ -118,6 +121,8 @@ def expect_whole_png(data: bytes) -> None:
         if zlib.crc32(memoryview(data)[position + 4:end]) != int.from_bytes(data[end:end + 4]):
             raise BadImage('cannot be decoded (it is damaged: a checksum does not fit)')
         position = end + 4
+        kinds.add(kind)
+    return kinds
 
 
 def decode_8bit(data: bytes) -> Image.Image:
@@ -138,8 +143,8 @@ def decode_8bit(data: bytes) -> Image.Image:
 
 def decode(data: bytes) -> np.ndarray:
     """Pixels of an image file's content as uint8 [C, H, W] with C = 1, 3 or 4. Raises BadImage."""
-    if data.startswith(PNG) and data[24:26] in (b'\x08\x00', b'\x08\x02', b'\x08\x06'):  # 8 bits of grey, RGB, RGBA: pyspng misreads others
-        expect_whole_png(data)
+    # 8 bits of grey, RGB, RGBA: pyspng misreads others; eXIf may ask for a turn
+    if data.startswith(PNG) and data[24:26] in (b'\x08\x00', b'\x08\x02', b'\x08\x06') and b'eXIf' not in expect_whole_png(data):
         try:
             pixels = np.atleast_3d(pyspng.load(data))                                          # [H, W, C]
         except RuntimeError as err:

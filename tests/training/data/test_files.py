@@ -230,3 +230,22 @@ def test_kinds_that_pillow_does_not_know_are_named(monkeypatch):
     for content, message in [*cases, (b'junk', '^not an image$'), (b'', '^not an image$')]:
         with pytest.raises(BadImage, match=message):
             decode(content)
+
+
+@pytest.mark.parametrize('kind', ['png', 'tiff', 'jpeg', 'webp'])
+def test_every_kind_is_turned_upright(kind):
+    exif = Image.Exif()
+    exif[274] = 6  # turn it clockwise
+    picture = Image.fromarray(np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((16, 16), np.uint8))).convert('RGB')
+    options = {'quality': 100, 'subsampling': 0} if kind == 'jpeg' else {'lossless': True} if kind == 'webp' else {}
+    found = decode(encoded(picture, kind, exif=exif, **options))[0, ::31, ::31]
+    assert np.abs(found.astype(int) - [[160, 0], [240, 80]]).max() <= 2
+
+
+def test_integers_without_a_range_are_refused():
+    """32-bit TIFF: 8-bit values in it once came out as black."""
+    with pytest.raises(BadImage, match="mode 'I' have no fixed range"):
+        decode(encoded(Image.fromarray(np.arange(256, dtype=np.int32).reshape(16, 16)), 'tiff'))
+    wide = np.arange(0, 65536, 256).astype(np.uint16).reshape(16, 16)
+    found = decode(b'P5 16 16 65535\n' + wide.astype('>u2').tobytes())
+    np.testing.assert_array_equal(found[0], (wide.astype(int) + 128) // 257)

@@ -1,0 +1,23 @@
+"""Between two latents."""
+
+import numpy as np
+import pytest
+
+from inference.latents import class_label, slerp
+from tests import tiny_snapshots
+
+
+def test_slerp_keeps_to_the_circle_and_is_finite_everywhere():
+    a, b = np.array([[3.0, 0, 0]]), np.array([[0, 5.0, 0]])
+    assert slerp(a, b, 0) == pytest.approx(a) and slerp(a, b, 1) == pytest.approx(b)
+    assert slerp(a, b, 0.5) == pytest.approx(4 * np.array([[1, 1, 0]]) / np.sqrt(2))
+    for other in (a, 2 * a, -a, 0 * a):
+        for share in (0, 0.3, 1):
+            assert slerp(a, other, share) == pytest.approx(a + (other - a) * share)
+            assert slerp(other, a, share) == pytest.approx(other + (a - other) * share)
+
+
+def test_a_class_by_number_or_text():
+    G = tiny_snapshots.stylegan2(c_dim=3)
+    for given in (2, '2', 'emu'):
+        assert class_label(G, given, ['cat', 'dog', 'emu']).tolist() == [[0, 0, 1]]
