@@ -181,6 +181,9 @@ class TickClock:
         if training.augment.pipe:
             means['Augment/p'] = training.augment.p
             augmented = f'  aug p {training.augment.p:.3f} r {means["Signs/real"]:.2f}'
+        means.update(training.held_out.scores(training.loss, means, training.images))
+        if 'Overfitting/r_v' in means:
+            augmented += f'  r_v {means["Overfitting/r_v"]:.2f}'
         left = max(training.settings.run.kimg * 1000 - training.images, 0) / speed
         left = max(min(left, self.ends - time.monotonic()), 0)
         skipped = ''.join(f'  {name} skipped {number} steps' for name, number in training.skipped.items() if number)

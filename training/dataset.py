@@ -1,5 +1,6 @@
 """Images and labels for training, and the endless order in which they are drawn."""
 
+import copy
 import functools
 import sys
 from collections.abc import Iterator
@@ -162,6 +163,15 @@ class ImageDataset(torch.utils.data.Dataset):
             else:
                 label[value] = 1
         return label
+
+    def left_out(self, most: int) -> 'ImageDataset | None':
+        """Up to `most` of the images that `subset` leaves out, without flips; None where it leaves out none."""
+        rest = np.setdiff1d(np.arange(len(self.files.names)), self._chosen)
+        if not len(rest):
+            return None
+        other = copy.copy(self)
+        other.mirror, other._chosen = False, rest[np.linspace(0, len(rest) - 1, min(most, len(rest))).round().astype(int)]
+        return other
 
     def close(self) -> None:
         """Closes the zip; reading opens it again."""

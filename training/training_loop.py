@@ -29,6 +29,7 @@ from training.config import Config
 from training.config_json import to_json
 from training.dataset import ImageDataset, InfiniteSampler
 from training.ema import ema_beta, update_ema
+from training.held_out import HeldOut
 from training.loss import GanLoss, Latents, phases
 from training.optimizer import make_optimizer, restore, step_if_finite
 from training.state import expect_state
@@ -73,6 +74,7 @@ class Training:
         self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment)
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
+        self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device)
         self.after_pass = lambda phase, done, passes: None
 
     @property

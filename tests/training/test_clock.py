@@ -9,6 +9,7 @@ import torch
 
 from tests.training.tiny import make_images, tiny_run
 from training import clock, memory
+from training.held_out import HeldOut
 from training.loss import phases
 from training.training_loop import Training
 
@@ -27,7 +28,7 @@ def now(monkeypatch):
 
 
 def test_eta_is_the_smaller_of_kimg_and_minutes(images, monkeypatch):
-    _, settings = tiny_run(images, kimg=0.1)
+    dataset, settings = tiny_run(images, kimg=0.1)
     told, now = [], [0.0]
     monkeypatch.setattr(clock.time, 'monotonic', lambda: now[0])
     log = SimpleNamespace(say=told.append, stats=lambda images, values: None)
@@ -35,7 +36,7 @@ def test_eta_is_the_smaller_of_kimg_and_minutes(images, monkeypatch):
     for ends in (float('inf'), 30.0, 5.0):
         now[0] = 0.0
         training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
-                                   augment=SimpleNamespace(pipe=None, p=0.0), dataset=[0] * 5)
+                                   augment=SimpleNamespace(pipe=None, p=0.0), dataset=[0] * 5, held_out=HeldOut(dataset, 4), loss=None)
         ticks = clock.TickClock(training, ends)
         now[0], training.images = 10.0, 50
         ticks.tick(log)
@@ -114,13 +115,13 @@ def test_a_timed_pass_is_of_one_image(images):
 
 
 def test_overfitting_is_told_when_it_begins_and_when_it_comes_back(images):
-    _, settings = tiny_run(images, kimg=0.1)
+    dataset, settings = tiny_run(images, kimg=0.1)
     told, signs = [], iter([0.95, 0.95, 0.5, 0.95])
     log = SimpleNamespace(say=told.append, stats=lambda images, values: None)
     names = ('Loss/G', 'Loss/D_real', 'Loss/D_fake')
     stats = SimpleNamespace(collect=lambda: {**{name: {'mean': 0.0} for name in names}, 'Signs/real': {'mean': next(signs)}})
     training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
-                               augment=SimpleNamespace(pipe=None, p=0.0), dataset=[0] * 2)
+                               augment=SimpleNamespace(pipe=None, p=0.0), dataset=[0] * 2, held_out=HeldOut(dataset, 4), loss=None)
     ticks, lines = clock.TickClock(training, float('inf')), []
     for _ in range(4):
         training.images += 20
