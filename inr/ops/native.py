@@ -2,7 +2,8 @@
 
 Files without PyTorch's headers take three seconds to build, so this asks for a compiler alone: neither ninja nor an activated
 environment. The cache is torch's: TORCH_EXTENSIONS_DIR, else torch_extensions under XDG_CACHE_HOME or ~/.cache. A build is named by a
-digest of sources, flags and processor, so machines that share a home do not share code. CXX names the compiler.
+digest of sources, flags, compiler, C library and processor, so machines that share a home do not share code. CXX names the compiler;
+INR_OPS_ASAN=1 builds with an address sanitizer (script/test --asan).
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -72,7 +74,12 @@ def library():
 @functools.cache
 def _library():
     try:
-        loaded = ctypes.CDLL(str(build()))
+        path = build()
+        try:
+            loaded = ctypes.CDLL(str(path))
+        except OSError:  # a file cut short, or linked against a library that is gone
+            path.unlink()
+            loaded = ctypes.CDLL(str(build()))
     except Unavailable as why:
         return why
     except OSError as error:
@@ -103,32 +110,73 @@ def pointer(tensor, dtype=torch.float32, count=None):
 
 def build(folder=None):
     """Path of the library, compiled if it is not there. folder: of the cache, default torch's. Raises Unavailable."""
-    native = '-mcpu=native' if platform.machine() in ('arm64', 'aarch64') else '-march=native'
+    flags = [*FLAGS, '-mcpu=native' if platform.machine() in ('arm64', 'aarch64') else '-march=native']
+    flags += ['-fsanitize=address', '-g'] if os.environ.get('INR_OPS_ASAN') else []
+    compiler = _compiler()
     text = b''.join(path.read_bytes() for path in (*SOURCES, HEADER))
-    digest = hashlib.sha256(text + ' '.join([*FLAGS, native, _processor()]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    folder = Path(folder or os.environ.get('TORCH_EXTENSIONS_DIR') or cache / 'torch_extensions')
-    target = folder / f'inr_fmm_{digest}' / 'inr_ops.so'
-    if target.exists():
-        return target
-    named = os.environ.get('CXX')
-    compiler = next(filter(shutil.which, [named] if named else COMPILERS), None)
-    if compiler is None:
-        raise Unavailable(f'no C++ compiler found ({named or ", ".join(COMPILERS)}): install one (Debian, Ubuntu: sudo apt install g++)')
+    digest = hashlib.sha256(text + repr([flags, _processor(), platform.libc_ver(), *map(_identity, compiler)]).encode()).hexdigest()[:16]
+    folder = Path(folder) if folder else _cache_folder()
+    target = folder / f'inr_ops_{digest}' / 'inr_ops.so'
     try:
+        if _is_own(target):
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # renamed when whole: others may be building it too
             built = Path(scratch) / target.name
             for openmp in OPENMP:
-                problem = _compile([compiler, *FLAGS, *openmp, native], built)
+                problem = _compile([*compiler, *flags, *openmp], built)
                 if problem is None:
                     break
             else:
-                raise Unavailable(f'{compiler} could not build the CPU code of inr/ops: {problem}')
+                raise Unavailable(f'{" ".join(compiler)} could not build the CPU code of inr/ops: {problem}')
+            for path in (target.parent, built):
+                path.chmod(0o700)
             os.replace(built, target)
+        _is_own(target)
     except OSError as error:
         raise Unavailable(f'{folder} cannot hold compiled code ({error.strerror}): set TORCH_EXTENSIONS_DIR to a folder that can') from None
     return target
+
+
+def _cache_folder():
+    """Where torch keeps extensions."""
+    if chosen := os.environ.get('TORCH_EXTENSIONS_DIR'):
+        return Path(chosen)
+    try:
+        cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    except RuntimeError:  # neither HOME nor an entry in the list of users
+        raise Unavailable('there is no home directory to keep compiled code in: set TORCH_EXTENSIONS_DIR to a folder') from None
+    return Path(cache) / 'torch_extensions'
+
+
+def _compiler():
+    """The words that call the compiler: CXX, which may be more than one ('ccache g++'), or the first of COMPILERS that there is."""
+    named = os.environ.get('CXX')
+    for command in [named] if named else COMPILERS:
+        words = shlex.split(command)
+        if words and all(shutil.which(word) for word in words if not word.startswith('-')):
+            return words
+    raise Unavailable(f'no C++ compiler found ({named or ", ".join(COMPILERS)}): install one (Debian, Ubuntu: sudo apt install g++)')
+
+
+def _identity(word):
+    """What tells a program from its next version: where it is, its size and its time."""
+    found = shutil.which(word)
+    if found is None:
+        return word
+    status = os.stat(found)
+    return os.path.realpath(found), status.st_size, status.st_mtime_ns
+
+
+def _is_own(target):
+    """Whether a file is there; Unavailable if it or its folder is somebody else's or others may write there: it is code that we run."""
+    if not target.exists():
+        return False
+    for path in (target, target.parent):
+        status = path.stat()
+        if hasattr(os, 'getuid') and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+            raise Unavailable(f'{path} is not used: it belongs to another user or others may write there; remove it')
+    return True
 
 
 def _compile(command, built):

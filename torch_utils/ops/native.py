@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import warnings
@@ -93,8 +94,12 @@ def library(device: torch.device) -> ctypes.CDLL:
     path = build(architectures(device))
     try:
         loaded = bind(path)
-    except OSError as err:
-        raise NativeError(f'{path} cannot be loaded ({err}): remove its folder, it is built again') from err
+    except OSError:  # a file cut short, or linked against a library that is gone: once more
+        path.unlink()
+        try:
+            loaded = bind(build(architectures(device)))
+        except OSError as err:
+            raise NativeError(f'{path} cannot be loaded ({err}): remove its folder, it is built again') from err
     one = torch.zeros(1, device=device)
     if code := _start(loaded, 'bias_act', device, (0, 0, 0, one.data_ptr(), None, None, None, 0, one.data_ptr(), 1, 1, 1, 0, 1, -1)):
         raise NativeError(f'{path} does not run on {device} (CUDA error {code}): is the driver as new as the toolkit, and is '
@@ -134,19 +139,29 @@ def build(archs: Sequence[str]) -> Path:
     folder = cache_folder() / f'inr_gan_ops_{digest}'
     path, log = folder / 'ops.so', folder / 'nvcc.log'
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(folder / 'lock'):  # the others wait and then find it
             if path.exists():
+                _check_own(path)
                 return path
             with atomic_path(path) as temporary:
                 done = subprocess.run([*command, '-o', temporary, *SOURCES], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 log.write_bytes(done.stdout)
                 if done.returncode:
                     raise NativeError(f"{command[0]} could not compile the CUDA operators: {log} says why; impl='ref' does without")
+            path.chmod(0o700)
     except OSError as err:
         place = f'the CUDA operators cannot be kept in {folder} ({err.strerror})'
         raise NativeError(f'{place}: set TORCH_EXTENSIONS_DIR to another place') from err
     return path
+
+
+def _check_own(path: Path) -> None:
+    """Raises NativeError for code to be run that is somebody else's, or where others may write."""
+    for each in (path, path.parent):
+        status = each.stat()
+        if hasattr(os, 'getuid') and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+            raise NativeError(f'{each} is not used: it belongs to another user or others may write there; remove it')
 
 
 def gencode(archs: Sequence[str]) -> list[str]:
@@ -168,13 +183,17 @@ def cache_folder() -> Path:
     """Where torch keeps extensions: $TORCH_EXTENSIONS_DIR, else torch_extensions/ under $XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get('TORCH_EXTENSIONS_DIR'):
         return Path(chosen).absolute()
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'torch_extensions'
+    try:
+        return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'torch_extensions'
+    except RuntimeError as err:  # neither HOME nor an entry in the list of users
+        raise NativeError('there is no home directory to keep compiled code in: set TORCH_EXTENSIONS_DIR to a folder') from err
 
 
 def _host_compiler() -> list[str]:
     """nvcc's option that names the C++ compiler, $CXX or g++."""
     wanted = os.environ.get('NVCC_CCBIN') or os.environ.get('CXX') or 'g++'
-    if found := shutil.which(wanted):
+    words = shlex.split(wanted)  # 'ccache g++': nvcc takes the compiler alone
+    if words and (found := shutil.which(words[-1])):
         return ['-ccbin', found]
     raise NativeError(f"the C++ compiler {wanted} is missing: install g++ or name another in CXX (nvcc needs one), or use impl='ref'")
 

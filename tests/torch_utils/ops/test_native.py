@@ -168,6 +168,26 @@ def test_a_library_that_does_not_load_is_named(nvcc):
     one_line(caught.value)
 
 
+def test_the_cache_needs_a_home_or_a_name_and_an_owner(nvcc, monkeypatch):
+    nvcc()
+    monkeypatch.setenv('CXX', f'ccache {shutil.which("true")}')  # nvcc takes the compiler alone
+    path = native.build(('86',))
+    assert shutil.which('true') in nvcc.calls()[0] and native.build(('86',)) == path
+    path.chmod(0o722)
+    with pytest.raises(native.NativeError, match='others may write there') as caught:
+        native.build(('86',))
+    one_line(caught.value)
+    monkeypatch.delenv('TORCH_EXTENSIONS_DIR')
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+
+    def none():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setattr(Path, 'home', none)
+    with pytest.raises(native.NativeError, match='no home directory .*set TORCH_EXTENSIONS_DIR'):
+        native.build(('86',))
+
+
 def test_architectures(monkeypatch):
     assert native.architectures(OnGpu.device) == ('86',)
     monkeypatch.setenv('TORCH_CUDA_ARCH_LIST', '8.0;9.0a 10.0+PTX')
