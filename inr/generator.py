@@ -12,7 +12,7 @@ from inr.fmm import Modulation, check_rank
 from inr.fourier import FeatureSpec
 from inr.grid import GENERATOR_B
 from inr.refinement import UPSAMPLINGS
-from inr.synthesis import MAX_RESOLUTION, BaseGenerator, SynthesisNetwork, block_dtypes, check_resolution
+from inr.synthesis import MAX_RESOLUTION, BaseGenerator, SynthesisNetwork, block_dtypes, check_options, check_resolution
 from training.networks import MappingNetwork
 
 BLOCKS = tuple(2**k for k in range(2, 11))  # resolutions that name blocks
@@ -138,6 +138,7 @@ class Generator(BaseGenerator):
         super().__init__(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs)
         mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
         equalized_lr, pixel_norm = synthesis_kwargs.pop('equalized_lr', True), synthesis_kwargs.pop('pixel_norm', True)
+        check_options(synthesis_kwargs, build_synthesis)
         self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=self.num_ws, **mapping_kwargs)

@@ -21,7 +21,15 @@ from inr.fmm import Modulation, Weights, check_rank
 from inr.fourier import AxisPhases, phases, phases_along_axes, plane
 from inr.ops import block_cpu, dispatch
 from inr.ops.layer import product
-from inr.synthesis import BaseGenerator, ParentUpsample, SynthesisNetwork, block_dtypes, check_resolution, no_axis_phases
+from inr.synthesis import (
+    BaseGenerator,
+    ParentUpsample,
+    SynthesisNetwork,
+    block_dtypes,
+    check_options,
+    check_resolution,
+    no_axis_phases,
+)
 from inr.trunk import Trunk, head
 
 FOURIER_SCALE = 10  # of generated Fourier matrices
@@ -276,6 +284,7 @@ class Generator(BaseGenerator):
         super().__init__(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs)
         mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
         pixel_norm, equalized_lr = synthesis_kwargs.pop('pixel_norm', False), synthesis_kwargs.get('equalized_lr', False)
+        check_options(synthesis_kwargs, build_synthesis)
         self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = Trunk(z_dim, c_dim, w_dim, self.num_ws, pixel_norm=pixel_norm, equalized_lr=equalized_lr, **mapping_kwargs)

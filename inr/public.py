@@ -45,10 +45,42 @@ def constructor_arguments(config):
         return _constructor_arguments(config)
     except KeyError as error:
         raise ValueError(f'the configuration of the public generator lacks {error}') from None
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f'the configuration of the public generator has another shape than known: {error}') from None
+
+
+def resolved(cfg):
+    """A copy of a configuration with string keys in which what '${a.b}' names stands in its place; pickles hold the names.
+
+    A name is a path from the section given or from one around it: its first parts are left out until the rest is found.
+    Raises ValueError for a name that nothing has, and for names that name each other.
+    """
+
+    def look_up(reference):
+        parts = reference.split('.')
+        for start in range(len(parts)):
+            found = cfg
+            for part in parts[start:]:
+                found = next((value for key, value in found.items() if str(key) == part), None) if isinstance(found, dict) else None
+            if found is not None:
+                return found
+        raise ValueError(f"'${{{reference}}}' of the public configuration names nothing in it")
+
+    def resolve(value, open_ones=()):
+        if isinstance(value, dict):
+            return {str(key): resolve(each, open_ones) for key, each in value.items()}
+        match = re.fullmatch(r'\$\{([\w.]+)\}', value) if isinstance(value, str) else None
+        if match is None:
+            return value
+        if match[1] in open_ones:
+            raise ValueError(f"'{value}' of the public configuration names itself")
+        return resolve(look_up(match[1]), (*open_ones, match[1]))
+
+    return resolve(cfg)
 
 
 def _constructor_arguments(config):
-    cfg = config['cfg']
+    cfg = resolved(config['cfg'])
     fmm, source, coords = cfg['fmm'], cfg['input'], cfg['coords']
     fuser = source['coord_fuser_cfg']
     for found, name, supported in (

@@ -6,6 +6,8 @@ RGB of its parent, the grid below. What a block is made of: blocks.py (generator
 Legend: N images, C channels, H and W rows and columns of points.
 """
 
+import difflib
+import inspect
 import json
 from dataclasses import dataclass
 
@@ -138,6 +140,16 @@ class SynthesisNetwork(nn.Module):
             x, img = block(x, img, own, points, noise_mode, force_fp32, impl, keep=name != names[-1])
             first += block.spec.layers
         return img if self.activation is None else self.activation(img)
+
+
+def check_options(given, build, more=()):
+    """Raises ValueError for the first key of `given` that neither the function `build` nor `more` knows, with the nearest one that is."""
+    known = [*inspect.signature(build).parameters, *more]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f'known are {", ".join(known)}'
+            raise ValueError(f"unknown option '{key}' of synthesis_kwargs; {hint}")
 
 
 class BaseGenerator(nn.Module):

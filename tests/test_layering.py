@@ -50,8 +50,15 @@ def imports(tree, package):
             module = '.'.join([*base, *([node.module] if node.module else [])])
             yield from ((node.lineno, module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-            if called(node) in ('import_module', '__import__'):
+            if called(node) in ('import_module', '__import__', 'optional'):
                 yield node.lineno, node.args[0].value, None
+            elif called(node) in ('get_obj_by_name', 'construct_class_by_name', 'call_func_by_name'):
+                module, _, name = node.args[0].value.rpartition('.')
+                yield node.lineno, module, name
+        elif isinstance(node, ast.Call) and called(node) == 'construct_class_by_name':
+            for keyword in node.keywords:
+                if keyword.arg == 'class_name' and isinstance(keyword.value, ast.Constant):
+                    yield node.lineno, *keyword.value.value.rpartition('.')[::2]
 
 
 def called(node):
@@ -114,6 +121,9 @@ def test_commands_do_not_need_torch_to_start():
     ('training/a.py', 'def f():\n    from inr import render', '2: training may not import inr'),
     ('training/a.py', 'from metrics.detectors import x', 'training may not import metrics.detectors'),
     ('training/a.py', 'import importlib\nimportlib.import_module("inr.presets")', '2: training may not import inr.presets'),
+    ('training/a.py', 'optional("inr.presets", "PRESETS", {})', 'training may not import inr.presets'),
+    ('training/a.py', 'util.get_obj_by_name("inr.render.render")', 'training may not import inr.render'),
+    ('training/a.py', 'construct_class_by_name(class_name="inr.generator.Generator", z_dim=4)', 'training may not import inr.generator'),
     ('training/sub/a.py', 'from ...metrics import x', 'training may not import metrics'),
     ('training/data/a.py', 'import torch', 'training/data may not import torch'),
     ('training/data/a.py', 'from training.dataset import ImageDataset', 'training/data may not import training.dataset'),

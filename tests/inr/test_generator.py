@@ -235,7 +235,7 @@ def test_double_z_in_place_ws_deepcopy_and_pickle():
     'res, options, word',
     [
         (48, {}, 'resolution 48'), (8, {}, 'resolution 8'), (2048, {}, 'resolution 2048'), (32, dict(squash='cube'), "squash 'cube'"),
-        (32, dict(fmm_rank=0), 'rank 0'),
+        (32, dict(fmm_rank=0), 'rank 0'), (32, dict(fmm_rnak=3), "unknown option 'fmm_rnak' .*did you mean 'fmm_rank'"),
         (32, dict(fmm_rank=999), 'rank 999 is above'), (32, dict(upsampling='cubic'), "upsampling 'cubic'"),
         (32, dict(half_dtype='int8'), 'int8'),
         (32, dict(input_features=dict(logs=3)), "feature 'logs'"), (32, dict(input_features={}), 'input needs'),
@@ -265,6 +265,21 @@ def test_public_defaults_where_a_configuration_is_silent():
     of_input = constructor_arguments(config)['synthesis_kwargs']['input_features']
     assert of_input['init'] == 'uniform' and of_input['scale'] == 3  # the stored configuration says rand, and neither of the others:
     assert not (of_input['cosine'] or of_input['diagonal'] or of_input['raw']) and of_input['random'] == 0
+
+
+def test_public_references_are_resolved():
+    """Pickles hold the configuration as it was written, '${coords}' and all, and numbers as keys."""
+    _, state, config = load_public('inr_gan_64')
+    expected = constructor_arguments(config)
+    cfg = config['cfg']
+    cfg['parts'] = dict(fine=cfg['coords']['res_configs']['64'], again='${parts.fine}')
+    cfg['coords']['res_configs'] = {int(key): value for key, value in cfg['coords']['res_configs'].items()}
+    cfg['coords']['res_configs'][64] = '${model.generator.parts.again}'
+    cfg['input'], cfg['source'] = '${source}', cfg['input']
+    assert constructor_arguments(config) == expected and from_inr_gan(config, state).img_resolution == 64
+    for value, message in (('${nowhere}', r"'\$\{nowhere\}' .* names nothing"), ('${coords}', 'names itself'), (3, 'another shape')):
+        with pytest.raises(ValueError, match=message):
+            constructor_arguments({**config, 'cfg': {**cfg, 'coords': value}})
 
 
 @pytest.mark.parametrize(
