@@ -3,7 +3,8 @@
 python benchmarks/check_operators.py [--device=cuda] [--small] [--json=FILE]
 
 A kernel may be as far from float64 as plain operators of its own type are on the same device, half as far again, and four roundings. TF32
-is off. Exit code 1 if one is further off. --small takes a case of each, for compute-sanitizer; --device=cpu checks the CPU's code instead.
+is off but in the cases that name it, which also hold the mean of the numbers. Exit code 1 if one is further off. --small takes a case of
+each, for compute-sanitizer; --device=cpu checks the CPU's code instead.
 """
 
 import itertools
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import click
 from side_by_side import write
 
-ROUNDING = {'float32': 1e-6, 'bfloat16': 2.0**-8, 'float16': 2.0**-10}
+ROUNDING = {'float32': 1e-6, 'tf32': 2.0**-11, 'bfloat16': 2.0**-8, 'float16': 2.0**-10}
 ACTS = ('linear', 'relu', 'lrelu', 'tanh', 'sigmoid', 'elu', 'selu', 'softplus', 'swish')
 
 
@@ -70,10 +71,16 @@ class Case:
         """{case, errors: {what: [found, allowed]}, repeats, ok}. forced: the impl that must be as good as 'ref'."""
         import torch
 
-        kind, second = getattr(torch, dtype), dtype == 'float32'
+        from torch_utils.misc import allow_tf32
+
+        allow_tf32(dtype == 'tf32')
+        kind, second = getattr(torch, 'float32' if dtype == 'tf32' else dtype), dtype == 'float32'
         exact = self.results('ref', torch.float64, 'cpu', second)
         plain, found, again = (self.results(impl, kind, device, second) for impl in ('ref', forced, forced))
         errors = {what: [error(found[what], y), 1.5 * error(plain[what], y) + 4 * ROUNDING[dtype]] for what, y in exact.items()}
+        if dtype == 'tf32' and exact['y'].numel() > 1000:  # factors that are cut off and not rounded make every product smaller
+            gain = (found['y'] * exact['y']).sum() / exact['y'].square().sum()
+            errors['contrast'] = [abs(gain.item() - 1), 1e-4]
         repeats = all(torch.equal(found[what], again[what]) for what in found)
         ok = repeats and all(off <= allowed for off, allowed in errors.values())
         return dict(case=f'{self.name} {dtype} {device}', errors=errors, repeats=repeats, ok=ok)
@@ -176,8 +183,10 @@ def main(device, small, json_file):
     for case in chosen:
         forced = forced_impl(case, device)
         for dtype in ROUNDING:
-            if device == 'cpu' and dtype == 'float16':
-                continue  # plain PyTorch has no use for it there
+            if device == 'cpu' and dtype in ('float16', 'tf32'):
+                continue  # plain PyTorch has no use for the one there, and there is no other
+            if dtype == 'tf32' and not case.name.startswith('fmm'):
+                continue  # no product is taken
             found.append(case.check(dtype, device, forced))
             if not found[-1]['ok']:
                 print(json.dumps(found[-1]), flush=True)

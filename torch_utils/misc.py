@@ -26,8 +26,11 @@ def keep_freed_memory():
 def allow_tf32(allowed):
     """Whether float32 products and convolutions on a GPU may round their factors to TF32, which keeps 10 of 23 bits.
 
-    Left alone, PyTorch lets convolutions do so.
+    Left alone, PyTorch lets convolutions do so. Products of half types are summed in float32 either way: left alone, parts of their sums
+    may be added in the half type itself.
     """
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 

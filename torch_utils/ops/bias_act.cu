@@ -12,7 +12,7 @@ enum Mode { FORWARD, GRAD, CURVE };
 
 struct Options {
     long long numel, step, channels;  // the channel of element i is (i / step) % channels
-    double alpha, gain, clamp;        // clamp < 0: none
+    double alpha, gain, clamp;        // as the host has them; clamp < 0: none
     int mode, act, from_z;            // from_z: `saved` is x (and b), not y
 };
 
@@ -71,6 +71,7 @@ template <class T> struct BiasAct {
     const T *first, *second, *bias, *saved;  // FORWARD: x; GRAD: dy; CURVE: v, dy. What a mode lacks is null
     T* out;
     Options o;
+    A alpha, gain, per_gain, clamp;  // of o, in the type that is computed in; clamp as y stores it: a y that was cut is known by its value
     int packed;  // all pointers are multiples of 16 bytes
 
     HD void read(const T* from, long long i, int count, A (&to)[WIDTH]) const {
@@ -84,8 +85,6 @@ template <class T> struct BiasAct {
 
     template <int ACT> HD void apply(long long i, int count) const {
         typedef Activation<ACT, A> F;
-        const A gain = A(o.gain), alpha = A(o.alpha), per_gain = o.gain != 0 ? A(1 / o.gain) : A(0);
-        const A clamp = A(T(A(o.clamp)));  // as y stores it, so that a y that was cut is known by its value
         A a[WIDTH], c[WIDTH], s[WIDTH], result[WIDTH];
         read(first, i, count, a);
         UNROLL for (int k = 0; k < WIDTH; ++k) c[k] = A(1), s[k] = A(0);
@@ -108,12 +107,13 @@ template <class T> struct BiasAct {
         UNROLL for (int k = 0; k < WIDTH; ++k) {
             if (o.mode == FORWARD) {
                 const A y = gain * F::value(a[k], alpha);
-                result[k] = o.clamp < 0 ? y : y < -clamp ? -clamp : y > clamp ? clamp : y;
+                result[k] = clamp < 0 ? y : y < -clamp ? -clamp : y > clamp ? clamp : y;
                 continue;
             }
             const A t = o.from_z ? F::value(s[k], alpha) : s[k] * per_gain;
             const A z = o.from_z ? s[k] : t;  // lrelu, the only one to look at z here, has the sign of z in t
-            const bool cut = o.clamp >= 0 && !(fabs(o.from_z ? gain * t : s[k]) < clamp);
+            const A held = o.from_z ? gain * t : s[k];
+            const bool cut = clamp >= 0 && !(held < clamp && held > -clamp);
             const A factor = o.mode == GRAD ? gain * F::slope(t, z, alpha) : c[k] * F::bend(t, z, gain);
             result[k] = cut ? A(0) : a[k] * factor;
         }
@@ -154,7 +154,10 @@ struct Call {
         const uintptr_t low = (uintptr_t(first) | uintptr_t(second) | uintptr_t(saved) | uintptr_t(out)) % 16;
         const long long items = (o.numel + BiasAct<T>::WIDTH - 1) / BiasAct<T>::WIDTH;
         if (items >= 1LL << 32) return INVALID;
-        const BiasAct<T> body = {(const T*)first, (const T*)second, (const T*)bias, (const T*)saved, (T*)out, o, low == 0};
+        typedef typename BiasAct<T>::A A;
+        const A per_gain = o.gain != 0 ? A(1 / o.gain) : A(0), clamp = o.clamp < 0 ? A(-1) : A(T(A(o.clamp)));
+        const BiasAct<T> body = {(const T*)first, (const T*)second, (const T*)bias, (const T*)saved, (T*)out, o,
+                                 A(o.alpha), A(o.gain), per_gain, clamp, low == 0};
         return launch(body, Extent{unsigned(items), 1, 1}, device, stream);
     }
 };

@@ -6,6 +6,8 @@ import torch
 
 from torch_utils.ops.conv2d_resample import conv2d_resample
 
+SMALLEST = 1e-30  # what is divided by
+
 
 def modulated_conv2d(x, weight, styles, noise=None, up=1, padding=0, resample_filter=None, demodulate=True, flip_weight=True):
     """Convolution whose input channels are scaled by each image's styles (StyleGAN2, equations 1 to 3).
@@ -21,8 +23,8 @@ def modulated_conv2d(x, weight, styles, noise=None, up=1, padding=0, resample_fi
     """
     if demodulate and x.dtype == torch.float16:  # demodulation cancels any factor, and float16 overflows at 65504
         fan_in = weight[0].numel()
-        weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(fan_in))
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
+        weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True).clamp(min=SMALLEST) * math.sqrt(fan_in))
+        styles = styles / styles.abs().amax(dim=1, keepdim=True).clamp(min=SMALLEST)  # all zero: the result is zero
     y = x * styles.to(x.dtype)[:, :, None, None]  # [N, C_in, H, W]
     y = conv2d_resample(y, weight.to(x.dtype), f=resample_filter, up=up, padding=padding, flip_weight=flip_weight)
     noise = None if noise is None else noise.to(x.dtype)

@@ -18,6 +18,7 @@ import torch
 from inr import ops
 from inr.generator import Generator, from_inr_gan
 from inr.ops import dispatch, native
+from inr.ops.layer import Activation
 from tests.helpers import ROOT, relative_error
 from tests.inr.ops.layer_cases import CASES, Case, named
 
@@ -52,6 +53,25 @@ def on_this_device(monkeypatch):
                          ids=lambda value: named(value) if isinstance(value, Case) else str(value))  # fmt: skip
 def test_outputs_and_gradients(dtype, case):
     case.check('cuda', dtype, DEVICE)
+
+
+def test_tf32_rounds_its_factors():
+    """To nearest, as PyTorch's own products do: numbers halfway up would all lose, and layer after layer the contrast."""
+    from inr.ops import layer_triton
+
+    def rounded(v):  # 10 bits behind the point
+        mantissa, exponent = torch.frexp(v.double())
+        return torch.ldexp((mantissa.abs() * 2**11 + 0.5).floor() / 2**11 * mantissa.sign(), exponent)
+
+    torch.backends.cuda.matmul.allow_tf32 = True
+    random = torch.Generator().manual_seed(4)
+    weight, x = (torch.rand(shape, generator=random).add_(0.5).to(DEVICE) for shape in ((1, 17, 40), (1, 40, 5, 7)))
+    assert layer_triton.precision() == 'tf32'
+    y = layer_triton.forward(weight, None, x, None, None, None, Activation(1.0, 1.0))
+    exact = torch.einsum('noc,nchw->nohw', weight.double(), x.double())
+    factors = torch.einsum('noc,nchw->nohw', rounded(weight), rounded(x))
+    assert relative_error(y, factors) < 1e-6 and abs((y.double() / exact).mean().item() - 1) < 2e-5
+    assert torch.isnan(layer_triton.forward(weight * float('nan'), None, x, None, None, None, Activation(1.0, 1.0))).all()
 
 
 @pytest.mark.parametrize('case', CASES[::3], ids=named)

@@ -83,3 +83,11 @@ def test_float16_modulation_survives_large_numbers():
     x, weight, styles = torch.randn(2, 64, 4, 4), torch.randn(3, 64, 3, 3) * 1e3, torch.randn(2, 64) * 1e4
     actual = modulated_conv2d(x.half(), weight, styles, padding=1)
     assert relative_error(actual, modulated_conv2d(x, weight, styles, padding=1)) < 3e-3
+
+
+def test_float16_modulation_of_nothing_is_nothing():
+    """A style or a kernel of zeros: 0 by any norm is 0, not 0 / 0."""
+    x, weight, styles = torch.randn(2, 3, 4, 4).half(), torch.randn(5, 3, 3, 3), torch.randn(2, 3)
+    styles[0], weight[1] = 0, 0
+    y = modulated_conv2d(x, weight, styles, padding=1)
+    assert y.isfinite().all() and not y[0].any() and not y[1, 1].any() and y[1, 0].any()
