@@ -88,7 +88,7 @@ def convert(sources, dest, resolution, transform, resize_filter, channels, backg
         raise UserError(f'{dest} exists already: remove it or choose another name')
     for source in sources:
         if dest.suffix.lower() != '.zip' and Path(source).resolve() in dest.resolve().parents:  # the next conversion would read it too
-            raise UserError(f'{dest} lies inside {source}, which it is made from: choose a place outside of it')
+            raise UserError(f'{dest} is inside {source}, which it is made from: choose a place outside of it')
     if not dest.absolute().parent.is_dir():
         raise UserError(f'{dest.absolute().parent} is no folder: make it, or choose another place for {dest.name}')
     opened = [open_source(path) for path in sources]

@@ -5,9 +5,9 @@ import math
 import click
 
 from dnnlib import cli, image_io
-from dnnlib.util import UserError, format_bytes, optional
+from dnnlib.util import UserError, format_bytes
+from inference import REFINEMENTS
 
-REFINEMENTS = optional('inr', 'REFINEMENTS', ())
 PRECISIONS = ('fp32', 'bf16', 'fp16')
 
 

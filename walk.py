@@ -5,8 +5,7 @@ import click
 
 from dnnlib import cli
 from dnnlib.util import UserError
-
-REFINEMENTS = ('last', 'all', 'smooth')
+from inference import REFINEMENTS, WHOLE
 
 
 @click.command(context_settings={'show_default': True})
@@ -42,7 +41,7 @@ def main(network, seeds, windows, classes, res, psi, space, seconds, fps, easing
     from tqdm import tqdm
 
     from inference import latents, opening, video
-    from inference.painter import WHOLE, Painter
+    from inference.painter import Painter
     from torch_utils.misc import pick_device
 
     out = Path(out)

@@ -3,14 +3,14 @@
 import click
 
 from dnnlib.util import UserError
-from figures.subject import figure
+from figures.context import figure
 
 
 @figure(seeds='0-255')
 @click.option('--data', metavar='PATH', help="Zip or folder of the training images, or 'demo'.  [default: the network's own data set]")
 @click.option('--show', type=click.IntRange(1, 64), default=16, help='How many samples to show, those nearest to a training image first.')
 @click.option('--near', type=click.IntRange(1, 8), default=3, help='Training images beside each.')
-def nearest(subject, data, show, near):
+def nearest(context, data, show, near):
     """Samples beside the training images they are nearest to, flipped ones included, by pixels and by features: is it copying?"""
     import numpy as np
     import torch
@@ -20,16 +20,16 @@ def nearest(subject, data, show, near):
     from metrics.nearest import assess, feature_vectors, pixel_vectors
     from metrics.subject import dataset_of
 
-    if subject.cfg:
+    if context.cfg:
         raise UserError('nearest looks at a trained network: give --network, not --cfg')
-    dataset, R = dataset_of(subject.meta, data), subject.G.img_resolution
+    dataset, R = dataset_of(context.meta, data), context.G.img_resolution
     if dataset.resolution != R or len(dataset) < 3:
         raise UserError(f'nearest: {dataset.path} has {len(dataset)} images of {dataset.resolution}x{dataset.resolution}; at least 3 of '
                         f'{R}x{R} are needed: give the training images with --data')
     reals = read(dataset)
-    samples = torch.from_numpy(np.stack([subject.picture(subject.ws(seed)) for seed in subject.seeds])).permute(0, 3, 1, 2)
-    detector = detectors.load('efficientnet-lite0', device=subject.device)
-    views = {'pixels': pixel_vectors, 'features': lambda images: feature_vectors(images, detector, device=subject.device)}
+    samples = torch.from_numpy(np.stack([context.picture(context.ws(seed)) for seed in context.seeds])).permute(0, 3, 1, 2)
+    detector = detectors.load('efficientnet-lite0', device=context.device)
+    views = {'pixels': pixel_vectors, 'features': lambda images: feature_vectors(images, detector, device=context.device)}
     reports = {name: assess(view(samples), view(reals), view(reals.flip(3)), near) for name, view in views.items()}
     order = np.minimum(*(report.ratios for report in reports.values())).argsort()[:show]
     rows = []
@@ -43,8 +43,8 @@ def nearest(subject, data, show, near):
     for name, report in reports.items():
         told = ', '.join(f'{key} {value:.3g}' for key, value in report.numbers.items())
         print(f'{name}: {told}')
-    subject.write('nearest', sheet(rows, [subject.seeds[i] for i in order], names), {
-        'training images': len(reals), 'shown': [subject.seeds[i] for i in order],
+    context.write('nearest', sheet(rows, [context.seeds[i] for i in order], names), {
+        'training images': len(reals), 'shown': [context.seeds[i] for i in order],
         **{name: {**report.numbers, 'ratios': report.ratios.tolist(), 'items': report.found.items[:, 0].tolist(),
                   'mirrored': report.found.mirrored[:, 0].tolist()} for name, report in reports.items()}})
 

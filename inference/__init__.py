@@ -1,1 +1,6 @@
-"""What is done with a trained network: opening it, latents, painting, projection, sheets."""
+"""What is done with a trained network: opening it, latents, painting, projection, sheets, videos. This file imports no torch."""
+
+from dnnlib.util import optional
+
+REFINEMENTS = optional('inr', 'REFINEMENTS', ())  # of pictures larger than the trained one, see inr/refinement.py
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # the window of the trained image

@@ -7,9 +7,9 @@ import torch
 
 from dnnlib import image_io
 from dnnlib.util import UserError, optional
+from inference import WHOLE
 from torch_utils.pixels import to_uint8
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
 STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band by band
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-SPACES = ('w', 'w+')
-
 
 @dataclass(frozen=True)
 class Options:

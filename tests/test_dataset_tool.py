@@ -181,7 +181,7 @@ def test_killed_worker_is_one_line():
     (['{src}'], "Missing argument 'SOURCE...'"),
     (['{tmp}/missing', '{tmp}/d.zip'], 'missing does not exist'),
     (['{src}', '{src}'], 'src exists already'),
-    (['{src}', '{src}/inside', '--resolution=16'], 'inside lies inside'),
+    (['{src}', '{src}/inside', '--resolution=16'], 'inside is inside'),
     (['{src}', '{tmp}/no/d.zip'], 'no is no folder: make it'),
     (['{src}', '{tmp}/d.zip'], 'is 40x30, not a size that training takes (16, 32, 64, 128, 256, 512, 1024): give --resolution=16'),
     (['{src}', '{tmp}/d.zip', '--resolution=100'], '--resolution=100: training takes 16, 32, 64'),

@@ -100,6 +100,17 @@ def test_data_may_move_but_not_change(started, images):
     assert 'is not what this run was trained on' in mistake(train.main, '--resume=latest', '--kimg=1')
 
 
+def test_labels_that_are_lists_of_numbers(images):
+    pairs = [[path.name, [i / 10, i % 2, 1]] for i, path in enumerate(sorted(images.glob('*.png')))]
+    (images / 'dataset.json').write_text(json.dumps({'labels': pairs}))
+    code, out, err = call(train.main, '--cfg=tiny', f'--data={images}', '--cond', '--kimg=0.004', '--device=cpu')
+    assert code == 0, err
+    G = checkpoint.load_networks(next(images.parent.glob('training-runs/*/network-snapshot-*')), only=['G_ema'])['G_ema']
+    assert G.c_dim == 3
+    with ImageDataset(images, use_labels=True) as dataset:
+        assert sorted(dataset.get_label(i).tolist() for i in range(3)) == [pytest.approx([i / 10, i % 2, 1]) for i in range(3)]
+
+
 def test_a_bad_picture_is_left_out_and_the_run_goes_on_after_its_repair(started, images, capfd):
     whole = (images / '01.png').read_bytes()
     (images / '01.png').write_bytes(whole[:-20])

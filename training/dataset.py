@@ -36,7 +36,7 @@ def corrupt(files: ImageFiles, name: str, err: BadImage) -> DataError:
 
 
 def quick_check(path: str | Path, use_labels: bool = False, most: int = 2000) -> None:
-    """What can be told of a data set without decoding it: headers of the first, the last and up to `most` images between them, and labels.
+    """Checks a data set without decoding it: headers of the first, the last and up to `most` images between them, and labels.
 
     Raises UserError that names the first bad file and says what to do.
     """

@@ -21,7 +21,7 @@ class Labels:
 def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:
     """The labels in a dataset.json, or None when it has none. Raises UserError if it is malformed.
 
-    data: its content;  folder: where it lies, 'some/folder/' or '';  where: what messages call it
+    data: its content;  folder: the one it is in, 'some/folder/' or '';  where: what messages call it
     """
     try:
         content = json.loads(data)

@@ -53,7 +53,7 @@ class Source:
 
 
 def open_source(path: str | os.PathLike) -> Source:
-    """The source at a path, its kind told by what is there. Raises UserError when it is none or damaged."""
+    """The source at a path, its kind recognized by what is there. Raises UserError when it is none or damaged."""
     path = Path(path)
     if not path.exists():
         raise UserError(f'{path} does not exist: give a folder, a zip, an lmdb, the CIFAR-10 archive or an idx file')

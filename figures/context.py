@@ -8,16 +8,14 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
-from dnnlib.util import UserError, atomic_path, optional
+from dnnlib.util import UserError, atomic_path
+from inference import WHOLE
 from training.data import RESOLUTIONS
 from training.plugins import build_generator, presets
 
-REFINEMENTS = optional('inr', 'REFINEMENTS', ())
-WHOLE = (0.0, 0.0, 1.0, 1.0)
-
 
 def figure(seeds):
-    """A click command with the options all figures share, as a decorator; the function gets a Subject in their place.
+    """A click command with the options all figures share, as a decorator; the function gets a FigureContext in their place.
 
     seeds: the default of --seeds
     """
@@ -37,13 +35,13 @@ def figure(seeds):
                 raise UserError('--res is the training resolution of a preset: give --cfg with it')
             if max(seeds) >= 2**32:
                 raise UserError(f'--seeds: {max(seeds)} is too large; 0 to 4294967295')
-            return command(Subject(network, cfg, int(res or 256), seeds, class_text, outdir, device), **options)
+            return command(FigureContext(network, cfg, int(res or 256), seeds, class_text, outdir, device), **options)
 
         return click.command(context_settings={'show_default': True})(wrapped)
     return decorate
 
 
-class Subject:
+class FigureContext:
     """What a figure is of: a generator, the seeds to draw, and where to write."""
 
     def __init__(self, network, cfg, res, seeds, class_text, outdir, device):
@@ -139,13 +137,13 @@ def unbuilt(settings):
         return build_generator(settings)
 
 
-def measured(subject, G, size, times=3):
+def measured(context, G, size, times=3):
     """Median seconds of drawing one picture of size x size, resizing included, after one that is not counted."""
     import torch
 
     from inference.painter import picture
 
-    ws, taken = torch.zeros([1, G.num_ws, G.w_dim], device=subject.device), []
+    ws, taken = torch.zeros([1, G.num_ws, G.w_dim], device=context.device), []
     for _ in range(times + 1):
         begin = time.perf_counter()
         picture(G, ws, size)
