@@ -32,13 +32,13 @@ OPTIONS = {
 
 _INR = dict(
     summary='INR-GAN: FMM decoder on the StyleGAN2 mapping network',
-    source="paper, appendix A ('additional ablations'), and the authors' public runs; FFHQ 256: FID 9.57 (paper)",
+    source="paper, appendix A ('additional ablations'), and the authors' public configuration on 4 GPUs; FFHQ 256: FID 9.57 (paper)",
     cost='256: 25,000 kimg at 11 GMAC an image in G alone, days on a data-centre GPU; a CPU can look, not finish',
     G='inr.generator.Generator', z_dim=512, w_dim=512, mapping_layers=2,
     synthesis=dict(fmm_rank=10, squash='demod', noise=False, coord_skips=False, equalized_lr=True, pixel_norm=True),
     g_channel_base=32768, g_channel_max=512, g_fp16_res=0,
     d_channel_base=32768, d_channel_max=512, d_fp16_res=4, conv_clamp=256, mbstd_group=4,
-    batch={16: 64, 256: 32, 1024: 16}, g_lr={16: 0.0025, 1024: 0.002}, d_lr={16: 0.0025, 1024: 0.002}, betas=(0, 0.99), eps=1e-8,
+    batch={16: 64, 512: 32, 1024: 16}, g_lr={16: 0.0025, 1024: 0.002}, d_lr={16: 0.0025, 1024: 0.002}, betas=(0, 0.99), eps=1e-8,
     gamma=10, r1_interval=16, pl_weight=0, g_reg_interval=4, style_mixing=0,
     ema_kimg='auto', ema_rampup=0.05, kimg=25000, mirror=True,
 )
@@ -49,6 +49,13 @@ _TINY = dict(
 
 PRESETS = {
     'inr': _INR,
+    'inr-baseline': dict(
+        _INR,
+        summary='the StyleGAN2 that the authors compare inr with: its recipe, with noise, path length and style mixing',
+        source="the authors' public configuration on 4 GPUs; FFHQ 256: FID 3.83 (paper)",
+        cost='256: 25,000 kimg at 45 GMAC an image in G alone, days on a data-centre GPU (not measured)',
+        G='training.networks.Generator', synthesis={}, pl_weight=2, style_mixing=0.9,
+    ),
     'inr-bil': dict(
         _INR,
         summary='inr with bilinear upsampling and normalized deviations: better scores, pixels no longer independent of each other',

@@ -163,13 +163,15 @@ class GanLoss:
         ws = self._ws(latents.part(0, PL_SHRINK))
         images = self._synthesis(ws)
         lengths = path_lengths(images, ws, torch.randn_like(images))
-        mean = distributed.sum_(lengths.detach().mean()) / distributed.world_size()
-        mean = self.pl_mean.lerp(mean, PL_DECAY)
-        self.pl_mean = torch.where(mean.isfinite(), mean, self.pl_mean)
-        penalty = (lengths - self.pl_mean).square()
+        mean = lengths.mean()
+        elsewhere = distributed.sum_(mean.detach().clone()) / distributed.world_size() - mean.detach()
+        mean = self.pl_mean.lerp(mean + elsewhere, PL_DECAY)  # with its gradient, as the public code has it
+        self.pl_mean = torch.where(mean.isfinite(), mean, self.pl_mean).detach()
+        penalty = (lengths - mean).square()
         self.stats.report('Loss/path_length', lengths)
         self.stats.report('Loss/path_length_penalty', penalty)
-        penalty.mean().mul(self.config.pl_weight * gain * share).backward()
+        loss = penalty.mean() * (self.config.pl_weight * gain) + images[:, 0, 0, 0].mean() * 0  # as in `_tell_reals`
+        loss.mul(share).backward()
 
     def _tell_fakes(self, latents: Latents, share: float) -> None:
         with torch.no_grad():
@@ -184,7 +186,7 @@ class GanLoss:
     def _tell_reals(self, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float, logistic: bool, penalty: bool) -> None:
         reals = reals.detach().requires_grad_(penalty)
         logits = self.judge(reals, real_c, latents.numbers_of('real'))
-        loss = torch.zeros_like(logits)
+        loss = logits * 0  # gives every parameter a gradient, so that Adam counts the step of R1 alone for all of them
         if logistic:
             loss = discriminator_loss(logits, logits)[0]
             self.stats.report('Scores/real', logits)

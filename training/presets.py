@@ -24,14 +24,14 @@ ROW_KEYS = {
 PRESETS = {
     'stylegan2': dict(
         summary='StyleGAN2, skip generator and residual discriminator: the baseline',
-        source="Karras et al. 2020, config F; numbers of stylegan2-ada-pytorch's auto and stylegan2 recipes, without augmentation",
-        cost='256: 25,000 kimg, a matter of days on a data-centre GPU (not measured)',
+        source='Karras et al. 2020, config F; numbers of stylegan2-ada-pytorch with --cfg=stylegan2 --aug=noaug, 8 GPUs',
+        cost='256: 25,000 kimg at 45 GMAC an image in G alone, days on a data-centre GPU (not measured)',
         G='training.networks.Generator', z_dim=512, w_dim=512, mapping_layers=8, synthesis={},
-        g_channel_base={16: 16384, 512: 32768}, g_channel_max=512, g_fp16_res=4,
-        d_channel_base={16: 16384, 512: 32768}, d_channel_max=512, d_fp16_res=4, conv_clamp=256, mbstd_group=4,
-        batch=32, g_lr={16: 0.0025, 1024: 0.002}, d_lr={16: 0.0025, 1024: 0.002}, betas=(0, 0.99), eps=1e-8,
-        gamma='auto', r1_interval=16, pl_weight=2, g_reg_interval=4, style_mixing=0.9,
-        ema_kimg='auto', ema_rampup=0.05, kimg=25000, mirror=False,
+        g_channel_base=32768, g_channel_max=512, g_fp16_res=4,
+        d_channel_base=32768, d_channel_max=512, d_fp16_res=4, conv_clamp=256, mbstd_group=4,
+        batch=32, g_lr=0.002, d_lr=0.002, betas=(0, 0.99), eps=1e-8,
+        gamma=10, r1_interval=16, pl_weight=2, g_reg_interval=4, style_mixing=0.9,
+        ema_kimg=10, ema_rampup=None, kimg=25000, mirror=False,
     ),
     'stylegan2-tiny': dict(
         summary='StyleGAN2 small enough to watch it learn on a CPU',

@@ -8,8 +8,10 @@ import train
 from inr.decoders import DECODERS
 from inr.presets import PRESETS
 from tests.tiny_snapshots import call, mistake
+from tests.training.test_config import data
 from tests.training.tiny import make_images
 from training import checkpoint
+from training.config import build
 from training.training_loop import Training
 
 RUNS = {name: [f'--cfg={name}'] for name in PRESETS} | {f'paper {name}': ['--cfg=paper', f'--decoder={name}'] for name in DECODERS} | {
@@ -44,6 +46,20 @@ def test_groups_of_parameters_have_their_rates(images):
     dataset, settings = new_run(images, '--cfg=paper', '--width=0.02')
     rates = [group['lr'] for group in Training(settings, dataset).optimizers['G'].param_groups]
     assert rates == [1e-5, 5e-4] and settings.optimizers.D.lr == 0.003
+
+
+@pytest.mark.parametrize('name', ['inr', 'inr-bil', 'cips', 'inr-baseline'])
+def test_the_authors_recipe_on_four_gpus(name):
+    """Their configuration leaves batch, rates and average to the rules of the trainer they build on."""
+    for resolution, batch, lr in ((128, 64, 0.0025), (256, 64, 0.0025), (512, 32, 0.0025), (1024, 16, 0.002)):
+        settings = build(name, PRESETS[name], data(resolution), device='cuda')
+        assert (settings.run.batch, settings.ema.kimg, settings.ema.rampup) == (batch, batch * 10 / 32, 0.05)
+        assert settings.optimizers.G.lr == settings.optimizers.D.lr == lr and settings.loss.gamma == 10
+        assert settings.generator.half_res == 0 and settings.discriminator.half_res == 4 and PRESETS[name]['mirror']
+        assert settings.generator.channel_base == settings.discriminator.channel_base == 32768 and settings.generator.mapping_layers == 2
+        of_stylegan2 = (2, 0.9) if name == 'inr-baseline' else (0, 0)
+        assert (settings.loss.pl_weight, settings.loss.style_mixing) == of_stylegan2
+    assert build(name, PRESETS[name], data(256), batch=32).ema.kimg == 10
 
 
 def new_run(images, *args):

@@ -276,6 +276,15 @@ def test_penalties_run_at_their_intervals(images, monkeypatch):
     assert len(ran) == 4 + 4 + 2 + 2
 
 
+def test_adam_counts_every_step_for_every_parameter(images):
+    """Those that a penalty alone does not reach, such as D's last bias, get zeros, as in the public code."""
+    dataset, settings = tiny_run(images)
+    training = steps(Training(settings, dataset), 1)
+    for name, network in (('G', training.G), ('D', training.D)):
+        counted = [training.optimizers[name].state[parameter]['step'].item() for parameter in network.parameters()]
+        assert counted == [2.0] * len(counted), name
+
+
 def test_lazy_rates_reach_the_optimizer(images):
     dataset, settings = tiny_run(images, row={'pl_weight': 0})  # an interval rescales although its penalty weighs nothing
     training = Training(settings, dataset)
