@@ -33,7 +33,7 @@ def main(network, seeds, windows, classes, res, psi, space, seconds, fps, easing
 
     \b
     python walk.py --seeds=0-5
-    python walk.py --seeds=7 --window=0,0,1,1 --window=-1,-1,2,2 --res=512 --out=out/zoom.mp4
+    python walk.py --seeds=20 --window=0,0,1,1 --window=-1,-1,2,2 --res=512 --out=out/zoom.mp4
     python walk.py --class=cat --class=dog --seeds=3 --out=out/classes.gif
     """
     from pathlib import Path

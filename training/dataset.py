@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from dnnlib.util import UserError
+from torch_utils import distributed
 from training.data.files import BadImage, ImageFiles, decode, fitting_resolution, resolve, shape_problem
 
 KEEP_BYTES = 128 << 20  # a set whose pixels fit into this is decoded once
@@ -42,6 +43,9 @@ def quick_check(path: str | Path, use_labels: bool = False, most: int = 2000) ->
     """
     with ImageDataset(path, use_labels=use_labels) as dataset:
         files = dataset.files
+        left_out = files.left_out()
+        if left_out:
+            distributed.print0(f'Note: {len(left_out)} files in {path} are left out, such as {left_out[0][0]}: {left_out[0][1]}')
         first = (dataset.resolution, dataset.resolution, dataset.num_channels)
         for i in np.unique(np.linspace(0, len(files.names) - 1, min(most, len(files.names))).round().astype(int)):
             try:

@@ -132,6 +132,16 @@ def test_mistakes_are_one_line(tmp_path):
         assert message in str(caught.value) and str(tmp_path / name) in str(caught.value) and '\n' not in str(caught.value)
 
 
+def test_pictures_of_other_kinds_are_told(tmp_path, capsys):
+    make_set(tmp_path / 'set.zip')
+    quick_check(tmp_path / 'set.zip')
+    for name in ('readme.txt', 'IMG_1.HEIC', 'scan'):
+        spoil(tmp_path / 'set.zip', name, b'')
+    assert capsys.readouterr().out == ''
+    quick_check(tmp_path / 'set.zip')
+    assert "set.zip are left out, such as IMG_1.HEIC: files of the kind '.heic' are not read" in capsys.readouterr().out
+
+
 def spoil(path, name, content):
     """Adds an image to a zip."""
     with zipfile.ZipFile(path, 'a') as archive:

@@ -25,6 +25,8 @@ DEMO = Path(__file__).resolve().parents[2] / 'assets' / 'demo.zip'
 PNG = b'\x89PNG\r\n\x1a\n'
 MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
 DECODE_BYTES = 12  # memory for each pixel while an image is decoded and turned into 8 bits
+UNASKED_BYTES = 1 << 28  # memory that is taken without asking whether it is free, which costs more than decoding a small image
+NO_PICTURES = ('.txt', '.json', '.jsonl', '.csv', '.tsv', '.md', '.html', '.xml', '.yaml', '.yml', '.db', '.ini', '.log', '.py', '.zip')
 
 CHANNELS_OF_MODE = {'1': 1, 'L': 1, 'I': 1, 'RGB': 3, 'RGBX': 3, 'CMYK': 3, 'YCbCr': 3, 'LAB': 3, 'HSV': 3,
                     'RGBA': 4, 'RGBa': 4, 'LA': 4, 'La': 4, 'PA': 4}
@@ -94,8 +96,8 @@ def _unknown_kind(file: BinaryIO) -> str:
 
 def expect_memory(image: Image.Image) -> None:
     """Raises BadImage for an image whose pixels do not fit into the memory that is free, before they are decoded."""
-    needed, free = DECODE_BYTES * image.width * image.height, psutil.virtual_memory().available
-    if needed > free:
+    needed = DECODE_BYTES * image.width * image.height
+    if needed > UNASKED_BYTES and needed > (free := psutil.virtual_memory().available):
         raise BadImage(f'{image.width}x{image.height} needs {format_bytes(needed)} to decode, {format_bytes(free)} are free')
 
 
@@ -244,6 +246,17 @@ class ImageFiles:
         except BadImage as err:
             raise UserError(f'{where} {err}: make it again, or remove it to train without labels') from err
         return parse_labels(data, name.removesuffix('dataset.json'), where)
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """(name, reason) of the other files that may be pictures: of a kind that is not read, or without an ending that says which."""
+        found = []
+        for name in self.others:
+            ending = Path(name).suffix.lower()
+            if not ending:
+                found.append((name, 'no ending such as .png or .jpg in its name'))
+            elif ending not in NO_PICTURES:
+                found.append((name, f"files of the kind '{ending}' are not read: save them as PNG or JPEG"))
+        return found
 
     def open(self, name: str) -> BinaryIO:
         """An image's file, open for reading. Raises BadImage when the zip or the disk does not give it."""

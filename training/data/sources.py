@@ -16,7 +16,6 @@ from training.data.files import EXTENSIONS, BadImage, ImageFiles
 from training.data.pickled import read_plain
 
 SOURCE_EXTENSIONS = (*EXTENSIONS, '.gif', '.jfif', '.jp2', '.tga', '.ppm', '.pgm', '.pnm')
-NO_PICTURES = ('.txt', '.json', '.jsonl', '.csv', '.tsv', '.md', '.html', '.xml', '.yaml', '.yml', '.db', '.ini', '.log', '.py', '.zip')
 GZIP = b'\x1f\x8b'
 IDX_IMAGES = b'\x00\x00\x08\x03'  # bytes, three dimensions
 IDX_LABELS = b'\x00\x00\x08\x01'
@@ -95,20 +94,13 @@ def _magic(path: Path) -> bytes:
 # ---- Files
 
 
-def _why_left_out(name: str) -> str:
-    ending = Path(name).suffix.lower()
-    if not ending:
-        return 'no ending such as .png or .jpg in its name'
-    return f"files of the kind '{ending}' are not read: save them as PNG or JPEG"
-
-
 class FileSource(Source):
     """Images of a folder or zip; labels from dataset.json or, without one, from the folders at the top."""
 
     def __init__(self, path: Path):
         self.files = ImageFiles(path, SOURCE_EXTENSIONS)
         super().__init__(self.files.path, self.files.names)
-        self.left_out = [(name, _why_left_out(name)) for name in self.files.others if not name.lower().endswith(NO_PICTURES)]
+        self.left_out = self.files.left_out()
         labels = self.files.labels()
         if labels is not None:
             self.labels, self.classes = [labels.by_name.get(name) for name in self.names], labels.classes

@@ -212,6 +212,7 @@ def test_pictures_of_any_size_are_cut_without_a_guard(monkeypatch):
 def test_a_picture_that_memory_cannot_hold_is_refused(monkeypatch):
     import collections
 
+    monkeypatch.setattr('training.data.files.UNASKED_BYTES', 0)
     monkeypatch.setattr('psutil.virtual_memory', lambda: collections.namedtuple('Memory', 'available')(16 * 16 * 12 - 1))
     with pytest.raises(BadImage, match='^16x16 needs 3.0 KiB to decode, 3.0 KiB are free$'):
         decode_8bit(encoded(RGB, 'bmp'))
