@@ -16,6 +16,7 @@ SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291
 SYM6 = (0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466, 0.787641141030194,
         0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148)
 BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected share of an image's power in each band of `amplify`
+AT_ONCE = 2 ** 25                               # fine pixels that `warp` holds at a time, 128 MiB in float32
 CUTOUT = 0.5                                    # side of the square cut out, in images
 
 
@@ -62,6 +63,9 @@ def warp(images, inverse):
     nothing; it is not quite symmetric, and its centre of mass tells where a fine pixel lies.
     """
     N, C, R, _ = images.shape
+    count = max(AT_ONCE // (C * (4 * R) ** 2), 1)
+    if N > count:
+        return torch.cat([warp(*part) for part in zip(images.split(count), inverse.split(count), strict=True)])
     inverse = inverse.to('cpu', torch.float64, copy=True)
     late = (sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6) - (len(SYM6) - 1) / 2) / (2 * R)
     inverse[:, :, 2] += late - inverse[:, :, :2].sum(2) * late

@@ -111,6 +111,14 @@ def test_images_of_a_batch_are_warped_alone():
     assert relative_error(together, torch.cat([ops.warp(images[i:i + 1], inverse[i:i + 1]) for i in range(3)])) < 1e-12
 
 
+def test_large_batches_are_warped_in_parts(monkeypatch):
+    images, inverse = torch.randn(5, 3, 8, 8, dtype=torch.float64), matrix(*WARPS['turn']).expand(5, -1, -1)
+    expected, sizes, read = ops.warp(images, inverse), [], ops.grid_sample
+    monkeypatch.setattr(ops, 'AT_ONCE', 2 * 3 * 32 ** 2 + 1)
+    monkeypatch.setattr(ops, 'grid_sample', lambda x, grid: (sizes.append(len(x)), read(x, grid))[1])
+    assert relative_error(ops.warp(images, inverse), expected) < 1e-12 and sizes == [2, 2, 1]
+
+
 # ---- Colour
 
 

@@ -116,7 +116,7 @@ def test_r1_weighs_small_images_by_their_pixels(tmp_path):
 @pytest.mark.parametrize('stop_at', [0.012, 0.02], ids=['in the smallest size', 'in a fade-in'])
 def test_a_run_that_grows_resumes_bit_for_bit(tmp_path, stop_at):
     images = make_images(tmp_path / 'images', resolution=32)
-    given = dict(tick=0.004, snap=100, grow='8:0.008,16:0.008', fade=0.008)
+    given = dict(tick=0.004, snap=100, grow='8:0.008,16:0.008', fade=0.008, aug='ada', p=0.5, ada_kimg=0.1)
     dataset, whole = tiny_run(images, kimg=0.04, **given)
     _, part = tiny_run(images, kimg=stop_at, **given)
     for name in ('whole', 'parts'):
