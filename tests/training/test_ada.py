@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from training.ada import Controller, advice
+from training.ada import Augmentation, Controller, advice
+from training.config import AugmentConfig
 
 
 def run(controller, logits, steps=4, batch=10, p=0.5, start=0):
@@ -77,3 +78,45 @@ def test_overfitting_is_told_with_what_helps(r, p, kind, epochs, expected):
     found = advice(r, p, kind, epochs)
     assert expected in found if expected else found == ''
     assert '\n' not in found
+
+
+def test_without_augmentation_images_pass_as_they_are_and_nothing_is_kept():
+    augment, images = Augmentation(AugmentConfig()), torch.rand(2, 3, 8, 8)
+    augment.observe(torch.ones(2, 1))
+    augment.update(40, 10)
+    assert augment(images) is images and augment.p == 0 and augment.state_dict() is None
+
+
+def test_a_fixed_chance_stays():
+    augment = Augmentation(AugmentConfig('fixed', 'bg', 0.25))
+    augment.observe(torch.ones(2, 1))
+    augment.update(40, 10)
+    assert augment.p == 0.25 and augment.state_dict() is None
+
+
+def adaptive(p=0.25, r=1.0, updates=3):
+    """An adaptive augmentation after some changes of p, 0.1 each."""
+    augment = Augmentation(AugmentConfig('ada', 'bg', p, ada_kimg=0.4))
+    for i in range(updates):
+        augment.observe(torch.full([2, 1], r))
+        augment.update(40 * (i + 1), 10)
+    return augment
+
+
+def test_an_adaptive_chance_goes_on_unless_it_is_to_start_elsewhere():
+    assert adaptive().p == pytest.approx(0.55)
+    same, other = adaptive(updates=0), adaptive(p=0.1, updates=0)
+    same.load_state_dict(adaptive().state_dict())
+    other.load_state_dict(adaptive().state_dict())
+    assert same.p == adaptive().p and same.controller.r == 1 and other.p == 0.1
+    nothing = adaptive(updates=0)
+    nothing.load_state_dict(None)
+    assert nothing.p == 0.25
+
+
+@pytest.mark.parametrize('target, direction', [(None, 1), (0.5, 1), (0.9, -1)])
+def test_the_target_is_the_papers_unless_given(target, direction):
+    augment = Augmentation(AugmentConfig('ada', 'bg', 0.5, target, 0.4))
+    augment.observe(torch.tensor([[1.0]] * 17 + [[-1.0]] * 3))  # r_t = 0.7
+    augment.update(40, 10)
+    assert augment.p == pytest.approx(0.5 + 0.1 * direction) and augment.controller.r == pytest.approx(0.7)

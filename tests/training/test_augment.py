@@ -10,7 +10,9 @@ import torch
 
 from tests.helpers import relative_error
 from training import augment
-from training.augment import COLUMNS, NUMBERS, PIPES, TRANSFORMS, AugmentPipe, Dice
+from training import augment_ops as ops
+from training.augment import COLUMNS, NUMBERS, TRANSFORMS, AugmentPipe, Dice
+from training.config import PIPES
 
 ALL = ('blit', 'geom', 'color', 'filter', 'noise', 'cutout')
 
@@ -152,6 +154,15 @@ def test_geometry_of_an_image_is_scipys(name, value, linear, shift):
 def test_strengths_of_what_is_easily_told(name, value, expected):
     images = torch.randn(1, 3, 8, 8, dtype=torch.float64)
     assert relative_error(AugmentPipe('bgc', 0.5)(images, only(**{name: value})), expected(images)) < 1e-6
+
+
+@pytest.mark.parametrize('band', range(4))
+def test_a_band_gets_a_normal_number_of_octaves(band):
+    images = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    amplified = torch.arange(4)[None] == band
+    expected = ops.amplify(images, ops.band_gains(amplified, torch.full([1, 4], 2 ** 1.5, dtype=torch.float64)))
+    assert relative_error(AugmentPipe('filter', 0.5)(images, only(**{f'band_{band}': normal(1.5)})), expected) < 1e-9
+    assert relative_error(expected, images) > 0.01
 
 
 def test_whole_shifts_reach_an_eighth_either_way():
