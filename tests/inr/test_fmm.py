@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from inr.blocks import SynthesisLayer
 from inr.fmm import SQUASHES, Modulation, demodulated_weight, fmm_weight, normalize_rows
 from inr.ops.layer import product
-from inr.synthesis import SynthesisLayer
 from tests.helpers import ROOT, relative_error
 
 LAYERS = np.load(ROOT / 'tests/data/parity/inr_layers.npz')

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inr.fourier import FeatureSpec
-from inr.generator import Generator, feature_rule, from_inr_gan
+from inr.generator import Generator, feature_rule, from_inr_gan, plain_learning_rates
 from inr.public import constructor_arguments
 from tests.helpers import ROOT, needs_compiled_code, relative_error
 
@@ -160,6 +160,11 @@ def test_plain_learning_rates_store_weights_as_they_are_used():
     assert relative_error(plain.synthesis(ws), G.synthesis(ws)) < 1e-4
     assert relative_error(plain.mapping.fc0.weight, G.mapping.fc0.weight * G.mapping.fc0.weight_gain) < 1e-6
     assert {m.weight_gain for m in plain.modules() if hasattr(m, 'weight_gain')} == {1}
+    for parameter in G.parameters():
+        parameter.data.add_(torch.randn_like(parameter))
+    before = G(torch.ones(1, 8))
+    plain_learning_rates(G)
+    assert relative_error(G(torch.ones(1, 8)), before) < 1e-4 and {m.bias_gain for m in G.modules() if hasattr(m, 'bias_gain')} == {1}
     twin = Generator(**plain.init_kwargs)
     twin.load_state_dict(plain.state_dict())
     assert torch.equal(twin.synthesis(ws), plain.synthesis(ws))

@@ -108,6 +108,15 @@ def test_noise_in_float32_is_added_in_the_layers_type():
     assert relative_error(y['fused'], y['ref']) < 1e-2
 
 
+@pytest.mark.parametrize('impl', ['ref', 'fused'])
+def test_autocast_does_not_reach_a_layer(impl):
+    weight, x, upsample = torch.randn(2, 3, 4), torch.randn(2, 4, 2, 2), ParentUpsample(grid.training_points([2, 4])[1])
+    expected = dispatch.layer(weight, x=x, upsample=upsample, impl=impl)
+    with torch.autocast('cpu', torch.bfloat16):
+        y = dispatch.layer(weight, x=x, upsample=upsample, impl=impl)
+    assert torch.equal(y, expected) and y.dtype == torch.float32
+
+
 def test_a_type_without_kernels_is_told_once():
     dispatch._warn.cache_clear()
     weight, x = torch.zeros(1, 3, 4).half(), torch.zeros(1, 4, 2, 2).half()
