@@ -234,7 +234,8 @@ class Result:
         """The search from its start as an MP4, target on the left; one line instead where imageio-ffmpeg is not installed."""
         import numpy as np
 
-        from inference.sheets import enlarged, write_video
+        from inference.sheets import enlarged
+        from inference.video import write_if_possible
         from torch_utils.pixels import to_uint8
 
         def frames():
@@ -242,7 +243,7 @@ class Result:
                 pair = np.concatenate([to_uint8(x)[0] for x in (self.target, draw(self.G, ws.to(self.target.device)))], axis=1)
                 yield enlarged(pair, 512)
 
-        write_video(self.outdir / 'projection.mp4', frames())
+        write_if_possible(self.outdir / 'projection.mp4', frames())
 
 
 def curve(values, title, width=640, height=360):

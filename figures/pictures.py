@@ -18,7 +18,8 @@ from inference import REFINEMENTS, WHOLE
 def zoom(context, windows, size, refine, video):
     """The same seeds in ever larger windows, the trained one outlined (Figs. 2 and 9)."""
     context.need_inr('zoom')
-    from inference.sheets import outlined, sheet, write_video
+    from inference.sheets import outlined, sheet
+    from inference.video import write_if_possible
     from inr.analysis.zoom import WINDOWS, path, trained_box
 
     windows, size = windows or WINDOWS, size or max(context.G.img_resolution, 256)
@@ -29,7 +30,8 @@ def zoom(context, windows, size, refine, video):
     context.write('zoom', sheet(rows, context.seeds, names), {'windows': windows, 'trained image at': boxes, 'size': size})
     if video:
         ws, side = context.ws(context.seeds[0]), size + size % 2
-        write_video(context.path('zoom.mp4'), (context.picture(ws, side, window, refine) for window in path(WHOLE, windows[-1], 120)))
+        frames = (context.picture(ws, side, window, refine) for window in path(WHOLE, windows[-1], 120))
+        write_if_possible(context.path('zoom.mp4'), frames)
 
 
 @figure(seeds='0-1')
@@ -75,7 +77,8 @@ def interpolate(context, steps, video):
 
     from inference.latents import slerp, z_of
     from inference.painter import draws_by_points
-    from inference.sheets import enlarged, sheet, write_video
+    from inference.sheets import enlarged, sheet
+    from inference.video import write_if_possible
     from torch_utils.pixels import to_uint8
 
     if len(context.seeds) < 2:
@@ -104,7 +107,7 @@ def interpolate(context, steps, video):
     if video:
         stops = [context.ws(seed) for seed in (*context.seeds, first)]
         walk = (p.lerp(q, i / 30) for p, q in zip(stops, stops[1:], strict=False) for i in range(30))
-        write_video(context.path('interpolate.mp4'), (enlarged(context.picture(ws), 256) for ws in walk))
+        write_if_possible(context.path('interpolate.mp4'), (enlarged(context.picture(ws), 256) for ws in walk))
 
 
 @figure(seeds='0-7')

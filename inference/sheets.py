@@ -1,12 +1,9 @@
-"""Sheets of pictures with names beside and above them, and videos: what the commands show of a generator."""
-
-from pathlib import Path
+"""Sheets of pictures with names beside and above them: what the commands show of a generator."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dnnlib import image_io
-from dnnlib.util import atomic_path
 
 GAP = 4  # pixels between pictures
 
@@ -61,26 +58,3 @@ def outlined(pixels, box, colour=(255, 0, 0)):
     left, top, right, bottom = box
     ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), outline=colour)
     return np.asarray(image)
-
-
-def write_video(path, frames, fps=30):
-    """Writes frames, uint8 [H, W, C] of one size with even sides, as an MP4; one line instead where imageio-ffmpeg is not installed.
-
-    Returns whether it was written.
-    """
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        print('No video: imageio-ffmpeg is not installed (pip install imageio-ffmpeg)')
-        return False
-    writer = None
-    with atomic_path(Path(path)) as temporary:
-        for frame in frames:
-            if writer is None:
-                size = frame.shape[1], frame.shape[0]
-                writer = imageio_ffmpeg.write_frames(str(temporary), size, fps=fps, quality=8, macro_block_size=2)
-                writer.send(None)
-            writer.send(np.ascontiguousarray(as_rgb(frame)))
-        writer.close()
-    print(path)
-    return True

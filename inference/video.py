@@ -75,12 +75,31 @@ def write(path, frames, video_format, fps=30, quality=80):
         writers[video_format](temporary, (np.ascontiguousarray(as_rgb(frame)) for frame in frames), fps, **options)
 
 
+def write_if_possible(path, frames, fps=30):
+    """An MP4 that belongs to other results: one line instead where imageio-ffmpeg is not installed. Returns whether it was written."""
+    if not has_mp4():
+        print('No video: imageio-ffmpeg is not installed (pip install imageio-ffmpeg)')
+        return False
+    write(path, frames, 'mp4', fps)
+    print(path)
+    return True
+
+
+def has_mp4():
+    """Whether imageio-ffmpeg is installed."""
+    try:
+        import imageio_ffmpeg  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def write_mp4(path, frames, fps):
     """RGB frames [H, W, 3] as H.264."""
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise UserError('mp4 needs imageio-ffmpeg, which is not installed: pip install imageio-ffmpeg, or give --format=webp') from None
+    if not has_mp4():
+        raise UserError('mp4 needs imageio-ffmpeg, which is not installed: pip install imageio-ffmpeg, or give --format=webp')
+    import imageio_ffmpeg
+
     writer = None
     try:
         for frame in frames:

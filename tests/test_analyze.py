@@ -11,7 +11,8 @@ from PIL import Image
 
 import analyze
 from inference.latents import slerp
-from inference.sheets import outlined, sheet, write_video
+from inference.sheets import outlined, sheet
+from inference.video import write_if_possible
 from tests import tiny_snapshots
 from tests.helpers import ROOT, run_command
 from tests.tiny_snapshots import call, mistake
@@ -200,7 +201,7 @@ def test_slerp_keeps_the_length_between_equal_ones():
 
 def test_video_without_ffmpeg_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'imageio_ffmpeg', None)
-    assert not write_video(tmp_path / 'a.mp4', [])
+    assert not write_if_possible(tmp_path / 'a.mp4', [])
     assert 'No video: imageio-ffmpeg is not installed' in capsys.readouterr().out and list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 import tarfile
 import zipfile
 from hashlib import sha256
@@ -82,6 +83,22 @@ def test_vectors_that_are_none(tmp_path, labels, classes, message):
     make_set(tmp_path / 'set.zip', count=len(labels), labels=labels, classes=classes)
     with pytest.raises(UserError, match=message):
         ImageDataset(tmp_path / 'set.zip', use_labels=True)
+
+
+def test_a_name_with_two_labels(tmp_path):
+    make_set(tmp_path / 'set.zip', count=2)
+    for pairs, message in [([['img00.png', 1], ['img01.png', 0], ['img00.png', 1]], None),
+                           ([['img00.png', 1], ['img01.png', 0], ['img00.png', 0]], 'img00.png has two labels, 1 and 0: remove one')]:
+        shutil.copy(tmp_path / 'set.zip', tmp_path / 'labelled.zip')
+        spoil(tmp_path / 'labelled.zip', 'dataset.json', json.dumps({'labels': pairs}))
+        if message is None:
+            assert ImageDataset(tmp_path / 'labelled.zip', use_labels=True).label_dim == 2
+        else:
+            with pytest.raises(UserError, match=message):
+                ImageDataset(tmp_path / 'labelled.zip')
+    spoil(tmp_path / 'set.zip', 'dataset.json', '[' * 100_000)
+    with pytest.raises(UserError, match='dataset.json is not valid JSON'):
+        ImageDataset(tmp_path / 'set.zip')
 
 
 def test_subset_is_chosen_by_seed(tmp_path):

@@ -25,7 +25,7 @@ def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:
     """
     try:
         content = json.loads(data)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise UserError(f'{where} is not valid JSON ({err}): make it again, or remove it to train without labels') from err
     if not isinstance(content, dict):
         raise UserError(f'{where} must hold an object {{"labels": [[name, class], ...]}}')
@@ -43,6 +43,11 @@ def _from_pairs(pairs: object, classes: object, prefix: str, where: str) -> Labe
     by_name = {prefix + name.replace('\\', '/'): tuple(label) if isinstance(label, list) else label for name, label in pairs}
     if not by_name:
         return None
+    if len(by_name) < len(pairs):
+        named = {}
+        for name, label in pairs:
+            if named.setdefault(name, label) != label:
+                raise UserError(f'{where}: {name} has two labels, {json.dumps(named[name])} and {json.dumps(label)}: remove one')
     first = next(iter(by_name.values()))
     for name, label in by_name.items():
         if isinstance(first, tuple):
