@@ -59,14 +59,13 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
 
     from pathlib import Path
 
-    from inference.latents import class_label, latents_of, load_projection, truncated
+    from inference.latents import labels_of_seeds, latents_of, load_projection, truncated
     from inference.opening import open_network, with_precision
     from inference.painter import Painter, default_size
     from torch_utils.misc import pick_device
 
     G, meta = open_network(network, pick_device(device, allow_tf32))
     G = with_precision(G, precision)
-    label = class_label(G, class_text, meta['dataset']['classes'], label) if not projected_w else None
     painter = Painter(G, *(res or default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')
     if projected_w:
         found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff)
@@ -74,7 +73,8 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
         codes = dict(zip(names, found.split(1), strict=True))
     else:
         seeds = seeds or list(range(8))
-        codes = {f'seed{seed:04d}': latents_of(G, seed, label, psi, psi_cutoff) for seed in seeds}
+        labels = labels_of_seeds(G, seeds, class_text, meta['dataset']['classes'], label)
+        codes = {f'seed{seed:04d}': latents_of(G, seed, c, psi, psi_cutoff) for seed, c in zip(seeds, labels, strict=True)}
 
     batch = 1 if noise_mode == 'random' else batch  # so that the noise of a picture does not depend on what else is drawn
     painter.say_how()

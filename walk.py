@@ -58,8 +58,9 @@ def main(network, seeds, windows, classes, res, psi, space, seconds, fps, easing
     G, meta = opening.open_network(network, pick_device(device))
     width, height = res or (max(256, G.img_resolution),) * 2
     video.check_size(video_format, width, height)
-    labels = [latents.class_label(G, text, meta['dataset']['classes']) for text in classes or [None]]
-    path = latents.Walk(G, [seeds[i % len(seeds)] for i in range(stops)], [labels[i % len(labels)] for i in range(stops)], psi, space)
+    seeds, names = [seeds[i % len(seeds)] for i in range(stops)], meta['dataset']['classes']
+    labels = [latents.class_label(G, text, names) for text in classes] or latents.labels_of_seeds(G, seeds, names=names)
+    path = latents.Walk(G, seeds, [labels[i % len(labels)] for i in range(stops)], psi, space)
     painters = {}
 
     def frame(stop, share):

@@ -57,7 +57,7 @@ def shares(network, data, num):
 
 
 @click.command(context_settings={'show_default': True})
-@click.option('--network', metavar='FILE', default=str(ROOT / 'assets' / 'inr-tiny.safetensors'), help='Snapshot to score.')
+@click.option('--network', metavar='FILE', default=str(ROOT / 'assets' / 'emoji.safetensors'), help='Snapshot to score.')
 @click.option('--data', metavar='PATH', default='demo', help='Its real images.')
 @click.option('--num', type=click.IntRange(2), default=500, help='Images to draw for the shares.')
 @click.option('--images', type=click.IntRange(1), default=64, help='Images for each speed.')

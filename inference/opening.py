@@ -7,8 +7,8 @@ from dnnlib.util import UserError
 from training.checkpoint import find_latest_snapshot, load_networks, snapshots
 
 RUNS = 'training-runs'
-BUNDLED = Path(__file__).resolve().parents[1] / 'assets' / 'inr-tiny.safetensors'
-HOW_TO_TRAIN = 'python train.py --cfg=inr-tiny --data=demo'
+BUNDLED = Path(__file__).resolve().parents[1] / 'assets' / 'emoji.safetensors'
+HOW_TO_TRAIN = 'python train.py --cfg=inr-small --data=demo'
 HALF = {'fp16': 'float16', 'bf16': 'bfloat16'}
 HALF_BLOCKS = 4  # of the highest resolutions, as StyleGAN2 does
 

@@ -42,6 +42,7 @@ _INR = dict(
     gamma=10, r1_interval=16, pl_weight=0, g_reg_interval=4, style_mixing=0,
     ema_kimg='auto', ema_rampup=0.05, kimg=25000, mirror=True,
 )
+_LOW = dict(random=96, raw=True, scale=4.0)  # coordinate features without speckle or lattice, see docs/decisions.md
 _TINY = dict(
     z_dim=128, g_fp16_res=0, d_channel_base=1024, d_channel_max=128, d_fp16_res=0, conv_clamp=None, mbstd_group=4,
     batch=16, d_lr=0.004, eps=1e-8, pl_weight=0, g_reg_interval=1, style_mixing=0, kimg=1000, mirror=True,
@@ -80,7 +81,7 @@ PRESETS = {
         G='inr.generator.Generator', w_dim=128, mapping_layers=2,
         synthesis=dict(
             _INR['synthesis'],
-            input_features=dict(random=96, raw=True, scale=4.0), features=dict(random=32, raw=True, scale=4.0),
+            input_features=_LOW, features=dict(_LOW, random=32),
         ),
         g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=1, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
     ),
@@ -91,11 +92,23 @@ PRESETS = {
         cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
         G='inr.generator.Generator', w_dim=128, mapping_layers=2,
         synthesis=dict(
-            _INR['synthesis'], upsampling='linear', fmm_spread=0.3,
-            input_features=dict(random=96, raw=True, scale=4.0), features=dict(random=32, raw=True, scale=4.0),
+            _INR['synthesis'], upsampling='linear', fmm_spread=0.3, input_features=_LOW, features=dict(_LOW, random=32),
         ),
         g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=5, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
         grow={16: '', 32: '16:30', 64: '16:30,32:75', 128: '16:30,32:75,64:75', 256: '16:30,32:75,64:75,128:75'},
+    ),
+    'inr-grow': dict(
+        _INR,
+        summary="inr-small at full width, for one's own pictures on a GPU: grown from 16 pixels, linear reads, FMM that starts small",
+        source="own: what helped inr-small, with the rates of the authors' public runs; prepared, not run",
+        cost='256: most of the images at a quarter to a hundredth of the work of inr; hours to days on a data-centre GPU (not measured)',
+        synthesis=dict(
+            _INR['synthesis'], upsampling='linear', fmm_spread=0.3, input_features=_LOW,
+            features={64: dict(_LOW, random=32)} | {size: dict(log=32, random=32, raw=True) for size in (128, 256, 512, 1024)},
+        ),
+        grow={16: '', 32: '16:200', 64: '16:200,32:800', 128: '16:200,32:800,64:1600', 256: '16:200,32:800,64:1600,128:2400',
+              512: '16:200,32:800,64:1600,128:2400,256:3200', 1024: '16:200,32:800,64:1600,128:2400,256:3200,512:4000'},
+        fade=100,
     ),
     'paper': dict(
         summary='generator A of the main experiments: a hypernetwork writes the whole INR; --decoder takes the rungs below it',

@@ -1,6 +1,7 @@
-"""Makes assets/inr-tiny.safetensors, the model that is drawn from where nothing has been trained: the average of a run in half precision.
+"""Makes assets/emoji.safetensors, the model that is drawn from where nothing has been trained: a run's average of G, and its D for
+`train.py --init-from`, in half precision.
 
-python script/bundle_model.py training-runs/00000-demo-inr-tiny/network-snapshot-000096.safetensors
+python script/bundle_model.py training-runs/demo-model     # the newest snapshot below a folder, or a snapshot
 """
 
 import sys
@@ -14,9 +15,11 @@ from inference.opening import BUNDLED  # noqa: E402
 from training import checkpoint  # noqa: E402
 
 if __name__ == '__main__':
-    snapshot = Path(sys.argv[1])
-    loaded = checkpoint.load_networks(snapshot, only=('G_ema',))
+    given = Path(sys.argv[1])
+    snapshot = checkpoint.find_latest_snapshot(given) if given.is_dir() else given
+    loaded = checkpoint.load_networks(snapshot, only=('G_ema', 'D'))
     config = checkpoint.stored_config(snapshot.parent)
     config = replace(config, data=replace(config.data, path='demo'))
-    checkpoint.save_networks(BUNDLED, {'G_ema': loaded['G_ema'].half()}, config, loaded['meta']['images'])
+    halves = {name: loaded[name].half() for name in ('G_ema', 'D')}
+    checkpoint.save_networks(BUNDLED, halves, config, loaded['meta']['images'])
     print(f'{BUNDLED}: {BUNDLED.stat().st_size / 1e6:.1f} MB')

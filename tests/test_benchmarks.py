@@ -16,7 +16,7 @@ KEYS = {'case', 'baseline_s', 'fast_s', 'ratio', 'rel_err', 'peak_mib'}
 
 @pytest.mark.parametrize('script, options, errors', [
     ('bench_generator', ['--repeats=1', *(f'--case={case},float32' for case in ('inr-bil,32,2', 'paper,32,1', 'stylegan2,16,3'))], 1e-5),
-    ('bench_render', ['--network=assets/inr-tiny.safetensors', '--sizes=16,64'], 1e-5),
+    ('bench_render', ['--network=assets/emoji.safetensors', '--sizes=16,64'], 1e-5),
     ('bench_fmm', ['--repeats=1', '--case=24,16,8,64,2', '--case=5,7,0,9,1'], 0.2),
     ('bench_augment', ['--repeats=1', '--res=16', '--batch=2', '--steps=1', '--pipe=bgcfnc', '--p=0.5'], 1e-9),
 ])

@@ -154,7 +154,11 @@ def test_classes(tmp_path):
         assert call(generate.main, f'--network={network}', '--seeds=0', f'--class={given}', f'--outdir={tmp_path}')[0] == 0
         expected = own_images(G, [0], torch.eye(3)[index:index + 1])[0]
         assert np.abs(pixels(tmp_path / 'seed0000.png').astype(int) - expected).max() <= 1
-    assert '3 classes: choose one with --class=0 to 2 or a name: cat, dog, emu' in mistake(generate.main, f'--network={network}')
+    code, out, _err = call(generate.main, f'--network={network}', '--seeds=1,5', f'--outdir={tmp_path}')  # without one, classes by seed
+    assert code == 0 and 'through all 3 (cat, dog, emu)' in out
+    for seed, index in ((1, 1), (5, 2)):
+        expected = own_images(G, [seed], torch.eye(3)[index:index + 1])[0]
+        assert np.abs(pixels(tmp_path / f'seed{seed:04d}.png').astype(int) - expected).max() <= 1
     assert "--class=dgo: no such class. Did you mean 'dog'?" in mistake(generate.main, f'--network={network}', '--class=dgo')
     assert '--class=3: no such class' in mistake(generate.main, f'--network={network}', '--class=3')
     plain = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.stylegan2())
