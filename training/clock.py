@@ -18,7 +18,7 @@ from training.config import Config
 from training.loss import generator_loss, phases
 
 FIRST_SILENCE, LONGEST_SILENCE = 20.0, 600.0  # seconds within a step without a line: the first time, and at most
-SLOW_PASS = 0.2  # seconds of a first pass on a CPU from which on the time is estimated; a faster run has its first tick soon
+SLOW_PASS = 5.0  # seconds of a pass beside which loading and compiling weigh little
 
 
 class StopSignal:
@@ -76,26 +76,30 @@ def estimate(settings: Config, seconds: float, images: int, minutes: float = mat
 
 
 def timed_pass(settings: Config, device: torch.device | str, world_size: int) -> tuple[float, int]:
-    """(seconds, images) of a pass of G's main loss with networks made for it: one image on a CPU; on a GPU a full pass, the second."""
-    device = torch.device(device)
-    images = settings.images_at_once(world_size) if device.type == 'cuda' else 1
+    """(seconds, images) of a pass of G's main loss with networks made for it: the second, as the first loads and compiles.
+
+    On a CPU the first is of one image, and the last where it takes SLOW_PASS seconds.
+    """
+    device, most = torch.device(device), settings.images_at_once(world_size)
     G = plugins.build_generator(settings).to(device)
     D = plugins.build_discriminator(settings, world_size).to(device).requires_grad_(False)
-    z, c = torch.randn([images, G.z_dim], device=device), torch.zeros([images, G.c_dim], device=device)
-    for _ in range(2 if device.type == 'cuda' else 1):
+    for images in (most if device.type == 'cuda' else 1, most):
+        z, c = torch.randn([images, G.z_dim], device=device), torch.zeros([images, G.c_dim], device=device)
         begin = time.monotonic()
         loss = generator_loss(D(G.synthesis(G.mapping(z, c)), c)).mean()
         loss.backward()
-        loss.item()
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
-    return time.monotonic() - begin, images
+        if (seconds := time.monotonic() - begin) >= SLOW_PASS and device.type != 'cuda':
+            break
+    return seconds, images
 
 
 class Pace:
-    """Estimates the time of a run from its first pass, and says where a step is that takes long. `passed` is told of every pass.
+    """Estimates the time of a run, and says where a step is that takes long. `passed` is told of every pass.
 
-    A GPU compiles and measures in its first steps, so there it is the time from the first pass of the third step to that of the fourth.
+    The estimate is from the first pass where that takes SLOW_PASS seconds on a CPU, else from a step, the second, on a GPU the third: the
+    ones before load and compile.
 
     log, images: where to say it; a function that returns the images seen;  total: images of the whole run
     ends: when time is up, on the monotonic clock
@@ -103,43 +107,39 @@ class Pace:
 
     def __init__(self, settings: Config, device: torch.device, log, images: Callable[[], int], total: float, ends: float = math.inf):
         self.settings, self.device, self.log, self.images, self.total, self.ends = settings, device, log, images, total, ends
-        self.order = [phase for phase, _ in phases(settings.loss)]
-        self.begin = self.said = self.step_begin = time.monotonic()
+        self.macs = memory.needs(settings).macs
+        self.costs, self.first_phase = phase_costs(self.macs), phases(settings.loss)[0][0]
         self.silence, self.first, self.step, self.estimated = FIRST_SILENCE, images(), images(), False
+        self.begin = self.said = self.step_begin = time.monotonic()
+        self.work = 0.0  # costs of an image since `begin`
 
     def passed(self, phase: str, done: int, passes: int) -> None:
         """After pass number `done` of `passes` of a phase."""
         if self.images() != self.step:
             self.step, self.step_begin = self.images(), time.monotonic()
-        if not self.estimated and phase == self.order[0] and done == 1:
-            self._estimate(passes)
+        if not self.estimated:
+            self.work += self.costs[phase] / passes
+            if phase == self.first_phase and done == 1:
+                self._estimate()
         now = time.monotonic()
         if now - max(self.said, self.step_begin) >= self.silence:
             self.said, self.silence = now, min(2 * self.silence, LONGEST_SILENCE)
             self.log.say(f'in the step after {self.step / 1000:g} kimg: {phase}, pass {done} of {passes}, '
                          f'{format_time(now - self.step_begin)} since it began')
 
-    def _estimate(self, passes: int) -> None:
-        steps = (self.images() - self.first) // self.settings.run.batch
-        if self.device.type == 'cuda':
-            if steps >= 2:
-                torch.cuda.synchronize(self.device)
-            if steps < 3:
-                self.begin = time.monotonic()
-                return
-            done = self.order
-        else:
-            done = self.order[:1]
-        seconds, self.estimated = time.monotonic() - self.begin, True
-        if self.device.type != 'cuda':
-            if seconds < SLOW_PASS:
-                return
-            seconds *= passes
-        macs = memory.needs(self.settings).macs
-        costs = phase_costs(macs)
-        seconds *= step_cost(self.settings, macs) / sum(costs[phase] for phase in done if not phase.endswith('_reg'))
-        left = max(self.ends - time.monotonic(), 0) / 60
-        self.log.say(f'estimate: {estimate(self.settings, seconds, self.total - self.images(), left)}')
+    def _estimate(self) -> None:
+        """At the end of the first pass of a step."""
+        gpu, steps = self.device.type == 'cuda', (self.images() - self.first) // self.settings.run.batch
+        if gpu and steps >= 2:
+            torch.cuda.synchronize(self.device)
+        seconds = time.monotonic() - self.begin
+        if steps > (2 if gpu else 1) or (steps == 0 and seconds >= SLOW_PASS and not gpu):
+            self.estimated = True
+            seconds *= step_cost(self.settings, self.macs) / self.work
+            left = max(self.ends - time.monotonic(), 0) / 60
+            self.log.say(f'estimate: {estimate(self.settings, seconds, self.total - self.images(), left)}')
+        elif steps:
+            self.begin, self.work = time.monotonic(), 0.0
 
 
 # ---- Ticks

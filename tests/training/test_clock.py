@@ -68,18 +68,32 @@ def test_estimates_in_words(images):
     assert clock.estimate(settings, 0.25, 4000, minutes=2) == 'about 0.25s a step, 2m 00s for 4 kimg or the --minutes given'
 
 
-def test_the_first_pass_tells_how_long_the_run_takes(images, now):
+def test_a_slow_first_pass_tells_how_long_the_run_takes(images, now):
     _, settings = tiny_run(images, batch=8, batch_gpu=2)
     told = []
-    pace = clock.Pace(settings, torch.device('cpu'), SimpleNamespace(say=told.append), lambda: 0, 8000)
-    now[0] += 3.0
+    pace = clock.Pace(settings, torch.device('cpu'), SimpleNamespace(say=told.append), lambda: 0, 8000, ends=now[0] + 63)
+    now[0] += 6.0
     pace.passed('G', 1, 4)
     macs = memory.needs(settings).macs
-    seconds = 12 * clock.step_cost(settings, macs) / clock.phase_costs(macs)['G']
-    assert told == [f'estimate: {clock.estimate(settings, seconds, 8000)}']
+    seconds = 24 * clock.step_cost(settings, macs) / clock.phase_costs(macs)['G']
+    assert told == [f'estimate: {clock.estimate(settings, seconds, 8000, 57 / 60)}']
     now[0] += 3.0
     pace.passed('G', 2, 4)
     assert len(told) == 1
+
+
+def test_a_fast_run_is_estimated_from_its_second_step(images, now):
+    _, settings = tiny_run(images)  # G, G_reg every 2 steps, D, D_reg every 3
+    told, seen = [], [0]
+    pace = clock.Pace(settings, torch.device('cpu'), SimpleNamespace(say=told.append), lambda: seen[0], 8000)
+    for seen[0], ran in ((0, ['G', 'G_reg', 'D', 'D_reg']), (4, ['G', 'D']), (8, ['G'])):
+        for phase in ran:
+            now[0] += 2.0 if seen[0] == 0 else 0.5
+            pace.passed(phase, 1, 1)
+    macs = memory.needs(settings).macs
+    costs = clock.phase_costs(macs)
+    seconds = 1.0 * clock.step_cost(settings, macs) / (costs['D'] + costs['G'])  # D of the second step, G of the third
+    assert told == [f'estimate: {clock.estimate(settings, seconds, 8000 - 8)}']
 
 
 def test_a_slow_step_says_where_it_is_ever_more_seldom(images, now):
@@ -109,9 +123,12 @@ def test_every_pass_of_a_step_is_told(images):
     assert seen == [(phase, done, 2) for phase, _ in phases(settings.loss) for done in (1, 2)]
 
 
-def test_a_timed_pass_is_of_one_image(images):
-    seconds, count = clock.timed_pass(tiny_run(images)[1], 'cpu', 1)
-    assert seconds > 0 and count == 1
+def test_a_timed_pass_is_the_second_unless_the_first_is_slow(images, monkeypatch):
+    _, settings = tiny_run(images)
+    seconds, count = clock.timed_pass(settings, 'cpu', 1)
+    assert seconds > 0 and count == 4
+    monkeypatch.setattr(clock, 'SLOW_PASS', 0.0)
+    assert clock.timed_pass(settings, 'cpu', 1)[1] == 1
 
 
 def test_overfitting_is_told_when_it_begins_and_when_it_comes_back(images):
