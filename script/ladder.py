@@ -7,6 +7,7 @@ class that was asked for). `real` is the test split, scored in the same way.
 """
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -119,40 +120,37 @@ def train_rung(name: str, rung: str, data: Path, folder: Path, budget: Budget, k
 # ---- Scoring
 
 
-class Scorer:
-    """Scores sets of images alike. reals: ImageDataset to compare with; test: ImageDataset of the test split or None; num: images each.
+class InMemory:
+    """Images uint8 [N, C, H, W] as the metrics take a data set."""
 
-    classifier: where the classifier is kept, which is trained once for all sets of one source
+    def __init__(self, images):
+        self.images, self.digest = images.numpy(), hashlib.sha256(images.numpy().tobytes()).hexdigest()
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i], np.zeros(0, np.float32)
+
+
+def score(reals, images, num: int, device, classifier=None, labels=None) -> dict[str, float]:
+    """All figures of uint8 images [num, C, H, W] against as many of the data set `reals`.
+
+    classifier: what `train_classifier` returns, or None;  labels: [num], the classes that were asked for, or None
     """
+    from metrics.inception_score import inception_score
+    from metrics.metric_main import Subject, evaluate
+    from metrics.registry import parse
 
-    def __init__(self, reals, test, num: int, classifier: Path, device):
-        from metrics import detectors
-
-        self.num, self.device = min(num, len(reals)), device
-        self.detector = detectors.load('efficientnet-lite0', device=device)
-        self.of_reals = self.features(pixels(reals, self.num))
-        self.classifier = train_classifier(reals, classifier, device) if test is not None and reals.label_dim else None
-
-    def features(self, images) -> np.ndarray:
-        """uint8 [N, C, H, W] -> float64 [N, D]."""
-        return np.concatenate([self.detector.features(part.to(self.device)).cpu().double().numpy() for part in images.split(64)])
-
-    def score(self, images, labels=None) -> dict[str, float]:
-        """All figures of uint8 images [N, C, H, W]; labels [N] are the classes that were asked for, or None."""
-        from metrics.frechet_distance import frechet_distance
-        from metrics.inception_score import inception_score
-        from metrics.kernel_distance import kernel_distance
-
-        features = self.features(images)
-        moments = [(values.mean(axis=0), np.cov(values, rowvar=False)) for values in (self.of_reals, features)]
-        kd, kd_std = kernel_distance(self.of_reals, features, subset_size=min(1000, self.num), num_subsets=20, seed=0)
-        scores = {'fd': frechet_distance(*moments[0], *moments[1]), 'kd': 1000 * kd, 'kd_std': 1000 * kd_std}
-        if self.classifier is not None:
-            probs = probabilities(self.classifier, images, self.device)
-            scores['cs'] = inception_score(probs.numpy(), splits=10)[0]
-            if labels is not None:
-                scores['accuracy'] = float((probs.argmax(dim=1) == labels).float().mean())
-        return {key: float(value) for key, value in scores.items()}
+    metrics = [replace(parse(f'{kind}_efficientnet-lite0'), num=num, real=num) for kind in ('fd', 'kd')]
+    fd, kd = (tuple(found.values.values()) for found in evaluate(metrics, Subject(reals, images=InMemory(images), device=device)))
+    scores = {'fd': fd[0], 'kd': 1000 * kd[0], 'kd_std': 1000 * kd[1]}
+    if classifier is not None:
+        probs = probabilities(classifier, images, device)
+        scores['cs'] = inception_score(probs, splits=10)[0]
+        if labels is not None:
+            scores['accuracy'] = float((probs.argmax(dim=1) == labels).float().mean())
+    return scores
 
 
 def pixels(dataset, num: int):
@@ -229,24 +227,25 @@ def score_set(name: str, folder: Path, data: Path, test_data: Path | None, rungs
 
     reals = ImageDataset(data, use_labels=SETS[name].source == 'fashion')
     test = ImageDataset(test_data, use_labels=True) if test_data else None
-    scorer = Scorer(reals, test, num, folder.parent / f'{SETS[name].source}-classifier.pt', device)
-    found, sheet = {}, []
+    num, classifier, found, sheet = min(num, len(reals)), None, {}, []
+    if test is not None and reals.label_dim:  # one for all sets of a source
+        classifier = train_classifier(reals, folder.parent / f'{SETS[name].source}-classifier.pt', device)
     for rung in rungs:
         path = checkpoint.find_latest_snapshot(folder / rung)
         if path is None:
             raise UserError(f'{folder / rung} holds no snapshot: train it first')
         loaded = checkpoint.load_networks(path, device=device, only=('G_ema', 'D'))
         G, stats = loaded['G_ema'], json.loads((path.parent / 'stats.jsonl').read_text().splitlines()[-1])
-        images, labels = drawn(G, scorer.num, device)
+        images, labels = drawn(G, num, device)
         sheet.append(images[:COLUMNS])
-        found[rung] = {**scorer.score(images, labels), 'kimg': loaded['meta']['kimg'], 'minutes': stats['Timing/total_seconds'] / 60,
-                       'parameters': sum(p.numel() for p in G.parameters())}
+        found[rung] = {**score(reals, images, num, device, classifier, labels), 'kimg': loaded['meta']['kimg'],
+                       'minutes': stats['Timing/total_seconds'] / 60, 'parameters': sum(p.numel() for p in G.parameters())}
         click.echo(f'{name} {rung}: ' + ', '.join(f'{key} {value:.4g}' for key, value in found[rung].items()))
     others = test if test is not None else reals
-    images = pixels(others, min(scorer.num, len(others)))
+    images = pixels(others, min(num, len(others)))
     if test is not None:
         labels = np.array([others.get_label(int(i)).argmax() for i in np.linspace(0, len(others) - 1, len(images)).round()])
-        found['real'] = scorer.score(images, torch.from_numpy(labels))
+        found['real'] = score(reals, images, num, device, classifier, torch.from_numpy(labels))
         click.echo(f'{name} real: ' + ', '.join(f'{key} {value:.4g}' for key, value in found['real'].items()))
     sheet.append(images[np.linspace(0, len(images) - 1, COLUMNS).round()])
     save_grid(folder / f'{name}.png', np.concatenate([part.numpy() for part in sheet]).transpose(0, 2, 3, 1), COLUMNS)
