@@ -53,6 +53,8 @@ def test_scores_of_a_network_are_printed_and_recorded(tmp_path, data):
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
     assert [line['metric'] for line in lines] == [f'fd_{NET}_8', f'kd_{NET}_8', f'fd_{NET}_8_2x', 'scale_consistency_8']
     assert all(np.isfinite(list(line['results'].values())).all() for line in lines)
+    assert [line.get('scale') for line in lines] == [1, 1, 2, None]
+    assert lines[2]['results'][f'fd_{NET}_8_2x'] != lines[0]['results'][f'fd_{NET}_8']
     assert lines[0]['num'] == 8 and lines[0]['num_real'] == 12 and lines[0]['network'] == str(network) and lines[0]['processes'] == 1
     assert f'fd_{NET}_8 {lines[0]["results"][f"fd_{NET}_8"]:.6g}' in out and '8 images: the distance is larger' in out
     again = call(calc_metrics.main, f'--network={network}', f'--metrics=fd_{NET}', '--num=8', '--batch=3', '--record=here.jsonl')

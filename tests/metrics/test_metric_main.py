@@ -1,5 +1,6 @@
 """Runs of metrics: names, caches, processes, failures; the feature network is a stand-in with known features."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ import torch
 
 from dnnlib.util import UserError, get_obj_by_name
 from inference.opening import with_precision
-from metrics import collection, detectors, image_sources, metric_main, registry
+from metrics import collection, detectors, image_sources, metric_main, path_length, registry
 from metrics.collection import OtherProcessFailed, collect, from_main
 from metrics.feature_stats import FeatureStats
 from metrics.frechet_distance import frechet_distance
@@ -161,6 +162,15 @@ def test_scores_are_those_of_the_pure_functions(network):
     assert 1 <= same['cs_efficientnet-lite0_64_mean'] < 3
 
 
+def test_precision_and_recall_are_not_mixed_up(network):
+    """Copies of one image: all of them look real, hardly anything real is drawn."""
+    real, fake = Pictures(64), Pictures(40)
+    fake.images[:] = real.images[3]
+    fake.images[:, 0, 0, 0] = np.arange(40)
+    found = scores('pr_efficientnet-lite0', Subject(real, images=fake))
+    assert found['pr_efficientnet-lite0_40_precision'] == 1 and found['pr_efficientnet-lite0_40_recall'] < 0.1
+
+
 def test_statistics_of_real_images_are_cached_by_content(network, tmp_path):
     subject = Subject(Pictures(64), images=Pictures(20, seed=1), cache=tmp_path)
     first = scores('fd_efficientnet-lite0', subject)
@@ -180,7 +190,9 @@ def test_statistics_of_real_images_are_cached_by_content(network, tmp_path):
     assert network.seen == 376
 
 
-def test_extrapolation_is_below_the_score(network):
+def test_extrapolation_is_below_the_score(network, monkeypatch):
+    row = registry.KINDS['fid']
+    monkeypatch.setitem(registry.KINDS, 'fid', dataclasses.replace(row, sums={**row.sums, 'kept': 100}))  # it needs more than are kept
     images = Pictures(4000, seed=1)
     images.images[:, 1] = images.images[:, 0] // 2 + images.images[:, 1] // 4
     found = scores('fd_efficientnet-lite0', Subject(Pictures(2000), images=images, extrapolate=True))
@@ -285,6 +297,16 @@ def test_path_length_is_drawn_in_float32(precision, network):
     assert length(half) == pytest.approx(whole, rel=0.02)
     with torch.autocast('cpu', torch.bfloat16):
         assert length(G) == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize('variant, space, at_end', [
+    ('ppl2_wend', 'w', True), ('ppl_zfull', 'z', False), ('ppl_wfull', 'w', False), ('ppl_zend', 'z', True), ('ppl_wend', 'w', True),
+])
+def test_path_lengths_are_named_after_their_path(variant, space, at_end, network, monkeypatch):
+    asked, pair = [], path_length.path_pair
+    monkeypatch.setattr(path_length, 'path_pair', lambda mapping, z, c, *how: asked.append(how[:2]) or pair(mapping, z, c, *how))
+    list(evaluate([parse(variant).with_num(4)], Subject(None, tiny_snapshots.stylegan2().eval())))
+    assert asked == [(space, at_end)]
 
 
 def test_sizes_need_a_generator_that_draws_them(network):
