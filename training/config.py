@@ -9,7 +9,6 @@ Needs no torch. The networks' constructor arguments and what lazy regularization
 
 import dataclasses
 import json
-import math
 import typing
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from dnnlib import cli
 from dnnlib.options import Option, option, row_of, rows
 from dnnlib.util import UserError, check_keys
 from training import growing, plugins
-from training.presets import ROW_KEYS
+from training.presets import ROW_KEYS, at_resolution, half_life
 from training.validation import expect_augmentation, validate
 
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')  # what --width multiplies
@@ -260,16 +259,6 @@ class Config:
 OPTIONS = {row.name: row for row in (*rows(Config), LR)}
 
 
-def at_resolution(value, resolution: int):
-    """The entry that a rule {lowest resolution: value} has for a resolution; any other value as it is."""
-    if not (isinstance(value, dict) and value and all(isinstance(key, int) for key in value)):
-        return value
-    fitting = [lowest for lowest in value if lowest <= resolution]
-    if not fitting:
-        raise UserError(f'resolution {resolution} is below the lowest that this preset has a rule for, {min(value)}')
-    return value[max(fitting)]
-
-
 def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) -> Config:
     """The configuration of a new run.
 
@@ -304,7 +293,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
         optimizers=OptimizersConfig(G=OptimizerConfig(row['g_lr'], tuple(row['betas']), row['eps']),
                                     D=OptimizerConfig(row['d_lr'], tuple(row['betas']), row['eps'])),
         loss=_section(LossConfig, new, given),
-        ema=_section(EmaConfig, new, given, kimg=_half_life(row['ema_kimg'], batch), rampup=row['ema_rampup']),
+        ema=_section(EmaConfig, new, given, kimg=half_life(row['ema_kimg'], batch), rampup=row['ema_rampup']),
         run=_section(RunConfig, new, given),
         augment=_section(AugmentConfig, new, given),
         grow=_section(GrowConfig, new, given))
@@ -341,13 +330,6 @@ def _synthesis(name: str, synthesis: dict, given: dict, knobs: dict[str, dict]) 
         if (reason := knobs[key].get('unused', lambda synthesis: None)(result)) is not None:
             raise UserError(f'{flag(key)} has no effect with --cfg={name}: {reason}')
     return json.loads(json.dumps(result))
-
-
-def _half_life(value, batch: int) -> float:
-    """Half-life of the average in kimg from what a row says, see ROW_KEYS."""
-    if value == 'auto':
-        return batch * 10 / 32
-    return batch / 1000 * math.log(0.5) / math.log(value['decay']) if isinstance(value, dict) else value
 
 
 def _precision(asked: str, row: dict, device: str) -> tuple[str, dict[str, int]]:

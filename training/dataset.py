@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,3 +209,27 @@ class InfiniteSampler(torch.utils.data.Sampler):
                 order = np.random.RandomState([self.seed, epoch]).permutation(self.size)  # a stream that numpy promises never to change
             yield int(order[position % self.size])
             position += self.world_size
+
+
+def batches(dataset: ImageDataset, settings, images: int, pin: bool) -> Iterator[list[torch.Tensor]]:
+    """This process's share of each batch, endlessly, from the position after `images`. settings: config.Config; pin: for a GPU."""
+    rank, world = distributed.rank(), distributed.world_size()
+    sampler = InfiniteSampler(len(dataset), settings.run.seed, rank, world, start=images)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,
+                                         num_workers=settings.run.workers, worker_init_fn=_ignore_signals)
+    iterator = iter(loader)
+    try:
+        while True:
+            yield next(iterator)
+    except Exception as err:
+        problem = err.with_traceback(None)
+    del iterator  # ends the processes; frames of a traceback that hold it would keep them, deaf as they are, past the end of this one
+    if 'DataLoader worker' in str(problem):
+        problem = UserError(f'a process that loads data ended ({" ".join(str(problem).split())}): lower --workers')
+    raise problem
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leaves it to the main process to answer Ctrl-C and SIGTERM, which may go to all processes; it still wants a batch or none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

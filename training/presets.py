@@ -4,6 +4,10 @@ A dict {lowest resolution: value} gives a value that depends on the training res
 A row has all of ROW_KEYS. It may have 'D', the class name of another discriminator, and any option of train.py by its name.
 """
 
+import math
+
+from dnnlib.util import UserError
+
 ROW_KEYS = {
     'summary': 'one line for --help', 'source': 'where the numbers come from', 'cost': 'what a run takes',
     'G': 'class name of the generator', 'z_dim': 'numbers in z', 'w_dim': 'numbers in w', 'mapping_layers': 'of the mapping network',
@@ -45,3 +49,20 @@ PRESETS = {
         ema_kimg='auto', ema_rampup=0.05, kimg=1000, mirror=True,
     ),
 }
+
+
+def at_resolution(value, resolution: int):
+    """The entry that a rule {lowest resolution: value} has for a resolution; any other value as it is."""
+    if not (isinstance(value, dict) and value and all(isinstance(key, int) for key in value)):
+        return value
+    fitting = [lowest for lowest in value if lowest <= resolution]
+    if not fitting:
+        raise UserError(f'resolution {resolution} is below the lowest that this preset has a rule for, {min(value)}')
+    return value[max(fitting)]
+
+
+def half_life(value, batch: int) -> float:
+    """Half-life of the average in kimg from what a row says, see ROW_KEYS."""
+    if value == 'auto':
+        return batch * 10 / 32
+    return batch / 1000 * math.log(0.5) / math.log(value['decay']) if isinstance(value, dict) else value

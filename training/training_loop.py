@@ -27,7 +27,7 @@ from training.augment import NUMBERS
 from training.clock import Pace, StopSignal, TickClock
 from training.config import Config
 from training.config_json import to_json
-from training.dataset import ImageDataset, InfiniteSampler
+from training.dataset import ImageDataset, batches
 from training.ema import ema_beta, update_ema
 from training.held_out import HeldOut
 from training.loss import GanLoss, Latents, phases
@@ -135,30 +135,6 @@ class Training:
         self.augment.load_state_dict(state.get('augment'))  # not in older states
         for name, optimizer in self.optimizers.items():
             restore(optimizer, state['optimizers'][name])
-
-
-def batches(dataset: ImageDataset, settings: Config, images: int, pin: bool) -> Iterator[list[torch.Tensor]]:
-    """This process's share of each batch, endlessly, from the position after `images`."""
-    rank, world = distributed.rank(), distributed.world_size()
-    sampler = InfiniteSampler(len(dataset), settings.run.seed, rank, world, start=images)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,
-                                         num_workers=settings.run.workers, worker_init_fn=_ignore_signals)
-    iterator = iter(loader)
-    try:
-        while True:
-            yield next(iterator)
-    except Exception as err:
-        problem = err.with_traceback(None)
-    del iterator  # ends the processes; frames of a traceback that hold it would keep them, deaf as they are, past the end of this one
-    if 'DataLoader worker' in str(problem):
-        problem = UserError(f'a process that loads data ended ({" ".join(str(problem).split())}): lower --workers')
-    raise problem
-
-
-def _ignore_signals(worker: int) -> None:
-    """Leaves it to the main process to answer Ctrl-C and SIGTERM, which may go to all processes; it still wants a batch or none."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def save(training: Training, folder: Path, log: snapshot.RunLog, evaluate: Callable | None) -> None:
