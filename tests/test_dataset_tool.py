@@ -160,6 +160,17 @@ def test_classes_keep_their_numbers_when_the_last_are_skipped(tmp_path, capsys):
         assert dataset.label_dim == 6 and dataset.get_label(2).tolist() == [0, 0, 1, 0, 0, 0]
 
 
+def test_classes_without_names_get_numbers_when_the_last_are_skipped(tmp_path, capsys):
+    src = write_images(tmp_path / 'src', range(4))
+    (src / 'dataset.json').write_text(json.dumps({'labels': [[f'{i:03d}.png', i] for i in range(4)]}))
+    tool('convert', src, tmp_path / 'all.zip')
+    assert ImageDataset(tmp_path / 'all.zip', use_labels=True).class_names is None
+    (src / '003.png').write_bytes(b'junk')
+    tool('convert', src, tmp_path / 'set.zip')
+    assert '3 images, 4 classes (0, 1, 2, 3) of 0 to 1 images' in capsys.readouterr().out
+    assert ImageDataset(tmp_path / 'set.zip', use_labels=True).label_dim == 4
+
+
 def test_workers_change_nothing(tmp_path):
     src = tmp_path / 'src'
     src.mkdir()

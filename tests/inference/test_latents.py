@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from inference.latents import class_label, slerp
+from inference.latents import class_label, slerp, truncated
 from tests import tiny_snapshots
 
 
@@ -21,3 +22,12 @@ def test_a_class_by_number_or_text():
     G = tiny_snapshots.stylegan2(c_dim=3)
     for given in (2, '2', 'emu'):
         assert class_label(G, given, ['cat', 'dog', 'emu']).tolist() == [[0, 0, 1]]
+
+
+def test_truncation_draws_towards_the_mean():
+    G = tiny_snapshots.stylegan2()
+    G.mapping.w_avg.fill_(1)
+    ws = torch.zeros(2, G.num_ws, G.w_dim)
+    assert (truncated(G, ws, psi=0.25) == 0.75).all() and (truncated(G, ws) == 0).all() and (ws == 0).all()
+    found = truncated(G, ws, psi=0.25, psi_cutoff=2)
+    assert (found[:, :2] == 0.75).all() and (found[:, 2:] == 0).all()

@@ -72,6 +72,16 @@ def test_frames_are_not_held(tmp_path, video_format):
     assert len(seen) == 12
 
 
+def test_webp_is_a_riff_of_even_chunks(tmp_path):
+    video.write(tmp_path / 'a.webp', iter(frames(5)), 'webp')
+    data, position, kinds = (tmp_path / 'a.webp').read_bytes(), 12, []
+    assert data[:4] == b'RIFF' and int.from_bytes(data[4:8], 'little') == len(data) - 8
+    while position < len(data):
+        kinds.append(data[position:position + 4])
+        position += 8 + (int.from_bytes(data[position + 4:position + 8], 'little') + 1) // 2 * 2
+    assert kinds == [b'VP8X', b'ANIM', *[b'ANMF'] * 5] and position == len(data)
+
+
 def test_mp4(tmp_path):
     ffmpeg = pytest.importorskip('imageio_ffmpeg')
     video.write(tmp_path / 'a.mp4', iter(frames(10, 32, 48)), 'mp4', 10)
