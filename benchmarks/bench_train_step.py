@@ -45,7 +45,8 @@ class Pair:
         self.G, self.D = (network.to(device).train() for network in networks(res, half, preset))
         if not plain and device == 'cpu':
             self.D.lie_channels_last()
-        self.loss = GanLoss(self.G, self.D, LossConfig(1.0, R1_INTERVAL, 0.0, 4, 0.0), Averages())
+        weights = LossConfig(gamma=1.0, r1_interval=R1_INTERVAL, pl_weight=0.0, g_reg_interval=4, style_mixing=0.0)
+        self.loss = GanLoss(self.G, self.D, weights, Averages())
         self.reals = (torch.rand(batch, 3, res, res) * 2 - 1).to(device)
         z = torch.randn(batch, self.G.z_dim)
         self.latents = Latents(z, None, torch.zeros(batch), torch.zeros(batch), torch.zeros(batch, 0)).to(device)

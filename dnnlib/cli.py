@@ -222,7 +222,7 @@ def _explain_os_error(err: OSError) -> str | None:
 
 
 def is_out_of_memory(err: BaseException) -> bool:
-    """Whether memory of the machine or of the GPU ran out; told by name and text, so that torch need not be imported."""
+    """Whether memory of the machine or of the GPU ran out; recognized by name and text, so that torch need not be imported."""
     if isinstance(err, MemoryError) or type(err).__name__ == 'OutOfMemoryError':
         return True
     if isinstance(err, OSError):

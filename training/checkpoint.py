@@ -65,10 +65,10 @@ def find_latest_snapshot(root: str | Path = 'training-runs') -> Path | None:
     return max(runs, key=lambda files: max(path.stat().st_mtime_ns for path in files))[-1] if runs else None
 
 
-def find_resumable(folder: Path, tell: Callable[[str], None] = lambda line: None) -> Path | None:
+def find_resumable(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path | None:
     """The network file of a run's latest snapshot that has its training state, None where there is none.
 
-    A snapshot that is cut off is passed over, and `tell` gets a line about it. Raises UserError if all of them are.
+    A snapshot that is cut off is passed over, and `say` gets a line about it. Raises UserError if all of them are.
     """
     problem = None
     for path in reversed([path for path in snapshots(folder) if state_path(path).is_file()]):
@@ -79,7 +79,7 @@ def find_resumable(folder: Path, tell: Callable[[str], None] = lambda line: None
             return path
         except UserError as err:
             problem = err
-            tell(f'Passing over {err}')
+            say(f'Passing over {err}')
     if problem is not None:
         raise UserError(f'{folder} has no snapshot to go on from: {problem}, or start anew')
     return None

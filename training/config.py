@@ -51,7 +51,7 @@ class DataConfig:
     subset: int | None = option('Train on so many of the images.', COUNT, shown='all')
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
     """half_res: blocks in half precision, counted from the highest; synthesis: what else its class takes as synthesis_kwargs.
 
@@ -69,7 +69,7 @@ class GeneratorConfig:
     synthesis: dict[str, typing.Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
     """mbstd_group: the most images in a group of the minibatch deviation; freeze: layers that do not train (FreezeD, arXiv 2002.10964)."""
 
@@ -114,7 +114,7 @@ class OptimizersConfig:
 LR = Option('lr', 'Learning rate of both networks; groups of G keep their ratio to the largest.', POSITIVE, 'preset', resume=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The intervals are in steps; 1 adds the penalty to every step."""
 
@@ -125,7 +125,7 @@ class LossConfig:
     style_mixing: float = option('Chance of mixing two styles.', SHARE, name='mixing', shown='preset')
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmaConfig:
     """kimg: half-life; rampup: half-life at most this share of the images seen, None for no ramp."""
 

@@ -159,7 +159,7 @@ def _event_writer(folder: Path, images: int):
 
 
 def cut_stats(path: Path, images: int) -> None:
-    """Removes the lines of stats.jsonl that tell of later steps than `images`, and a last line that was never finished."""
+    """Removes the lines of stats.jsonl of steps later than `images`, and a last line that was never finished."""
     if not path.is_file():
         return
     lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
