@@ -1,4 +1,4 @@
-"""The ladder of the paper's Table 4, run: six decoders under one budget on small sets, scored, and written to docs/results.md.
+"""The ladder of the paper's Table 4, run: six decoders under one budget on small sets, scored, and written to docs/results-log.md.
 
 Each rung is a run of train.py in OUTDIR/SET/RUNG. What is there already is gone on with, or left alone when it is finished, so the command
 can be stopped at any moment and given again. Then all rungs of a set are scored alike: features of the packaged EfficientNet-Lite0 (Frechet
@@ -261,7 +261,7 @@ def order(scores: dict) -> list[str]:
 
 
 def table(name: str, scores: dict, about: str) -> str:
-    """A section of docs/results.md: the scores of a set beside the paper's, and both orders."""
+    """A section of docs/results-log.md: the scores of a set beside the paper's, and both orders."""
     keys = [key for key in ('cs', 'accuracy') if key in next(iter(scores.values()))]
     heads = {'cs': 'classifier score', 'accuracy': 'of the class asked for'}
     lines = [f'### {name}', '', about, '', '| decoder | FD | KD x 1000 | ' + ''.join(f'{heads[key]} | ' for key in keys)
@@ -306,7 +306,7 @@ def write_results(path: Path, sections: dict[str, str], outdir: Path) -> None:
 @click.option('--seed', type=click.IntRange(0), default=0)
 @click.option('--num', type=click.IntRange(32), default=2048, help='Images that a score is made from.')
 @click.option('--results', type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help='Document to write the tables to, such as docs/results.md; sheets go beside it.')
+              help='Document to write the tables to, such as docs/results-log.md; sheets go beside it.')
 @click.option('--score/--no-score', default=True, help='Score when all are trained.')
 def main(outdir, set_names, rung_names, fashion, emoji, budget, kimg, device, jobs, seed, num, results, score):
     """Train the six rungs of the paper's Table 4 under one budget, score them, and write tables and sample sheets."""

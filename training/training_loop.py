@@ -64,7 +64,7 @@ class Training:
         self.G = plugins.build_generator(settings).to(device).train()
         self.D = plugins.build_discriminator(settings, distributed.world_size()).to(device).train()
         if settings.run.channels_last or (settings.run.channels_last is None and self.device.type == 'cpu'):
-            self.D.lie_channels_last()  # on a CPU a quarter less time (docs/results.md)
+            self.D.lie_channels_last()  # on a CPU a quarter less time (docs/results-log.md)
         if settings.grow.sizes:
             growing.begin_at_zero(self.G.synthesis, settings.grow.sizes, settings.data.resolution)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
