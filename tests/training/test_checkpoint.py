@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,6 +157,7 @@ def test_files_that_are_no_snapshots(network, tmp_path):
     for data, expected in (
         (content[:5], 'not a safetensors file'), (b'hello, this is text', 'not a safetensors file'), (b'', 'not a safetensors file'),
         (content[:3000], 'the header is damaged or cut off'), (content[:-1000], "cut off in the tensor 'G"),
+        (content[:-4], "cut off in the tensor 'G"), (content + b'1234', 'the header does not fit the data'),
         (struct.pack('<Q', 8) + b'{"a": 1}', 'the header is damaged'),
     ):
         bad.write_bytes(data)
@@ -174,14 +176,26 @@ def test_pair_comes_back(training, network):
     assert torch.equal(next(fresh.D.parameters()), next(training.D.parameters()))
 
 
+class Trap:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
 def test_broken_pairs(training, network):
     networks = training.networks
     save_state(state_path(network), {'images': 5})
     assert 'is of another step than network-snapshot-000012_288.safetensors' in message(load_pair, network, networks)
     state_path(network).write_bytes(b'junk')
     assert 'training-state-000012_288.pt is damaged' in message(load_pair, network, networks)
-    state_path(network).write_bytes(pickle.dumps(os.getcwd))                # code is not run
-    assert 'training-state-000012_288.pt is damaged' in message(load_pair, network, networks)
+    trace = network.with_name('trace')
+    save_state(state_path(network), {'images': 12_288, 'x': Trap(trace)})
+    assert 'training-state-000012_288.pt is damaged (UnpicklingError)' in message(load_pair, network, networks)
+    assert not trace.exists()                                               # code is not run
     state_path(network).unlink()
     assert f'start anew with --init-from={network}' in message(load_pair, network, networks)
 
@@ -329,6 +343,16 @@ def test_old_pairs_go(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'network-best.safetensors', 'network-snapshot-000002.safetensors', 'network-snapshot-000003.safetensors',
         'training-state-000002.pt', 'training-state-000003.pt']
+
+
+def test_a_network_file_goes_before_its_state(tmp_path, monkeypatch):
+    """Whatever ends it in between, a network file is there only when its state is."""
+    for images in (1000, 2000):
+        pair(tmp_path, images)
+    gone, unlink = [], Path.unlink
+    monkeypatch.setattr(Path, 'unlink', lambda path, **options: gone.append(path.name) or unlink(path, **options))
+    remove_old(tmp_path, 1)
+    assert gone == ['network-snapshot-000001.safetensors', 'training-state-000001.pt']
 
 
 def test_later_pairs_are_set_aside(tmp_path):

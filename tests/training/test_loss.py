@@ -55,23 +55,23 @@ def test_style_mixing_switches_at_the_cutoff():
 
 
 class Line(torch.nn.Module):
-    """Stand-in for both networks: a generator whose image is a * sum(z), a discriminator whose logit is b * sum(x)."""
+    """Stand-in for both networks: a generator whose image is a * sum(z + c), a discriminator whose logit is b * sum(x) + e * c."""
 
     def __init__(self):
         super().__init__()
         self.a, self.b = torch.nn.Parameter(torch.tensor(0.5)), torch.nn.Parameter(torch.tensor(0.3))
-        self.one = torch.nn.Parameter(torch.tensor(1.0))
+        self.one, self.e = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(0.2))
         self.mapped = []
 
     def mapping(self, z, c, skip_w_avg_update=False):
         self.mapped.append(skip_w_avg_update)
-        return self.one * z[:, None].repeat(1, 3, 1)
+        return self.one * (z + c.sum(1, keepdim=True))[:, None].repeat(1, 3, 1)
 
     def synthesis(self, ws):
         return (self.a * ws.mean(1).sum(1))[:, None, None, None].expand(-1, 1, 2, 2)
 
     def forward(self, images, c):
-        return self.b * images.sum([1, 2, 3])[:, None]
+        return self.b * images.sum([1, 2, 3])[:, None] + self.e * c.sum(1, keepdim=True)
 
 
 def make(**changed):
@@ -104,6 +104,17 @@ def test_discriminator_phase_gradient_does_not_reach_g():
     assert net.a.grad is None
 
 
+@pytest.mark.parametrize('phase', ['G', 'D'])
+def test_images_are_drawn_and_judged_by_their_labels(phase):
+    gan, net = make()
+    c, real_c = torch.tensor([[1.0], [-2.0]]), torch.tensor([[5.0], [-7.0]])
+    gan.accumulate(phase, torch.ones(2, 1, 2, 2), real_c, dataclasses.replace(latents(), c=c), 1)
+    fake = 0.3 * 4 * 0.5 * 3 * (latents().z[:, :1] + c) + 0.2 * c
+    real = 0.3 * 4 + 0.2 * real_c
+    expected = -torch.sigmoid(-fake) * c if phase == 'G' else torch.sigmoid(fake) * c - torch.sigmoid(-real) * real_c
+    assert net.e.grad.item() == pytest.approx(expected.mean().item(), rel=1e-5)
+
+
 def test_r1_phase_is_weighted_by_gamma_and_the_interval():
     gan, net = make()
     gan.accumulate('D_reg', torch.ones(2, 1, 2, 2), torch.zeros(2, 0), latents(), 1)
@@ -111,14 +122,17 @@ def test_r1_phase_is_weighted_by_gamma_and_the_interval():
     assert gan.stats.collect()['Loss/r1']['mean'] == pytest.approx(4 * 0.3 ** 2)
 
 
-def test_both_in_one_pass_is_the_sum_of_both():
+@pytest.mark.parametrize('network', ['G', 'D'])
+def test_both_in_one_pass_is_the_sum_of_both(network, monkeypatch):
+    monkeypatch.setattr(torch, 'randn_like', torch.ones_like)
+    main, penalty, both = (f'{network}{part}' for part in ('', '_reg', '_both'))
     grads = {}
-    for phase in ('D', 'D_reg', 'D_both'):
-        gan, net = make(r1_interval=1)
+    for phase in (main, penalty, both):
+        gan, net = make(r1_interval=1, g_reg_interval=1)
         gan.accumulate(phase, torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(1)), torch.zeros(2, 0), latents(), 1)
-        grads[phase] = net.b.grad.item()
-    assert grads['D_both'] == pytest.approx(grads['D'] + grads['D_reg'])
-    assert grads['D_reg'] != 0 != grads['D']
+        grads[phase] = (net.a if network == 'G' else net.b).grad.item()
+    assert grads[both] == pytest.approx(grads[main] + grads[penalty])
+    assert grads[penalty] != 0 != grads[main]
 
 
 def test_path_length_phase(monkeypatch):
@@ -135,6 +149,18 @@ def test_path_length_phase(monkeypatch):
     assert stats['Loss/path_length']['num'] == 2 and stats['Loss/path_length']['mean'] == pytest.approx(length)
 
 
+def test_the_mean_path_length_is_that_of_all_processes(monkeypatch):
+    gan, net = make()
+    monkeypatch.setattr(torch, 'randn_like', torch.ones_like)
+    monkeypatch.setattr(loss.distributed, 'world_size', lambda: 2)
+    monkeypatch.setattr(loss.distributed, 'sum_', lambda tensor: tensor.add_(7.0))         # the other one's length
+    gan.accumulate('G_reg', None, None, latents(4), 1)
+    own = 0.5 * 4 / 2 / 3 * math.sqrt(3)
+    mean = loss.PL_DECAY * (own + 7) / 2
+    assert gan.pl_mean.item() == pytest.approx(mean)
+    assert net.a.grad.item() == pytest.approx(3 * 4 * 2 * (own - mean) * (1 - loss.PL_DECAY) * own / 0.5, rel=1e-5)  # of its own alone
+
+
 def test_a_path_length_that_is_not_finite_leaves_the_running_mean(monkeypatch):
     gan, net = make()
     gan.pl_mean = torch.tensor(2.0)
@@ -149,6 +175,13 @@ def test_style_mixing_follows_its_chance(style_mixing, share_of_z):
     ws = gan._ws(latents(mix=True))
     assert relative_error(ws.mean(1), latents().z * share_of_z) < 1e-6
     assert net.mapped == [False, True]                                     # the mixed-in w leaves the average alone
+
+
+def test_styles_are_mixed_behind_every_layer_alike():
+    gan, net = make(style_mixing=0.9)
+    drawn = dataclasses.replace(latents(4, mix=True), share=torch.tensor([0.0, 0.49, 0.5, 0.99]))
+    ws = gan._ws(drawn) / drawn.z[:, None]
+    assert ws[:, :, 0].round().tolist() == [[1, -1, -1], [1, -1, -1], [1, 1, -1], [1, 1, -1]]
 
 
 def test_parts_take_turns():
