@@ -29,7 +29,7 @@ class Steps:
         torch.manual_seed(0)
         G, D = (network.to(device).train() for network in (plugins.build_generator(settings), plugins.build_discriminator(settings)))
         if device == 'cpu':
-            D.lie_channels_last()
+            D.use_channels_last()
         augment = Augmentation(AugmentConfig('fixed', pipe, p) if pipe else AugmentConfig(), device)
         self.networks, self.loss = {'G': G, 'D': D}, GanLoss(G, D, settings.loss, Averages(), augment)
         self.phases, self.reals = phases(settings.loss), (torch.rand(batch, 3, res, res) * 2 - 1).to(device)

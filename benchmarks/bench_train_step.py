@@ -44,7 +44,7 @@ class Pair:
         torch.manual_seed(0)
         self.G, self.D = (network.to(device).train() for network in networks(res, half, preset))
         if not plain and device == 'cpu':
-            self.D.lie_channels_last()
+            self.D.use_channels_last()
         weights = LossConfig(gamma=1.0, r1_interval=R1_INTERVAL, pl_weight=0.0, g_reg_interval=4, style_mixing=0.0)
         self.loss = GanLoss(self.G, self.D, weights, Averages())
         self.reals = (torch.rand(batch, 3, res, res) * 2 - 1).to(device)

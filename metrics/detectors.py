@@ -170,7 +170,7 @@ def load(name, files=None, device='cpu'):
 
     name:  one of NAMES
     files: {name: path or URL} to take instead of the published files, as `parse_files` makes it
-    Returns a `Detector` in evaluation mode on the device. Raises UserError when it cannot be had: which file, from where, put where.
+    Returns a `Detector` in evaluation mode on the device. Raises UserError when it is not available: which file, from where, put where.
     """
     expect_known(name)
     given = (files or {}).get(name)

@@ -161,7 +161,7 @@ def load_lpips(folder=None):
     """LPIPS-VGG with its trained weights.
 
     folder: where vgg16-397923af.pth and vgg.pth (LPIPS 0.1) lie; None: the download cache, filled from their URLs (528 MiB)
-    Raises UserError when a file is missing, damaged or cannot be had.
+    Raises UserError when a file is missing, damaged or not available.
     """
     states = []
     for url, digest in (VGG16, LPIPS_LINEAR):
@@ -184,7 +184,7 @@ def choose(text='auto'):
     """The distance that a command's --distance asks for, and why it was taken.
 
     text: one of NAMES; 'lpips-vgg:FOLDER' with the folder of its two files; 'auto', which never downloads
-    Returns (Distance, reason). Raises UserError for an unknown name or one that cannot be had.
+    Returns (Distance, reason). Raises UserError for an unknown name or one that is not available.
     """
     name, _, folder = text.partition(':')
     if folder and name != 'lpips-vgg':

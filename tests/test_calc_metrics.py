@@ -146,7 +146,7 @@ def best(run):
 
 
 def test_training_scores_its_snapshots(tiny, data, tmp_path, monkeypatch):
-    """The first metric keeps the best; one that cannot be had costs a line."""
+    """The first metric keeps the best; one that is not available costs a line."""
     url = 'http://127.0.0.1:9/i.pt'
     monkeypatch.setitem(detectors.PUBLISHED, 'inception', [(url, '0' * 64)])
     monkeypatch.setattr('metrics.during_training.registry.parse_list', ten_images)

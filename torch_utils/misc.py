@@ -1,8 +1,7 @@
-"""Small helpers: counting what modules have, copying weights between modules that only partly agree, allocator, TF32, the device."""
+"""Small helpers: counting what modules have, allocator, TF32, the device."""
 
 import ctypes
 import sys
-from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,42 +58,3 @@ def count_macs(run):
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2
-
-
-@dataclass(frozen=True)
-class CopyReport:
-    """What `copy_params_and_buffers` did, as names: copied, in dst alone, in src alone, in both but of different shapes."""
-
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
-    unused: tuple[str, ...]
-    mismatched: tuple[str, ...]
-
-    def __str__(self):
-        rest = {'not in the source': self.missing, 'of the source unused': self.unused, 'of another shape': self.mismatched}
-        parts = [f'{len(names)} {what}: {names[0]}{", ..." if len(names) > 1 else ""}' for what, names in rest.items() if names]
-        return '; '.join([f'{len(self.matched)} tensors copied', *parts])
-
-
-@torch.no_grad()
-def copy_params_and_buffers(src, dst, strict=False):
-    """Copy every tensor of src that dst has under the same name and with the same shape.
-
-    src:    a module, or a dict of tensors by name
-    dst:    the module to write into; its dtypes and devices stay
-    strict: raise ValueError, before anything is written, unless both have exactly the same names and shapes
-    Returns a `CopyReport`. Non-persistent buffers, being derived from the rest, are left alone.
-    """
-    source = src.state_dict() if isinstance(src, torch.nn.Module) else src
-    target = dst.state_dict()
-    common = [name for name in target if name in source]
-    report = CopyReport(
-        matched=tuple(name for name in common if source[name].shape == target[name].shape),
-        missing=tuple(name for name in target if name not in source),
-        unused=tuple(name for name in source if name not in target),
-        mismatched=tuple(name for name in common if source[name].shape != target[name].shape))
-    if strict and len(report.matched) < max(len(source), len(target)):
-        raise ValueError(f'weights do not fit: {report}')
-    for name in report.matched:
-        target[name].copy_(source[name])
-    return report

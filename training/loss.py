@@ -69,14 +69,14 @@ class Latents:
     """What the images of a phase are drawn from.
 
     z: [N, z_dim];  z_mix: the same, or None without style mixing;  c: [N, c_dim]
-    chance, share: [N] in [0, 1), whether and where styles are mixed
+    chance, mix_position: [N] in [0, 1), whether and where styles are mixed
     numbers: [N, 2, augment.NUMBERS] on the CPU, what the augmentations of the phase's fakes and reals follow from; None without any
     """
 
     z: torch.Tensor
     z_mix: torch.Tensor | None
     chance: torch.Tensor
-    share: torch.Tensor
+    mix_position: torch.Tensor
     c: torch.Tensor
     numbers: torch.Tensor | None = None
 
@@ -88,7 +88,7 @@ class Latents:
         """The augmentations' numbers for 'fake' or 'real' images, [N, augment.NUMBERS]."""
         return None if self.numbers is None else self.numbers[:, ('fake', 'real').index(images)]
 
-    def part(self, first: int, step: int) -> 'Latents':
+    def strided_slice(self, first: int, step: int) -> 'Latents':
         """Every `step`-th image from `first` on."""
         return self._each(lambda value: value[first::step])
 
@@ -124,13 +124,13 @@ class GanLoss:
         network, _, part = phase.partition('_')
         if network == 'G':
             if part != 'reg':
-                self._fool(latents, share)
+                self._main_g(latents, share)
             if part:
-                self._keep_path_length(latents, share, self.config.g_reg_interval)
+                self._reg_g(latents, share, self.config.g_reg_interval)
         else:
             if part != 'reg':
-                self._tell_fakes(latents, share)
-            self._tell_reals(reals, real_c, latents, share, logistic=part != 'reg', penalty=bool(part))
+                self._main_d_fake(latents, share)
+            self._d_real(reals, real_c, latents, share, logistic=part != 'reg', penalty=bool(part))
 
     def judge(self, images: torch.Tensor, c: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
         """D's logits, [N, 1]: every image that D judges comes this way. numbers: [N, augment.NUMBERS], None draws them."""
@@ -149,18 +149,18 @@ class GanLoss:
         ws = self.G.mapping(latents.z, latents.c)                                      # [N, num_ws, w_dim]
         if latents.z_mix is None:
             return ws
-        cutoff = 1 + (latents.share * (ws.shape[1] - 1)).long()                         # 1 .. num_ws - 1
+        cutoff = 1 + (latents.mix_position * (ws.shape[1] - 1)).long()                         # 1 .. num_ws - 1
         cutoff = torch.where(latents.chance < self.config.style_mixing, cutoff, ws.shape[1])
         return mix_styles(ws, self.G.mapping(latents.z_mix, latents.c, skip_w_avg_update=True), cutoff)
 
-    def _fool(self, latents: Latents, share: float) -> None:
+    def _main_g(self, latents: Latents, share: float) -> None:
         logits = self.judge(self._synthesis(self._ws(latents)), latents.c, latents.numbers_of('fake'))
         loss = generator_loss(logits)
         self.stats.report('Loss/G', loss)
         loss.mean().mul(share).backward()
 
-    def _keep_path_length(self, latents: Latents, share: float, gain: float) -> None:
-        ws = self._ws(latents.part(0, PL_SHRINK))
+    def _reg_g(self, latents: Latents, share: float, gain: float) -> None:
+        ws = self._ws(latents.strided_slice(0, PL_SHRINK))
         images = self._synthesis(ws)
         lengths = path_lengths(images, ws, torch.randn_like(images))
         mean = lengths.mean()
@@ -170,10 +170,10 @@ class GanLoss:
         penalty = (lengths - mean).square()
         self.stats.report('Loss/path_length', lengths)
         self.stats.report('Loss/path_length_penalty', penalty)
-        loss = penalty.mean() * (self.config.pl_weight * gain) + images[:, 0, 0, 0].mean() * 0  # as in `_tell_reals`
+        loss = penalty.mean() * (self.config.pl_weight * gain) + images[:, 0, 0, 0].mean() * 0  # as in `_d_real`
         loss.mul(share).backward()
 
-    def _tell_fakes(self, latents: Latents, share: float) -> None:
+    def _main_d_fake(self, latents: Latents, share: float) -> None:
         with torch.no_grad():
             images = self._synthesis(self._ws(latents))
         logits = self.judge(images, latents.c, latents.numbers_of('fake'))
@@ -183,7 +183,7 @@ class GanLoss:
         self.stats.report('Loss/D_fake', loss)
         loss.mean().mul(share).backward()
 
-    def _tell_reals(self, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float, logistic: bool, penalty: bool) -> None:
+    def _d_real(self, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float, logistic: bool, penalty: bool) -> None:
         reals = reals.detach().requires_grad_(penalty)
         logits = self.judge(reals, real_c, latents.numbers_of('real'))
         loss = logits * 0  # gives every parameter a gradient, so that Adam counts the step of R1 alone for all of them

@@ -356,8 +356,8 @@ class Discriminator(nn.Module):
             self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, w_avg_beta=None, **mapping_kwargs)
         self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim, 4, **shared, **epilogue_kwargs)
 
-    def lie_channels_last(self):
-        """From now on all blocks compute with channels last, in any precision; their weights lie so too. Nothing else changes."""
+    def use_channels_last(self):
+        """From now on all blocks compute with channels last, in any precision; their weights are stored so too. Nothing else changes."""
         for block in (*(getattr(self, f'b{res}') for res in self.block_resolutions), self.b4):
             block.channels_last = True
         return self.to(memory_format=torch.channels_last)

@@ -43,12 +43,12 @@ def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: st
     batch, z_dim = settings.run.batch, settings.generator.z_dim
     random = torch.Generator().manual_seed(distributed.mix_seed(settings.run.seed, images, phase))
     z, z_mix = torch.randn([2, batch, z_dim], generator=random)
-    chance, share = torch.rand([2, batch], generator=random)
+    chance, mix_position = torch.rand([2, batch], generator=random)
     items = torch.randint(len(dataset), [batch], generator=random).tolist()
     c = torch.from_numpy(np.stack([dataset.get_label(i) for i in items]))
     numbers = torch.rand(batch, 2, NUMBERS, generator=random, dtype=torch.float64) if settings.augment.kind != 'noaug' else None
-    latents = Latents(z, z_mix if settings.loss.style_mixing else None, chance, share, c, numbers)
-    return latents.part(distributed.rank(), distributed.world_size())
+    latents = Latents(z, z_mix if settings.loss.style_mixing else None, chance, mix_position, c, numbers)
+    return latents.strided_slice(distributed.rank(), distributed.world_size())
 
 
 class Training:
@@ -64,7 +64,7 @@ class Training:
         self.G = plugins.build_generator(settings).to(device).train()
         self.D = plugins.build_discriminator(settings, distributed.world_size()).to(device).train()
         if settings.run.channels_last or (settings.run.channels_last is None and self.device.type == 'cpu'):
-            self.D.lie_channels_last()  # on a CPU a quarter less time (docs/results-log.md)
+            self.D.use_channels_last()  # on a CPU a quarter less time (docs/results-log.md)
         if settings.grow.sizes:
             growing.begin_at_zero(self.G.synthesis, settings.grow.sizes, settings.data.resolution)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
@@ -108,7 +108,7 @@ class Training:
         self.D.requires_grad_(name == 'D')
         self.optimizers[name].zero_grad(set_to_none=True)
         for i in range(passes):
-            self.loss.accumulate(phase, reals[i::passes], real_c[i::passes], latents.part(i, passes), 1 / passes)
+            self.loss.accumulate(phase, reals[i::passes], real_c[i::passes], latents.strided_slice(i, passes), 1 / passes)
             self.after_pass(phase, i + 1, passes)
         stepped = step_if_finite(self.optimizers[name])
         self.skipped[name] += not stepped

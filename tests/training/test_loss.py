@@ -179,15 +179,15 @@ def test_style_mixing_follows_its_chance(style_mixing, share_of_z):
 
 def test_styles_are_mixed_behind_every_layer_alike():
     gan, net = make(style_mixing=0.9)
-    drawn = dataclasses.replace(latents(4, mix=True), share=torch.tensor([0.0, 0.49, 0.5, 0.99]))
+    drawn = dataclasses.replace(latents(4, mix=True), mix_position=torch.tensor([0.0, 0.49, 0.5, 0.99]))
     ws = gan._ws(drawn) / drawn.z[:, None]
     assert ws[:, :, 0].round().tolist() == [[1, -1, -1], [1, -1, -1], [1, 1, -1], [1, 1, -1]]
 
 
 def test_parts_take_turns():
     whole = latents(5, mix=True)
-    assert whole.part(1, 2).z[:, 0].tolist() == whole.z[[1, 3], 0].tolist()
-    assert whole.part(1, 2).z_mix.shape == (2, 3) and latents(5).part(1, 2).z_mix is None
+    assert whole.strided_slice(1, 2).z[:, 0].tolist() == whole.z[[1, 3], 0].tolist()
+    assert whole.strided_slice(1, 2).z_mix.shape == (2, 3) and latents(5).strided_slice(1, 2).z_mix is None
 
 
 class Recorder:
@@ -225,4 +225,4 @@ def test_all_that_d_judges_is_augmented(phase, numbers, observed):
 def test_numbers_of_augmentations_stay_on_the_cpu():
     drawn = dataclasses.replace(latents(5), numbers=torch.rand(5, 2, 3))
     assert drawn.to(torch.device('meta')).numbers.device.type == 'cpu' and drawn.to(torch.device('meta')).z.is_meta
-    assert torch.equal(drawn.part(1, 2).numbers, drawn.numbers[[1, 3]])
+    assert torch.equal(drawn.strided_slice(1, 2).numbers, drawn.numbers[[1, 3]])

@@ -310,7 +310,7 @@ def test_channels_last_is_the_same_discriminator(architecture):
     seen = []
     for conv in (D.b16.conv1, D.b8.conv0, D.b4.conv):
         conv.register_forward_hook(lambda module, args, out: seen.append(out.is_contiguous(memory_format=torch.channels_last)))
-    assert D.lie_channels_last() is D and D.b8.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert D.use_channels_last() is D and D.b8.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert all(relative_error(ours, theirs) < 1e-5 for ours, theirs in zip(r1(), plain, strict=True))
     assert seen == [True] * 3
 

@@ -37,7 +37,7 @@ SIGNATURES = {  # as in the .cu files; each ends with the device's number and th
 
 
 class NativeError(UserError, RuntimeError):
-    """The compiled operators cannot be had; one line that says why and what to do."""
+    """The compiled operators are not available; one line that says why and what to do."""
 
 
 # ---- Which implementation
