@@ -147,3 +147,14 @@ def test_rounding_does_not_decide_the_cell():
     grids = refinement.plan(grid.lattice(4, width, window), [cells, 128], 'last')
     drawn = ((grids[0].x.double() + 1) / 2 * cells).round().long().numpy()[grids[1].parent[1].lo]
     assert np.array_equal(drawn, exact)
+
+
+def test_rounding_does_not_decide_the_row():
+    """Every third row of this picture is sampled on the border of a cell, or would be but for the last bit of a float64."""
+    from fractions import Fraction
+    from math import ceil
+
+    exact = np.array([ceil((Fraction(6, 5) * (i + 1) / 48 - Fraction(1, 10)) * 32) - 1 for i in range(48)])
+    grids = refinement.plan(grid.lattice(48, 48, (-0.1, -0.1, 1.1, 1.1)), [32, 64], 'last')
+    drawn = ((1 - grids[0].y.double()) / 2 * 32 - 1).round().long().numpy()[grids[1].parent[0].lo]
+    assert np.array_equal(drawn, exact)

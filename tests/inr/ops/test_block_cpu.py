@@ -9,6 +9,8 @@ from inr import grid, hypernetwork, refinement, render
 from inr.generator import Generator
 from inr.ops import block_cpu, dispatch, native
 from tests.helpers import needs_compiled_code, relative_error
+from torch_utils.misc import count_macs
+from training.networks import FullyConnectedLayer
 
 needs_compiled_code(allow_module_level=True)
 
@@ -153,18 +155,52 @@ def test_a_build_that_fails_says_why(monkeypatch, tmp_path):
         native.build(tmp_path / 'file')
 
 
+@pytest.mark.parametrize('when', ['before', 'after'])
 @torch.no_grad()
-def test_a_hook_sees_every_layer():
+def test_a_hook_sees_every_layer(when):
     G, ws = build('B')
-    seen = []
-    G.synthesis.b64.layers[1].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    layer, seen = G.synthesis.b64.layers[1], []
+    if when == 'before':
+        layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    else:
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     G.synthesis(ws)
     assert seen == [(3, 13, 64, 64)]
 
 
 @torch.no_grad()
+def test_blocks_whose_operators_are_recorded_are_drawn_layer_by_layer():
+    G, ws = build('B', res=16)
+    recorded = {impl: count_macs(lambda impl=impl: G.synthesis(ws, impl=impl)) for impl in ('ref', 'auto')}
+    assert recorded['auto'] == recorded['ref'] > 0
+
+
+@torch.no_grad()
+def test_vectors_may_read_past_the_end_of_what_is_held_below(monkeypatch):
+    """Up to a vector of 16 numbers behind the last plane, so that much of it must be there."""
+    behind = []
+    with_tail, multiply_parent = block_cpu._with_tail, block_cpu._Packed.multiply_parent
+
+    def held(tensor):
+        result = with_tail(tensor)
+        behind.append(result.untyped_storage().nbytes() // 4 - tensor.numel())
+        return result
+
+    def multiplied(self, library, x, threads):
+        multiply_parent(self, library, x, threads)
+        behind.append(self.parent.untyped_storage().nbytes() // 4 - self.layer.weights.shape[0] * x[0].numel())
+
+    monkeypatch.setattr(block_cpu, '_with_tail', held)
+    monkeypatch.setattr(block_cpu._Packed, 'multiply_parent', multiplied)
+    G, ws = build('B')
+    G.synthesis(ws, impl='fused')
+    assert len(behind) > 3 and min(behind) >= 16
+
+
+@torch.no_grad()
 def test_affine_is_the_layer():
     G, ws = build('B')
-    layer = G.synthesis.b32.layers[0].affine
-    for w in (ws[:1, 0], ws[:, 0]):
-        assert relative_error(block_cpu.affine(layer, w), layer(w)) < 1e-6
+    slow = FullyConnectedLayer(12, 37, lr_multiplier=0.01, bias_init=300)
+    for layer in (G.synthesis.b32.layers[0].affine, slow, FullyConnectedLayer(12, 5, bias=False)):
+        for w in (ws[:1, 0], ws[:, 0]):
+            assert relative_error(block_cpu.affine(layer, w), layer(w)) < 1e-6

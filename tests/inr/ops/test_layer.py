@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from inr import grid, refinement
 from inr.ops import dispatch
@@ -126,9 +127,28 @@ def test_a_type_without_kernels_is_told_once():
     assert len(seen) == 1
 
 
+class Recorder(TorchDispatchMode):
+    """Notes the operators that PyTorch is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.seen.append(str(operator))
+        return operator(*args, **(kwargs or {}))
+
+
 def test_recorded_operators_are_pytorchs_own():
-    x, weight = torch.randn(2, 4, 3, 5), torch.randn(2, 6, 4)
+    x, weight, bias = torch.randn(2, 4, 3, 5), torch.randn(2, 6, 4), torch.randn(6)
     assert count_macs(lambda: dispatch.layer(weight, x=x)) == 2 * 6 * 4 * 15
+    recorders = {impl: Recorder() for impl in ('auto', 'ref')}
+    for impl, recorder in recorders.items():
+        with recorder:
+            dispatch.layer(weight, bias, x, impl=impl)
+    assert recorders['auto'].seen == recorders['ref'].seen != []  # compiled code would be missing here
+    with Recorder(), pytest.raises(RuntimeError, match='its operators are being recorded'):
+        dispatch.layer(weight, bias, x, impl='fused')
 
 
 @pytest.mark.parametrize('how', ['nearest', 'linear', 'bilinear', 'any points'])
