@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from training import ada
 from training.ada import Augmentation, Controller, advice
 from training.config import AugmentConfig
 
@@ -56,6 +57,21 @@ def test_its_state_goes_on_between_two_changes():
     run(whole, [1.0], steps=2)
     run(whole, [-1.0], steps=2, start=2)
     assert whole.r == rest.r == 0 and torch.equal(whole.sums, rest.sums)
+
+
+def test_p_follows_the_signs_of_all_processes(monkeypatch):
+    controller = Controller(target=0.6, kimg=0.4, interval=4)
+    monkeypatch.setattr(ada.distributed, 'sum_', lambda tensor: tensor.add_(torch.tensor([6.0, -6.0])))  # another one took 6 for fakes
+    assert run(controller, [1.0, 1.0]) == pytest.approx(0.4) and controller.r == pytest.approx(2 / 14)
+    assert controller.state_dict()['sums'].tolist() == [6, -6]
+
+
+@pytest.mark.parametrize('is_main, sums', [(True, [3, 1]), (False, [0, 0])])
+def test_the_sums_of_all_go_on_in_one_process(monkeypatch, is_main, sums):
+    monkeypatch.setattr(ada.distributed, 'is_main', lambda: is_main)
+    controller = Controller()
+    controller.load_state_dict({'sums': torch.tensor([3.0, 1.0], dtype=torch.float64), 'r': 0.5})
+    assert controller.sums.tolist() == sums and controller.r == 0.5
 
 
 def test_logits_that_are_not_finite_leave_p_alone():

@@ -218,10 +218,14 @@ def moments(state):
     (lambda state: moments(state).update(exp_avg=moments(state)['exp_avg'].double()), 'optimizers.D.2.exp_avg is float64 [8, 8, 3, 3]'),
     (lambda state: moments(state)['exp_avg'][0].fill_(float('nan')), 'optimizers.D.2.exp_avg is not finite'),
     (lambda state: moments(state)['exp_avg_sq'][0].fill_(-1), 'optimizers.D.2 has a negative number of steps or mean square'),
+    (lambda state: moments(state).update(step=torch.tensor(-1.0)), 'optimizers.D.2 has a negative number of steps or mean square'),
+    (lambda state: moments(state).update(exp_avg=moments(state)['exp_avg'].to_sparse()), 'optimizers.D.2.exp_avg is float32 [8, 8, 3, 3]'),
     (lambda state: moments(state).update(step=torch.tensor([1.0, 2.0])), 'optimizers.D.2.step is float32 [2]'),
     (lambda state: moments(state).update(step=3), 'step is a int'),
     (lambda state: moments(state).pop('exp_avg'), 'optimizers.D.2 holds'),
     (lambda state: state['optimizers']['D']['state'].update({999: moments(state)}), 'optimizers.D holds 999, which is no parameter'),
+    (lambda state: state['optimizers']['D']['state'].update({len(state['optimizers']['D']['param_groups'][0]['params']): moments(state)}),
+        'optimizers.D holds '),
     (lambda state: state['optimizers']['G']['param_groups'][0]['params'].pop(), 'optimizers.G has other groups of parameters'),
     (lambda state: state['optimizers'].pop('G'), 'G is missing'),
     (lambda state: state.pop('optimizers'), 'optimizers is missing'),
@@ -230,6 +234,7 @@ def moments(state):
     (lambda state: state.update(seconds=float('nan')), 'seconds is nan'),
     (lambda state: state.update(best=float('nan')), 'best is NaN'),
     (lambda state: state.update(images=-4), 'images is -4'),
+    (lambda state: state.update(images=True), 'images is a bool'),
     (lambda state: state.update(images='4'), 'images is a str'),
     (lambda state: state['skipped'].update(G=-1), 'skipped.G is negative'),
     (lambda state: state['skipped_in_a_row'].pop('D'), 'D is missing'),
@@ -237,6 +242,8 @@ def moments(state):
     (lambda state: state['stats'].update(x=[0.0, 0.0, 0.0]), "stats holds 'x'"),
     (lambda state: state.update(augment={'p': 2.0, 'start': 0.0, 'r': 0.0, 'sums': torch.zeros(3)}), 'augment.sums is float32 [3]'),
     (lambda state: state.update(augment={'p': float('nan'), 'start': 0.0, 'r': 0.0}), 'augment.p is nan'),
+    (lambda state: state.update(augment={'p': 0.0, 'start': float('inf'), 'r': 0.0}), 'augment.start is inf'),
+    (lambda state: state.update(augment={'p': 0.0, 'start': 0.0, 'r': float('nan')}), 'augment.r is nan'),
 ])
 def test_a_state_is_checked_before_it_is_used(stepped, change, expected):
     training, state = stepped

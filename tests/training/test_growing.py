@@ -53,6 +53,7 @@ def test_reals_are_averaged_down_and_blended():
     x = torch.arange(2 * 64.0).reshape(2, 1, 8, 8)
     small = growing.fit(x, Stage(4))
     assert small[1, 0, 2, 3] == x[1, 0, 4:6, 6:8].mean()
+    assert growing.fit(x, Stage(2))[1, 0, 1, 0] == x[1, 0, 4:, :4].mean()
     assert torch.equal(growing.fit(x, Stage(8)), x)
     half = growing.fit(x, Stage(8, 0.25))
     assert half[0, 0, 5, 2].item() == pytest.approx(0.25 * x[0, 0, 5, 2].item() + 0.75 * x[0, 0, 4:6, 2:4].mean().item())
@@ -67,6 +68,8 @@ def test_a_smaller_image_is_what_the_blocks_of_its_size_draw(make):
     torch.manual_seed(0)
     G = make().eval()
     growing.begin_at_zero(G.synthesis, '16:1', 32)
+    zero = {name for name, value in G.synthesis.named_parameters() if 'torgb.weight' in name and not value.any()}
+    assert zero == {'b32.torgb.weight'}
     ws = torch.randn(2, G.num_ws, 4)
     small = G.synthesis(ws, noise_mode='const', resolution=16)
     assert small.shape == (2, 3, 16, 16)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.helpers import relative_error
 from torch_utils.training_stats import Averages
 from training import loss
 from training.config import LossConfig
+from training.growing import Stage
 from training.loss import GanLoss, Latents, discriminator_loss, generator_loss, mix_styles, path_lengths, r1_penalty
 
 
@@ -102,6 +104,11 @@ def test_discriminator_phase_gradient_does_not_reach_g():
     expected = (torch.sigmoid(0.3 * fake) * fake).mean() - torch.sigmoid(torch.tensor(-0.3)) * 1.0
     assert net.b.grad.item() == pytest.approx(expected.item(), rel=1e-5)
     assert net.a.grad is None
+    means = {name: sums['mean'] for name, sums in gan.stats.collect().items()}
+    real, fake = torch.tensor(0.3), 0.3 * fake
+    assert means == pytest.approx({
+        'Scores/real': 0.3, 'Signs/real': 1, 'Loss/D_real': generator_loss(real).item(),
+        'Scores/fake': fake.mean().item(), 'Signs/fake': 1, 'Loss/D_fake': generator_loss(-fake).mean().item()})
 
 
 @pytest.mark.parametrize('phase', ['G', 'D'])
@@ -188,6 +195,14 @@ def test_parts_take_turns():
     whole = latents(5, mix=True)
     assert whole.strided_slice(1, 2).z[:, 0].tolist() == whole.z[[1, 3], 0].tolist()
     assert whole.strided_slice(1, 2).z_mix.shape == (2, 3) and latents(5).strided_slice(1, 2).z_mix is None
+
+
+def test_a_stage_has_its_size_and_its_fade():
+    gan, _ = make()
+    gan.G, gan.D = SimpleNamespace(synthesis=lambda ws, **given: given), lambda images, c, **given: given
+    assert gan._synthesis(None) == {} == gan.judge(None, None, None)
+    gan.stage = Stage(16, 0.25)
+    assert gan._synthesis(None) == {'resolution': 16} and gan.judge(None, None, None) == {'fade': 0.25}
 
 
 class Recorder:

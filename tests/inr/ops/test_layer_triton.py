@@ -74,6 +74,21 @@ def test_tf32_rounds_its_factors():
     assert torch.isnan(layer_triton.forward(weight * float('nan'), None, x, None, None, None, Activation(1.0, 1.0))).all()
 
 
+def test_what_lies_behind_a_tensor_has_no_part_in_it():
+    """NaN, which a factor of zero does not hide."""
+    from inr.ops import layer_triton
+
+    def before_nan(*shape):
+        numbers = torch.randn(shape)
+        return torch.cat([numbers.flatten(), torch.full([4096], float('nan'))]).to(DEVICE)[: numbers.numel()].view(shape)
+
+    weight, bias, x = before_nan(1, 16, 16), before_nan(16), before_nan(1, 16, 3, 5)
+    y = layer_triton.forward(weight, bias, x, None, None, None, Activation(1.0, 1.0))
+    assert relative_error(y, torch.einsum('noc,nchw->nohw', weight, x) + bias[:, None, None]) < 1e-6
+    dz, db, _ = layer_triton.backward(before_nan(1, 2, 3, 5), before_nan(1, 2, 3, 5), Activation(0.2, 1.0), None)
+    assert dz.isfinite().all() and relative_error(db, dz.sum([2, 3])) < 1e-6
+
+
 @pytest.mark.parametrize('case', CASES[::3], ids=named)
 def test_second_order(case):
     case.check_second_order('cuda', DEVICE)
