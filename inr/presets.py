@@ -95,7 +95,8 @@ PRESETS = {
             _INR['synthesis'], upsampling='linear', fmm_spread=0.3, input_features=_LOW, features=dict(_LOW, random=32),
         ),
         g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=5, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
-        grow={16: '', 32: '16:30', 64: '16:30,32:75', 128: '16:30,32:75,64:75', 256: '16:30,32:75,64:75,128:75'},
+        grow={16: '', 32: '16:30', 64: '16:30,32:75', 128: '16:30,32:75,64:75', 256: '16:30,32:75,64:75,128:75',
+              512: '16:30,32:75,64:75,128:75,256:75', 1024: '16:30,32:75,64:75,128:75,256:75,512:75'},
     ),
     'inr-grow': dict(
         _INR,

@@ -46,6 +46,12 @@ def checked(text: str) -> str:
     return ','.join(f'{size}:{kimg:g}' for size, kimg in smaller_sizes(text))
 
 
+def missing_size(sizes: str, full: int) -> int | None:
+    """The first size, from the smallest on, that is half the next one and not among `sizes`; None where each is twice the one before."""
+    steps = [size for size, _ in smaller_sizes(sizes)] + [full]
+    return next((after // 2 for before, after in zip(steps, steps[1:], strict=False) if after != 2 * before), None)
+
+
 def stage_at(sizes: str, fade: float, full: int, images: int) -> Stage:
     """The stage of the step after `images` images of a run whose full resolution is `full`. fade: kimg of a fade-in, 0 for none."""
     begin, resolution = 0.0, full

@@ -378,6 +378,6 @@ class Discriminator(nn.Module):
         x = blocks[0].enter(img, force_fp32) if hasattr(blocks[0], 'entry') else None
         for i, block in enumerate(blocks):
             if i == 1 and halved is not None:
-                x = block.enter(halved, force_fp32).lerp(x.to(block.dtype), fade)
+                x = block.enter(halved, force_fp32).lerp(block.cast(x, force_fp32), fade)
             x, img = block(x, img, force_fp32)
         return self.b4(x, img, self.mapping(None, c) if self.c_dim > 0 else None)

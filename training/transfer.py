@@ -2,10 +2,13 @@
 
 A tensor is taken where its name and shape are those of the network to train. Of another number of image channels or label inputs the common
 part is taken; the rest, blocks of higher resolutions for example, stays as it was initialized. G and its average stand in for each other.
+
+Of a smaller network nothing learned is lost: to-RGB of the blocks that G has beyond it begin at zero, as where a run grows, and its D's
+from-RGB becomes the `entry` of the block of its size, where a run that grows fades the next block in (and the other way round).
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,12 +20,15 @@ from training.config import Config
 
 SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
 LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
-CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?fromrgb\.weight': 1, r'mapping\.fc0\.weight': 1}  # key: dimension that may differ
+CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, r'mapping\.fc0\.weight': 1}  # what may differ
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a network gets from a file. source: the name it has there, None for none; the lists hold keys; numbers, of: in parameters."""
+    """What a network gets from a file. source: the name it has there, None for none; the lists hold keys; numbers, of: in parameters.
+
+    zero: keys of to-RGB that the file's blocks have no counterpart of
+    """
 
     network: str
     source: str | None
@@ -30,6 +36,7 @@ class Taken:
     cut: list[str]
     other_shape: list[str]
     absent: list[str]
+    zero: list[str]
     numbers: int
     of: int
 
@@ -38,10 +45,11 @@ class Taken:
         if self.source is None:
             return f'{self.network}: as initialized, {path} has none'
         count = len(self.whole) + len(self.cut)
-        total = count + len(self.other_shape) + len(self.absent)
+        total = count + len(self.other_shape) + len(self.absent) + len(self.zero)
         parts = [f'{self.network}: {count} of {total} tensors, {self.numbers / self.of:.0%} of its numbers, from {self.source} of {path}']
         for keys, what in ((self.cut, 'in part'), (self.other_shape, 'as initialized, since the file has another shape'),
-                           (self.absent, 'as initialized, since the file has none')):
+                           (self.absent, 'as initialized, since the file has none'),
+                           (self.zero, 'zero, so that the image begins as the smaller one enlarged')):
             if keys:
                 parts.append(f'{what}: {", ".join(keys[:4])}{f" and {len(keys) - 4} more" if len(keys) > 4 else ""}')
         return '; '.join(parts)
@@ -51,10 +59,10 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]])
     """What a network, which may be on the meta device, gets from a file with tensors of these shapes, by full key."""
     source = next((name for name in SOURCES[network] if any(key.startswith(f'{name}.') for key in shapes)), None)
     own, parameters = module.state_dict(), dict(module.named_parameters())
-    found = Taken(network, source, [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
+    found = Taken(network, source, [], [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
     numbers = 0
     for key, value in own.items():
-        shape = shapes.get(f'{source}.{key}')
+        shape = shapes.get(_there(source, key, shapes))
         if shape is None:
             found.absent.append(key)
         elif shape == list(value.shape):
@@ -65,7 +73,21 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]])
             numbers += value[_common(shape, value)].numel()
         else:
             found.other_shape.append(key)
-    return Taken(**{**vars(found), 'numbers': numbers})
+    drawn = max((_torgb_size(key) for key in found.whole + found.cut), default=0)
+    zero = [key for key in found.absent if _torgb_size(key) > drawn > 0]
+    return replace(found, numbers=numbers, zero=zero, absent=[key for key in found.absent if key not in zero])
+
+
+def _there(source: str | None, key: str, shapes) -> str:
+    """The file's key for one of a network's. What D reads images of a size with is `fromrgb` at its full size and `entry` below."""
+    here, there = ('.entry.', '.fromrgb.') if '.entry.' in key else ('.fromrgb.', '.entry.')
+    return f'{source}.{key}' if f'{source}.{key}' in shapes else f'{source}.{key.replace(here, there)}'
+
+
+def _torgb_size(key: str) -> int:
+    """Resolution of the block whose to-RGB a key is of, 0 for any other key."""
+    match = re.fullmatch(r'synthesis\.b(\d+)\.torgb\.(?:weight|bias)', key)
+    return int(match[1]) if match else 0
 
 
 def _may_be_cut(key: str, shape: list[int], own: list[int]) -> bool:
@@ -122,9 +144,11 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
     for each in taken:
         own = networks[each.network].state_dict()
         for key in each.whole:
-            own[key].copy_(tensors[f'{each.source}.{key}'])
+            own[key].copy_(tensors[_there(each.source, key, tensors)])
         for key in each.cut:
-            value = tensors[f'{each.source}.{key}']
+            value = tensors[_there(each.source, key, tensors)]
             part = _common(value.shape, own[key])
             own[key][part].copy_(value[part])
+        for key in each.zero:
+            own[key].zero_()
     return [each.line(Path(source)) for each in taken]

@@ -17,6 +17,7 @@ def validate(config) -> None:
         plugins.check_class_name(name, f'the configuration of {network}')
     rates = [rate for name in ('G', 'D') for lr in [getattr(config.optimizers, name).lr]
              for rate in (lr.values() if isinstance(lr, dict) else [lr])]
+    gap = growing.missing_size(config.grow.sizes, data.resolution) if config.grow.fade else None
     for fine, text in (
         (data.resolution in RESOLUTIONS, f'{data.path} holds {data.resolution}x{data.resolution} images; training takes '
             f'{", ".join(map(str, RESOLUTIONS))}: python dataset_tool.py convert SOURCE DEST.zip --resolution=N'),
@@ -26,6 +27,8 @@ def validate(config) -> None:
         (loss.pl_weight >= 0, f'pl_weight {loss.pl_weight}: 0 or more'),
         (all(size < data.resolution for size, _ in growing.smaller_sizes(config.grow.sizes)),
             f'--grow={config.grow.sizes}: sizes below the {data.resolution} pixels of {data.path}'),
+        (gap is None, f'--grow={config.grow.sizes}: {2 * (gap or 0)} pixels are blended in from {gap}, which is missing: name it too, or '
+            '--fade=0'),
         (config.ema.kimg >= 0, f'ema_kimg {config.ema.kimg}: 0 or more'),
         (config.augment.kind != 'fixed' or config.augment.p is not None, '--aug=fixed needs the chance of each augmentation, --p=0 to 1'),
         (not (config.discriminator.freeze and config.grow.sizes),

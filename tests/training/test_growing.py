@@ -103,6 +103,10 @@ def test_d_fades_from_its_smaller_self_to_its_larger_one():
         plain(small, None)
     with pytest.raises(ValueError, match='given'):
         D(torch.randn(4, 3, 8, 8), None)
+    half = Discriminator(0, 32, 3, channel_base=128, channel_max=8, entries=[16], num_fp16_res=2, block_kwargs=dict(half_dtype='bfloat16'))
+    half.load_state_dict(D.state_dict())
+    torch.testing.assert_close(half(x, None, force_fp32=True, fade=0.5), D(x, None, fade=0.5))
+    torch.testing.assert_close(half(x, None, fade=0.5), D(x, None, fade=0.5), rtol=0.1, atol=0.05)
     with pytest.raises(UserError, match='entries'):
         Discriminator(0, 32, 3, channel_base=128, channel_max=8, entries=[32])
 
@@ -143,6 +147,14 @@ def test_every_stage_trains_the_blocks_of_its_size_alone(tmp_path):
         training.step(reals, torch.zeros(4, 0))
     moved = {name for name, value in training.G.synthesis.named_parameters() if not torch.equal(value, before[name])}
     assert {'b32.torgb.weight', 'b32.conv1.weight'} <= moved
+
+
+def test_a_size_that_is_blended_in_needs_the_one_below(tmp_path):
+    images = make_images(tmp_path / 'images', resolution=32)
+    with pytest.raises(UserError, match='--grow=8:1: 32 pixels are blended in from 16, which is missing'):
+        tiny_run(images, grow='8:1')
+    assert tiny_run(images, grow='8:1', fade=0)[1].grow.sizes == '8:1'
+    assert growing.missing_size('8:1,32:1', 64) == 16 and growing.missing_size('8:1,16:1', 32) is None
 
 
 def test_sizes_above_the_data_and_generators_that_cannot_grow_are_refused(tmp_path):

@@ -9,6 +9,7 @@ from dnnlib.util import UserError
 from tests.helpers import ROOT
 from tests.training.test_config import data
 from tests.training.tiny import ROW
+from torch_utils.ops import upfirdn2d
 from training import plugins, transfer
 from training.checkpoint import read_header, save_networks
 from training.config import build
@@ -84,6 +85,28 @@ def test_a_higher_resolution_takes_the_blocks_that_it_has_as_well(file):
     assert torch.equal(here['G'].synthesis.b32.conv0.weight, initial)
     assert 'as initialized, since the file has none: synthesis.b32.' in lines[0]
     assert torch.equal(here['D'].b8.conv0.weight, there['D'].b8.conv0.weight) and 'b32.' in lines[1]
+
+
+def test_a_run_grows_out_of_a_smaller_one_without_losing_what_it_learned(file):
+    path, there = file(settings_of(16))
+    grown = build('x', ROW, data(32), grow='16:0', fade=1)
+    here = networks(grown)
+    lines = transfer.load(path, here)
+    assert lines == transfer.check(path, grown)
+    assert 'zero, so that the image begins as the smaller one enlarged: synthesis.b32.torgb.weight, synthesis.b32.torgb.bias' in lines[0]
+    assert 'b16.entry' not in lines[1] and 'b32.fromrgb.weight' in lines[1]
+    ws, x = torch.randn(2, here['G'].num_ws, 8), torch.randn(2, 3, 32, 32)
+    for name in ('G', 'G_ema'):
+        small = there[name].synthesis(ws[:, : there[name].num_ws], noise_mode='const')
+        enlarged = here[name].synthesis(ws, noise_mode='const')
+        assert torch.equal(enlarged, upfirdn2d.upsample2d(small, here[name].synthesis.b32.resample_filter))
+    torch.testing.assert_close(here['D'](x, None, fade=0.0), there['D'](torch.nn.functional.avg_pool2d(x, 2), None))
+
+    path, there = file(grown)  # and back: the smaller images enter where they did while it grew
+    here = networks(settings_of(16))
+    transfer.load(path, here)
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(here['D'](x, None), there['D'](x, None))
 
 
 def test_image_channels_and_labels_take_the_common_part(file):
