@@ -6,7 +6,7 @@ from PIL import Image, ImageSequence
 
 import generate
 import walk
-from inference import video
+from inference import painter, video
 from tests import tiny_snapshots
 from tests.tiny_snapshots import call, mistake
 
@@ -36,12 +36,17 @@ def test_a_walk_visits_its_seeds(tmp_path, make, monkeypatch):
     assert np.abs(frames[1] - frames[7]).max() <= 1 < np.abs(frames[1] - frames[4]).max()  # back on the same way
 
 
-def test_zoom_and_no_loop(tmp_path):
+def test_zoom_and_no_loop(tmp_path, monkeypatch):
+    windows, made = [], painter.Painter.__init__
+    monkeypatch.setattr(painter.Painter, '__init__', lambda self, *args: windows.append(args[3]) or made(self, *args))
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr())
-    code, out, err = call(walk.main, f'--network={network}', '--seeds=3', '--window=0,0,1,1', '--window=-1,-1,2,2', '--res=24x16',
+    code, out, err = call(walk.main, f'--network={network}', '--window=0,0,1,1', '--window=-1,-1,2,2', '--res=24x16',
                           '--no-loop', '--seconds=0.3', '--fps=10', f'--out={tmp_path}/a.gif')
     assert code == 0 and '4 frames of 24x16' in out, err
     assert len(shown(tmp_path / 'a.gif')) == 4
+    assert windows[0] == (0, 0, 1, 1) and windows[3] == pytest.approx((-1, -1, 2, 2))
+    widths = [x1 - x0 for x0, _, x1, _ in windows]
+    assert widths == sorted(widths) and len(set(widths)) == 4
 
 
 def test_mistakes(tmp_path):

@@ -18,6 +18,12 @@ def test_slerp_keeps_to_the_circle_and_is_finite_everywhere():
             assert slerp(other, a, share) == pytest.approx(other + (a - other) * share)
 
 
+def test_slerp_of_nearly_the_same_direction_warns_of_nothing():
+    for seed in range(30):  # rounding makes some of these cosines larger than 1
+        a = np.random.RandomState(seed).randn(1, 64)
+        assert slerp(a, 3 * a, 0.5) == pytest.approx(2 * a)
+
+
 def test_a_class_by_number_or_text():
     G = tiny_snapshots.stylegan2(c_dim=3)
     for given in (2, '2', 'emu'):

@@ -101,7 +101,25 @@ def test_mp4_without_ffmpeg_and_sizes(tmp_path, monkeypatch):
     for video_format, width, message in [('mp4', 31, 'mp4 needs even sides, not 31x16'), ('webp', 20000, 'webp holds at most 16384')]:
         with pytest.raises(UserError, match=message):
             video.check_size(video_format, width, 16)
+    with pytest.raises(UserError, match='mp4 needs even sides, not 16x31'):
+        video.check_size('mp4', 16, 31)
     video.check_size('gif', 31, 17)
+    video.check_size('webp', 16384, 16384)
+
+
+def test_a_gif_shows_fifty_frames_a_second_at_most(tmp_path):
+    video.write(tmp_path / 'a.gif', iter(frames(3)), 'gif', 100)
+    with Image.open(tmp_path / 'a.gif') as image:
+        image.seek(1)
+        assert image.info['duration'] == 20
+
+
+def test_quality_is_that_of_webp(tmp_path):
+    noise, sizes = np.random.RandomState(0).randint(0, 256, (32, 32, 3), np.uint8), []
+    for quality in (5, 95):
+        video.write(tmp_path / 'a.webp', iter([noise]), 'webp', quality=quality)
+        sizes.append((tmp_path / 'a.webp').stat().st_size)
+    assert sizes[0] < sizes[1] / 2
 
 
 @pytest.mark.parametrize('space', ['w', 'z'])

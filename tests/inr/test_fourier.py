@@ -45,6 +45,7 @@ def test_log_caps_every_direction_alike_and_cosine_can_be_left_out():
     features = CoordinateFeatures(FeatureSpec(log=5, cosine=False), 64, w_dim=4)
     lowest = torch.tensor([[0, 1.0], [0, 2], [1, 0], [2, 0]]) * math.pi / 2
     assert features.num_features == 4 and torch.allclose(features.log_basis, lowest)
+    assert torch.equal(log_basis(64, diagonal=True, max_rows=11), log_basis(4, diagonal=True))  # two octaves in four directions
     result = features(training_points([64])[0], torch.randn(1, 4))
     assert relative_error(result[0], phases(lowest, training_points([64])[0]).sin()) < 1e-6
 

@@ -136,6 +136,8 @@ def test_spatial_noise_is_added_to_every_layer_and_read_as_cell_constants_are():
     G.synthesis(ws, noise_mode='const')
     by_hand = torch.nn.functional.leaky_relu(0.3 * layer.noise.noise_const, 0.2) * 2**0.5
     assert relative_error(added[0], by_hand.expand(2, 2, -1, -1)) < 1e-6
+    G.synthesis(ws, noise_mode='random')
+    assert not torch.allclose(*added[1], atol=0.1)  # each image has its own
 
 
 def test_coordinate_skips_show_the_features_to_every_layer_of_a_block_that_has_them():

@@ -40,6 +40,11 @@ def test_rules_and_automatic_values():
     assert smaller.loss.gamma == pytest.approx(0.0002 * 256 ** 2 / 8) and smaller.ema.kimg == 2.5 and smaller.run.batch_gpu == 8
 
 
+def test_ticks_are_short_on_a_cpu_where_a_step_takes_long():
+    ticks = [build('x', ROW, data(resolution), batch=batch).run.tick for resolution, batch in ((32, 4), (64, 4), (64, 400))]
+    assert ticks == [0.5, 0.25, 1.6] and build('x', ROW, data(64), device='cuda').run.tick == 4
+
+
 def test_options_replace_the_preset_and_none_does_not():
     settings = build('x', ROW, data(), gamma=7.5, kimg=None, seed=3, batch_gpu=2, keep_last=0)
     assert (settings.loss.gamma, settings.run.kimg, settings.run.seed, settings.run.batch_gpu, settings.run.keep_last) == (7.5, 1, 3, 2, 0)
