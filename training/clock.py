@@ -13,7 +13,7 @@ import torch
 
 from dnnlib.util import format_bytes, format_time
 from torch_utils import distributed
-from training import ada, memory, plugins
+from training import ada, growing, memory, plugins
 from training.config import Config
 from training.loss import generator_loss, phases
 
@@ -67,8 +67,15 @@ def step_cost(settings: Config, macs: dict[str, int]) -> float:
     return sum(costs[phase] / interval for phase, interval in phases(settings.loss))
 
 
+def mean_step_cost(settings: Config, begin: int) -> float:
+    """Mean of `step_cost` over the images from `begin` to the end of a run, at the sizes at which they are seen."""
+    counts = growing.images_by_size(settings.grow.sizes, settings.data.resolution, begin, int(settings.run.kimg * 1000))
+    costs = {size: step_cost(settings, memory.macs(settings, size)) for size, count in counts.items() if count}
+    return sum(counts[size] * cost for size, cost in costs.items()) / max(sum(counts.values()), 1)
+
+
 def estimate(settings: Config, seconds: float, images: int, minutes: float = math.inf) -> str:
-    """'8m 20s a step, 12h 03m 10s for 100 kimg'. seconds: of a step; images: that are left; minutes: that there are."""
+    """'8m 20s a step, 12h 03m 10s for 100 kimg'. seconds: of a step, on average; images: that are left; minutes: that there are."""
     left = min(images / settings.run.batch * seconds, 60 * minutes)
     step = format_time(seconds) if seconds >= 10 else f'{seconds:.2g}s'
     limit = ' or the --minutes given' if minutes < math.inf else ''
@@ -107,8 +114,9 @@ class Pace:
 
     def __init__(self, settings: Config, device: torch.device, log, images: Callable[[], int], total: float, ends: float = math.inf):
         self.settings, self.device, self.log, self.images, self.total, self.ends = settings, device, log, images, total, ends
-        self.macs = memory.needs(settings).macs
-        self.costs, self.first_phase = phase_costs(self.macs), phases(settings.loss)[0][0]
+        stage = settings.grow.stage(settings.data.resolution, images())
+        self.costs = phase_costs(memory.macs(settings, stage and stage.resolution))
+        self.first_phase = phases(settings.loss)[0][0]
         self.silence, self.first, self.step, self.estimated = FIRST_SILENCE, images(), images(), False
         self.begin = self.said = self.step_begin = time.monotonic()
         self.work = 0.0  # costs of an image since `begin`
@@ -135,7 +143,7 @@ class Pace:
         seconds = time.monotonic() - self.begin
         if steps > (2 if gpu else 1) or (steps == 0 and seconds >= SLOW_PASS and not gpu):
             self.estimated = True
-            seconds *= step_cost(self.settings, self.macs) / self.work
+            seconds *= mean_step_cost(self.settings, self.images()) / self.work
             left = max(self.ends - time.monotonic(), 0) / 60
             self.log.say(f'estimate: {estimate(self.settings, seconds, self.total - self.images(), left)}')
         elif steps:

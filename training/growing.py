@@ -65,6 +65,15 @@ def stage_at(sizes: str, fade: float, full: int, images: int) -> Stage:
     return Stage(resolution, min((images - begin) / (fade * 1000), 1.0) if new and fade else 1.0)
 
 
+def images_by_size(sizes: str, full: int, begin: int, end: int) -> dict[int, int]:
+    """{resolution: images} of a run from `begin` to `end` images; sizes: '' for one that does not grow."""
+    counts, first = {}, 0
+    for size, kimg in smaller_sizes(sizes):
+        counts[size] = max(min(first + round(kimg * 1000), end) - max(first, begin), 0)
+        first += round(kimg * 1000)
+    return {**counts, full: max(end - max(first, begin), 0)}
+
+
 def fit(images, stage: Stage):
     """Real images [N, C, R, R] as a stage sees them: averaged down to its size, and blended with the size before while that fades out."""
     def halved(x):

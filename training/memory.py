@@ -67,7 +67,7 @@ class Needs:
     """What training takes on a device.
 
     parameters: {'G', 'D': number}; weights: {'G', 'D': bytes}; fixed, per_image: bytes in a step
-    macs: {'G', 'D': multiply-accumulates of one image, forward}
+    macs: as of the function
     """
 
     parameters: dict[str, int]
@@ -99,16 +99,24 @@ def needs(settings: Config) -> Needs:
         except ValueError as err:
             raise UserError(f'--cfg={settings.run.cfg}: {err}') from None
         D = plugins.build_discriminator(settings)
-        z, c = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim])
-        image = torch.zeros([1, G.img_channels, G.img_resolution, G.img_resolution])
     parameters = {name: count_parameters(network) for name, network in (('G', G), ('D', D))}
     weights = {name: sum(value.numel() * value.element_size() for value in network.state_dict().values())
                for name, network in (('G', G), ('D', D))}
-    macs = {'G': count_macs(lambda: G.synthesis(G.mapping(z, c))), 'D': count_macs(lambda: D(image, c))}
     few = 2 * settings.mbstd_group(1)  # the pass may be cut into groups, and the path length takes a part of it
     small, large = (activations(G, D, settings, images) for images in (few, 2 * few))
     per_image = (large - small) / few
-    return Needs(parameters, weights, BASE + 5 * weights['G'] + 4 * weights['D'] + small - few * per_image, per_image, macs)
+    return Needs(parameters, weights, BASE + 5 * weights['G'] + 4 * weights['D'] + small - few * per_image, per_image, macs(settings))
+
+
+def macs(settings: Config, resolution: int | None = None) -> dict[str, int]:
+    """{'G', 'D': multiply-accumulates of one image, forward}. resolution: of the images, where a run grows; None: full size."""
+    with torch.device('meta'):
+        G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
+        z, c = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim])
+        size = resolution or G.img_resolution
+        image = torch.zeros([1, G.img_channels, size, size])
+    smaller = {} if size == G.img_resolution else {'resolution': size}
+    return {'G': count_macs(lambda: G.synthesis(G.mapping(z, c), **smaller)), 'D': count_macs(lambda: D(image, c))}
 
 
 # ---- What is free

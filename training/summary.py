@@ -106,6 +106,5 @@ def print_plan(settings: Config, device: str, world_size: int, chosen: bool, loa
     if problem:
         raise problem
     seconds, images = clock.timed_pass(settings, device, world_size)
-    macs, share = needed.macs, settings.run.batch / world_size
-    seconds *= share / images * clock.step_cost(settings, macs) / clock.phase_costs(macs)['G']
+    seconds *= settings.run.batch / world_size / images * clock.mean_step_cost(settings, 0) / clock.phase_costs(needed.macs)['G']
     distributed.print0(f'{"time:":13}{clock.estimate(settings, seconds, settings.run.kimg * 1000)}, from one pass on {device}')

@@ -96,6 +96,20 @@ def test_a_fast_run_is_estimated_from_its_second_step(images, now):
     assert told == [f'estimate: {clock.estimate(settings, seconds, 8000 - 8)}']
 
 
+def test_a_run_that_grows_is_estimated_at_the_sizes_to_come(tmp_path, now):
+    _, settings = tiny_run(make_images(tmp_path / 'images', resolution=32), grow='8:1,16:1', kimg=4)
+    told, seen = [], [0]
+    pace = clock.Pace(settings, torch.device('cpu'), SimpleNamespace(say=told.append), lambda: seen[0], 4000)
+    now[0] += 6.0
+    pace.passed('G', 1, 1)
+    by_size = {size: memory.macs(settings, size) for size in (8, 16, 32)}
+    assert by_size[32] == memory.needs(settings).macs
+    assert by_size[8]['G'] < 0.5 * by_size[32]['G'] and by_size[8]['D'] < by_size[16]['D'] < by_size[32]['D']
+    costs = {size: clock.step_cost(settings, macs) for size, macs in by_size.items()}
+    seconds = 6.0 * (costs[8] + costs[16] + 2 * costs[32]) / 4 / clock.phase_costs(by_size[8])['G']
+    assert told == [f'estimate: {clock.estimate(settings, seconds, 4000)}']
+
+
 def test_a_slow_step_says_where_it_is_ever_more_seldom(images, now):
     _, settings = tiny_run(images)
     told, seen = [], [0]

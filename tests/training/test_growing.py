@@ -26,6 +26,13 @@ def test_stages_follow_the_images_seen(images, expected):
     assert growing.stage_at('8:2,16:3', 2, 32, images) == expected
 
 
+@pytest.mark.parametrize('begin, end, expected', [
+    (0, 9000, {8: 2000, 16: 3000, 32: 4000}), (3000, 6000, {8: 0, 16: 2000, 32: 1000}), (0, 1000, {8: 1000, 16: 0, 32: 0})])
+def test_images_of_a_run_by_their_size(begin, end, expected):
+    assert growing.images_by_size('8:2,16:3', 32, begin, end) == expected
+    assert growing.images_by_size('', 32, begin, end) == {32: end - begin}
+
+
 def test_without_a_fade_sizes_come_at_once():
     assert growing.stage_at('8:2', 0, 32, 2000) == Stage(32)
 
