@@ -190,6 +190,8 @@ def train_classifier(dataset, path: Path, device, epochs: int = 3, batch: int = 
     """The classifier trained on a labelled data set, or read from `path`, where it is kept."""
     import torch
 
+    from torch_utils.pixels import from_uint8
+
     network = make_classifier(dataset.num_channels, dataset.label_dim).to(device)
     if not path.exists():
         torch.manual_seed(0)
@@ -198,7 +200,7 @@ def train_classifier(dataset, path: Path, device, epochs: int = 3, batch: int = 
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * len(loader))
         for _ in range(epochs):
             for images, labels in loader:
-                loss = torch.nn.functional.cross_entropy(network(images.to(device) / 127.5 - 1), labels.to(device).argmax(dim=1))
+                loss = torch.nn.functional.cross_entropy(network(from_uint8(images.to(device))), labels.to(device).argmax(dim=1))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -213,8 +215,10 @@ def probabilities(network, images, device):
     """Class probabilities [N, classes] of uint8 images, on the CPU."""
     import torch
 
+    from torch_utils.pixels import from_uint8
+
     with torch.no_grad():
-        return torch.cat([network(part.to(device) / 127.5 - 1).softmax(dim=1).cpu() for part in images.split(256)])
+        return torch.cat([network(from_uint8(part.to(device))).softmax(dim=1).cpu() for part in images.split(256)])
 
 
 def score_set(name: str, folder: Path, data: Path, test_data: Path | None, rungs, num: int, device) -> dict:
