@@ -49,6 +49,25 @@ def test_zoom_and_no_loop(tmp_path, monkeypatch):
     assert widths == sorted(widths) and len(set(widths)) == 4
 
 
+def test_size_and_refinement_reach_the_painter(tmp_path, monkeypatch):
+    asked = []
+
+    class Painter:
+        def __init__(self, G, *args):
+            asked.append(args)
+
+        def whole(self, ws):
+            return np.zeros([1, 8, 8, 3], np.uint8)
+
+    monkeypatch.setattr(painter, 'Painter', Painter)
+    for resolution, options in ((16, ['--refine=smooth']), (512, [])):
+        network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr(resolution, channel_base=1024))
+        code, _, err = call(walk.main, f'--network={network}', '--seeds=0,1', '--seconds=0.1', '--fps=10', f'--out={tmp_path}/a.webp',
+                            *options)
+        assert code == 0, err
+    assert asked == [(256, 256, (0, 0, 1, 1), 'smooth'), (512, 512, (0, 0, 1, 1), None)]
+
+
 def test_mistakes(tmp_path):
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2())
     for args, line in [(['--seeds=1'], 'one stop is no walk: give several --seeds, --window or --class'),

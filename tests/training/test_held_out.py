@@ -63,6 +63,13 @@ def test_numbers_of_augmentations_follow_from_the_images_seen(images):
     assert torch.equal(torch.get_rng_state(), before)  # training goes on as if nothing had been
 
 
+def test_images_are_read_once(images):
+    held_out = HeldOut(ImageDataset(images, subset=5), 3)
+    first = held_out.scores(Judge(), MEANS, 100)
+    held_out.rest = 'gone'
+    assert held_out.scores(Judge(), MEANS, 100) == first
+
+
 def test_images_have_the_size_of_the_stage(images):
     judge = Judge(Stage(8))
     HeldOut(ImageDataset(images, subset=9), 3).scores(judge, MEANS, 100)

@@ -89,6 +89,26 @@ def test_what_lies_behind_a_tensor_has_no_part_in_it():
     assert dz.isfinite().all() and relative_error(db, dz.sum([2, 3])) < 1e-6
 
 
+def test_nothing_is_written_behind_a_tensor(monkeypatch):
+    from inr.ops import layer_triton
+
+    behind = []
+
+    def before_sevens(shape, dtype=torch.float32, device=None):
+        buffer = torch.full([int(np.prod(shape)) + 4096], 7, dtype=dtype, device=device)
+        behind.append(buffer[-4096:])
+        return buffer[:-4096].view(shape)
+
+    weight, x, dy = (torch.randn(shape, device=DEVICE) for shape in ((2, 5, 16), (2, 16, 3, 5), (2, 5, 6, 10)))
+    parent = torch.randn(2, 5, 3, 5, device=DEVICE)
+    monkeypatch.setattr(torch, 'empty', before_sevens)
+    monkeypatch.setattr(torch, 'empty_like', lambda like: before_sevens(like.shape, like.dtype, like.device))
+    layer_triton.forward(weight, None, x, None, None, None, Activation(0.2, 1.0))
+    layer_triton.forward(weight[:, :, :0], None, None, None, parent, 'nearest', Activation(0.2, 1.0))
+    layer_triton.backward(dy, dy, Activation(0.2, 1.0), 'nearest')
+    assert len(behind) == 4 and all((part == 7).all() for part in behind)
+
+
 @pytest.mark.parametrize('case', CASES[::3], ids=named)
 def test_second_order(case):
     case.check_second_order('cuda', DEVICE)
