@@ -110,6 +110,7 @@ def evaluation(settings: Config, folder: Path, device, world_size: int):
 
 def new_run(call: Call, device: str):
     """(data set, configuration) of a new run; its data and the weights it starts from are looked at."""
+    from training import transfer
     from training.dataset import ImageDataset, quick_check
 
     given = dict(call.given)
@@ -121,9 +122,9 @@ def new_run(call: Call, device: str):
     quick_check(call.data, use_labels=cond)
     if given.get('freeze_d') and not call.init_from:
         raise UserError(f'--freeze-d={given["freeze_d"]} keeps layers of D as --init-from has them: give that too')
-    if call.init_from:
-        row = {**row, 'ema_rampup': None}  # a ramp from 0 would overwrite the average that was loaded
     dataset = ImageDataset(call.data, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0))
+    if call.init_from:
+        row = transfer.starting_row(call.init_from, row, dataset.resolution)
     data = DataConfig(
         path=str(dataset.path.absolute()), digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
         images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,

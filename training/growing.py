@@ -41,9 +41,22 @@ def smaller_sizes(text: str) -> list[tuple[int, float]]:
     return stages
 
 
+def as_text(stages: Iterable[tuple[int, float]]) -> str:
+    """The opposite of `smaller_sizes`."""
+    return ','.join(f'{size}:{kimg:g}' for size, kimg in stages)
+
+
 def checked(text: str) -> str:
     """--grow as it is kept. Raises ValueError as `smaller_sizes` does."""
-    return ','.join(f'{size}:{kimg:g}' for size, kimg in smaller_sizes(text))
+    return as_text(smaller_sizes(text))
+
+
+def from_size(sizes: str, known: int, full: int) -> str:
+    """`sizes` for a run up to `full` whose networks draw images of `known` pixels already: those are its first, for no time at all."""
+    stages = smaller_sizes(sizes)
+    if not stages or known < stages[0][0]:
+        return sizes
+    return as_text([(known, 0)] * (known < full) + [(size, kimg) for size, kimg in stages if size > known])
 
 
 def missing_size(sizes: str, full: int) -> int | None:

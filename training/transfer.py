@@ -15,8 +15,9 @@ import torch
 from safetensors import safe_open
 
 from dnnlib.util import UserError, fetch
-from training import checkpoint, plugins
+from training import checkpoint, growing, plugins
 from training.config import Config
+from training.presets import at_resolution
 
 SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
 LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
@@ -117,6 +118,14 @@ def plan(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[Taken
                             f'have another shape{example}, {len(each.absent)} are not in the file: take the --cfg={meta["cfg"]} that it '
                             'was trained with, and its --width')
     return taken
+
+
+def starting_row(source: str | Path, row: dict, resolution: int) -> dict:
+    """A preset's row for a run at `resolution` from a snapshot: its average has no ramp, which would overwrite what was loaded, and it
+    does not learn again the sizes that the snapshot's networks draw. Raises UserError."""
+    known = checkpoint.read_header(fetch(source))['dataset'].get('resolution', 0)
+    sizes = growing.from_size(at_resolution(row.get('grow', ''), resolution), known, resolution)
+    return {**row, 'ema_rampup': None, 'grow': sizes}
 
 
 def check(source: str | Path, settings: Config) -> list[str]:

@@ -56,6 +56,13 @@ def test_a_schedule_is_kept_in_one_form():
     assert growing.checked('none') == growing.checked('') == ''
 
 
+@pytest.mark.parametrize('known, full, left', [
+    (64, 128, '64:0'), (32, 128, '32:0,64:75'), (128, 128, ''), (256, 128, ''), (8, 128, '16:30,32:75,64:75')])
+def test_what_a_network_draws_already_is_not_grown_again(known, full, left):
+    assert growing.from_size('16:30,32:75,64:75', known, full) == left
+    assert growing.from_size('', known, full) == ''
+
+
 def test_reals_are_averaged_down_and_blended():
     x = torch.arange(2 * 64.0).reshape(2, 1, 8, 8)
     small = growing.fit(x, Stage(4))

@@ -109,6 +109,13 @@ def test_a_run_grows_out_of_a_smaller_one_without_losing_what_it_learned(file):
     assert torch.equal(here['D'](x, None), there['D'](x, None))
 
 
+def test_a_run_from_a_file_has_no_ramp_and_grows_from_its_size(file):
+    path, _ = file(settings_of(16))
+    row = {**ROW, 'ema_rampup': 0.05, 'grow': {16: '', 32: '16:30', 64: '16:30,32:75'}}
+    assert transfer.starting_row(path, row, 64) == {**row, 'ema_rampup': None, 'grow': '16:0,32:75'}
+    assert transfer.starting_row(path, row, 16)['grow'] == transfer.starting_row(path, ROW, 64)['grow'] == ''
+
+
 def test_image_channels_and_labels_take_the_common_part(file):
     path, there = file(settings_of())
     here = networks(settings_of(channels=4, label_dim=3))
