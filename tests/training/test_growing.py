@@ -169,6 +169,7 @@ def test_a_size_that_is_blended_in_needs_the_one_below(tmp_path):
         tiny_run(images, grow='8:1')
     assert tiny_run(images, grow='8:1', fade=0)[1].grow.sizes == '8:1'
     assert growing.missing_size('8:1,32:1', 64) == 16 and growing.missing_size('8:1,16:1', 32) is None
+    assert growing.missing_size('8:1', 64) == 32
 
 
 def test_sizes_above_the_data_and_generators_that_cannot_grow_are_refused(tmp_path):

@@ -116,6 +116,15 @@ def test_a_run_from_a_file_has_no_ramp_and_grows_from_its_size(file):
     assert transfer.starting_row(path, row, 16)['grow'] == transfer.starting_row(path, ROW, 64)['grow'] == ''
 
 
+def test_shapes_alone_decide():
+    G = networks(settings_of())['G']
+    shapes = {f'G.{key}': list(value.shape) for key, value in G.state_dict().items()}
+    headless = transfer.compare('G', G, {key: shape for key, shape in shapes.items() if 'torgb' not in key})
+    assert headless.zero == [] and 'synthesis.b16.torgb.weight' in headless.absent  # zero everywhere would be no image
+    wide = transfer.compare('G', G, {**shapes, 'G.synthesis.b16.torgb.bias': [5], 'G.synthesis.b8.torgb.bias': [5, 1]})
+    assert wide.cut == ['synthesis.b16.torgb.bias'] and wide.other_shape == ['synthesis.b8.torgb.bias']
+
+
 def test_image_channels_and_labels_take_the_common_part(file):
     path, there = file(settings_of())
     here = networks(settings_of(channels=4, label_dim=3))
