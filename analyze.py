@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The paper's figures, drawn from a trained network: a picture NAME.png and its numbers NAME.json for each."""
 
 import click

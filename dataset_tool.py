@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Data sets: `convert` makes one out of images of any kind, `check` finds what is wrong with one."""
 
 import json

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Pictures that move: walks through latents, zooms and changes of class, as mp4, WebP or GIF of any size."""
 
 import click

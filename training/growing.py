@@ -88,7 +88,7 @@ def images_by_size(sizes: str, full: int, begin: int, end: int) -> dict[int, int
 
 
 def fit(images, stage: Stage):
-    """Real images [N, C, R, R] as a stage sees them: averaged down to its size, and blended with the size before while that fades out."""
+    """Real images [N, C, R, R] as a stage has them: averaged down to its size, and blended with the size before while that fades out."""
     def halved(x):
         return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))               # [N, C, R/2, R/2]
 

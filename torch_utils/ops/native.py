@@ -46,8 +46,8 @@ class NativeError(UserError, RuntimeError):
 def compiled(impl: str, x: torch.Tensor) -> bool:
     """Whether the compiled operators compute on x.
 
-    impl: 'ref': no; 'cuda': yes, or NativeError; 'auto': if x is on a GPU and they can be had, else no, with one warning where they should
-          have been. INR_OPS_IMPL=ref or =cuda in the environment is what 'auto' then means.
+    impl: 'ref': no; 'cuda': yes, or NativeError; 'auto': if x is on a GPU and they are available, else no, with one warning where they
+          should have been. INR_OPS_IMPL=ref or =cuda in the environment is what 'auto' then means.
     Raises ValueError for any other impl.
     """
     if impl == 'auto':
