@@ -225,10 +225,11 @@ def test_projected_w_that_does_not_fit(tmp_path):
     np.savez(tmp_path / 'v.npz', v=np.zeros((1, 8)))
     np.save(tmp_path / 'wide.npy', np.zeros((1, 9)))
     np.save(tmp_path / 'nan.npy', np.full((1, 8), np.nan))
+    np.save(tmp_path / 'empty.npy', np.zeros((0, 8)))
     (tmp_path / 'text.npz').write_text('no archive')
     for file, line in [('none.npz', 'no such file; projector.py writes'), ('v.npz', "holds no array 'w', only v"),
                        ('wide.npy', 'or [N, 8] for this network, it is float64 [1, 9]'), ('nan.npy', 'w must be finite numbers'),
-                       ('text.npz', 'not a readable .npz or .npy')]:
+                       ('empty.npy', 'it is float64 [0, '), ('text.npz', 'not a readable .npz or .npy')]:
         assert line in mistake(generate.main, f'--network={network}', f'--projected-w={tmp_path / file}')
     assert 'is a folder: give the projected_w.npz' in mistake(generate.main, f'--network={network}', f'--projected-w={tmp_path}')
     assert 'give one of them' in mistake(generate.main, '--seeds=1', f'--projected-w={tmp_path}/v.npz')

@@ -6,7 +6,7 @@ from PIL import Image, ImageSequence
 
 import generate
 import walk
-from inference import painter, video
+from inference import latents, painter, video
 from tests import tiny_snapshots
 from tests.tiny_snapshots import call, mistake
 
@@ -66,6 +66,23 @@ def test_size_and_refinement_reach_the_painter(tmp_path, monkeypatch):
                             *options)
         assert code == 0, err
     assert asked == [(256, 256, (0, 0, 1, 1), 'smooth'), (512, 512, (0, 0, 1, 1), None)]
+
+
+def test_options_reach_what_they_are_for(tmp_path, monkeypatch):
+    network, asked = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2()), []
+    ways, moments = latents.Walk.__init__, video.moments
+
+    def write(path, frames, *args):
+        asked.append(args)
+        path.write_bytes(b'')
+
+    monkeypatch.setattr(latents.Walk, '__init__', lambda self, *args: asked.append(args[3:]) or ways(self, *args))
+    monkeypatch.setattr(video, 'moments', lambda *args: asked.append(args) or moments(*args))
+    monkeypatch.setattr(video, 'write', write)
+    code, _, err = call(walk.main, f'--network={network}', '--seeds=0-2', '--psi=0.5', '--space=z', '--seconds=0.3', '--fps=10',
+                        '--no-loop', '--easing=linear', '--quality=7', f'--out={tmp_path}/a.webp')
+    assert code == 0, err
+    assert asked == [(0.5, 'z'), (3, 3, False, 'linear'), ('webp', 10, 7)]
 
 
 def test_mistakes(tmp_path):

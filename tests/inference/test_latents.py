@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.latents import class_label, slerp, truncated
+from inference.latents import class_label, load_projection, save_projection, slerp, truncated
 from tests import tiny_snapshots
 
 
@@ -28,6 +28,15 @@ def test_a_class_by_number_or_text():
     G = tiny_snapshots.stylegan2(c_dim=3)
     for given in (2, '2', 'emu'):
         assert class_label(G, given, ['cat', 'dog', 'emu']).tolist() == [[0, 0, 1]]
+
+
+def test_noise_maps_of_a_file_are_taken_where_they_fit(tmp_path):
+    G = tiny_snapshots.stylegan2()
+    ws, maps = torch.randn(1, G.num_ws, G.w_dim), {'b16.conv0.noise_const': torch.ones(16, 16), 'b8.conv0.noise_const': torch.ones(1, 1)}
+    save_projection(tmp_path / 'a.npz', ws, maps, G)
+    before = G.synthesis.b8.conv0.noise_const.clone()
+    assert torch.equal(load_projection(tmp_path / 'a.npz', G), ws)
+    assert (G.synthesis.b16.conv0.noise_const == 1).all() and torch.equal(G.synthesis.b8.conv0.noise_const, before)
 
 
 def test_truncation_draws_towards_the_mean():

@@ -118,6 +118,8 @@ def test_spatial_noise_is_added_to_every_layer_and_read_as_cell_constants_are():
     assert [G.synthesis.get_submodule(f'b{r}').layers[0].noise.noise_const.shape[0] for r in (4, 32, 64)] == [32, 32, 64]
     ws = G.mapping(torch.randn(2, 8), None)
     silent = G.synthesis(ws, noise_mode='none')
+    with pytest.raises(ValueError, match="unknown noise_mode 'fixed'; choose random, const or none"):
+        G.synthesis(ws, noise_mode='fixed')
     assert torch.equal(G.synthesis(ws, noise_mode='random'), silent)  # strengths start at 0
     for strength in strengths:
         strength.data.fill_(0.3)

@@ -101,6 +101,8 @@ def test_below_its_first_grid_an_inr_is_the_same_function_at_fewer_points():
     ws = torch.randn(2, G.num_ws, 4)
     whole, small = G.synthesis(ws), G.synthesis(ws, resolution=16)
     torch.testing.assert_close(small, whole[:, :, 1::2, ::2], rtol=1e-4, atol=1e-5)  # cells are sampled at their lower left corners
+    with pytest.raises(ValueError, match='resolution=2: this network draws 32 and less'):
+        G.synthesis(ws, resolution=2)
 
 
 def test_d_fades_from_its_smaller_self_to_its_larger_one():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
+from torch_utils import distributed
 from training.config import OptimizerConfig
 from training.optimizer import make_optimizer, restore, step_if_finite
 
@@ -21,12 +22,22 @@ def test_optimizer_takes_a_rate_for_each_group():
 
 
 def test_step_if_finite_leaves_the_weights_alone():
-    weight = torch.nn.Parameter(torch.ones(3))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
+    first, weight, unused = (torch.nn.Parameter(torch.ones(3)) for _ in range(3))
+    steps = torch.optim.SGD([first, unused, weight], lr=1.0)
+    first.grad = torch.zeros(3)
     weight.grad = torch.tensor([1.0, float('inf'), 2.0])
-    assert not step_if_finite(optimizer) and weight.tolist() == [1, 1, 1]
+    assert not step_if_finite(steps) and weight.tolist() == [1, 1, 1]
     weight.grad = torch.tensor([1.0, 3.0, 2.0])
-    assert step_if_finite(optimizer) and weight.tolist() == [0, -2, -1]
+    assert step_if_finite(steps) and weight.tolist() == [0, -2, -1]
+
+
+def test_gradients_are_averaged_over_processes(monkeypatch):
+    weight, bias = torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(1))
+    weight.grad, bias.grad = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0])
+    monkeypatch.setattr(distributed, 'world_size', lambda: 2)
+    monkeypatch.setattr(distributed, 'sum_', lambda tensor: tensor.mul_(5))  # the other one's are four times as large
+    assert step_if_finite(torch.optim.SGD([weight, bias], lr=1.0))
+    assert weight.tolist() == [[-2.5, -5], [-7.5, -10]] and bias.tolist() == [-12.5]
 
 
 @pytest.mark.parametrize('saved, now', [(torch.contiguous_format, torch.channels_last), (torch.channels_last, torch.contiguous_format)])
