@@ -14,7 +14,7 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.command(context_settings={'show_default': True})
 @click.option('--network', metavar='FILE|URL|DIR',
               help='Snapshot to draw from.  [default: the newest under training-runs/, else a bundled one]')
-@click.option('--seeds', type=cli.IntRangeList(), help='Images to draw by number, such as 0-7,12.  [default: 0-7]')
+@click.option('--seeds', type=cli.Seeds(), help='Images to draw by number, such as 0-7,12.  [default: 0-7]')
 @click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels.  [default: as trained]')
 @click.option('--window', type=cli.Window(), default='0,0,1,1',
               help='Part of the plane to draw: 0,0,1,1 is the trained image, -0.5,-0.5,1.5,1.5 zooms out.')
@@ -52,8 +52,6 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
         raise UserError('--seeds and --projected-w: both say what to draw; give one of them')
     if not math.isfinite(psi):
         raise UserError(f'--psi={psi}: give a number, such as 0.7')
-    if seeds and max(seeds) >= 2**32:
-        raise UserError(f'--seeds: {max(seeds)} is too large; 0 to 4294967295')
     if res:
         image_io.check_size(image_format, *res)
 

@@ -4,13 +4,13 @@ import click
 
 from dnnlib import cli
 from dnnlib.util import UserError
-from inference import REFINEMENTS, WHOLE
+from inference import REFINEMENTS, VIDEO_FORMATS, WHOLE
 
 
 @click.command(context_settings={'show_default': True})
 @click.option('--network', metavar='FILE|URL|DIR',
               help='Snapshot to draw from.  [default: the newest under training-runs/, else a bundled one]')
-@click.option('--seeds', type=cli.IntRangeList(), help='Images to visit, one after the other.  [default: 0-5; 0 with --window or --class]')
+@click.option('--seeds', type=cli.Seeds(), help='Images to visit, one after the other.  [default: 0-5; 0 with --window or --class]')
 @click.option('--window', 'windows', type=cli.Window(), multiple=True, help='Window to zoom to; several times.  [default: 0,0,1,1]')
 @click.option('--class', 'classes', metavar='INDEX|NAME', multiple=True, help='Class to change to; several times.')
 @click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels.  [default: 256, or as trained if that is more]')
@@ -21,7 +21,7 @@ from inference import REFINEMENTS, WHOLE
 @click.option('--easing', type=click.Choice(['smooth', 'linear']), default='smooth', help='smooth: slow at the stops.')
 @click.option('--loop/--no-loop', default=True, help='Return to the first stop, without a seam.')
 @click.option('--refine', type=click.Choice(REFINEMENTS), help='As in generate.py.')
-@click.option('--format', 'video_format', type=click.Choice(['mp4', 'webp', 'gif']), help='[default: of the name of --out]')
+@click.option('--format', 'video_format', type=click.Choice(VIDEO_FORMATS), help='[default: of the name of --out]')
 @click.option('--quality', type=click.IntRange(0, 100), default=80, help='Of WebP.')
 @click.option('--out', metavar='FILE', default='out/walk.webp', help='File to write; its folder is made if it is not there.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
@@ -45,11 +45,9 @@ def main(network, seeds, windows, classes, res, psi, space, seconds, fps, easing
 
     out = Path(out)
     video_format = video_format or out.suffix.lstrip('.').lower()
-    if video_format not in video.FORMATS:
-        raise UserError(f'--out={out}: give a name that ends in .{", .".join(video.FORMATS)}, or --format')
+    if video_format not in VIDEO_FORMATS:
+        raise UserError(f'--out={out}: give a name that ends in .{", .".join(VIDEO_FORMATS)}, or --format')
     seeds = seeds or ([0] if len(windows) > 1 or len(classes) > 1 else list(range(6)))
-    if max(seeds) >= 2**32:
-        raise UserError(f'--seeds: {max(seeds)} is too large; 0 to 4294967295')
     windows = windows or (WHOLE,)
     stops = max(len(seeds), len(windows), len(classes))
     if stops < 2:

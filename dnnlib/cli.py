@@ -43,6 +43,16 @@ class IntRangeList(click.ParamType):
         return numbers
 
 
+class Seeds(IntRangeList):
+    """Such a list of seeds, which NumPy takes up to 2^32 - 1."""
+
+    def convert(self, value, param, ctx):
+        seeds = super().convert(value, param, ctx)
+        if max(seeds, default=0) >= 2**32:
+            raise UserError(f'{param.opts[0]}: {max(seeds)} is too large; 0 to {2**32 - 1}')
+        return seeds
+
+
 class Size(click.ParamType):
     """'512' -> (512, 512), '1920x1080' -> (1920, 1080): width and height in pixels, 1 to 1,000,000 each."""
 

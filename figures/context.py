@@ -23,7 +23,7 @@ def figure(seeds):
         @click.option('--network', metavar='FILE|URL|DIR', help='Snapshot.  [default: the newest under training-runs/, else a bundled one]')
         @click.option('--cfg', type=cli.PresetName(presets), help='A preset in place of a network, with its weights as they start.')
         @click.option('--res', type=click.Choice([str(res) for res in RESOLUTIONS]), help='Training resolution for --cfg.  [default: 256]')
-        @click.option('--seeds', type=cli.IntRangeList(), default=seeds, help='Images by number, such as 0-7,12.')
+        @click.option('--seeds', type=cli.Seeds(), default=seeds, help='Images by number, such as 0-7,12.')
         @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw.  [default: seed N draws class N, in turn]')
         @click.option('--outdir', type=Path, default='out/figures', help='Folder for the picture and the numbers.')
         @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
@@ -33,8 +33,6 @@ def figure(seeds):
                 raise UserError('--network and --cfg: both say what to look at; give one of them')
             if res and not cfg:
                 raise UserError('--res is the training resolution of a preset: give --cfg with it')
-            if max(seeds) >= 2**32:
-                raise UserError(f'--seeds: {max(seeds)} is too large; 0 to 4294967295')
             return command(FigureContext(network, cfg, int(res or 256), seeds, class_text, outdir, device), **options)
 
         return click.command(context_settings={'show_default': True})(wrapped)
@@ -83,9 +81,7 @@ class FigureContext:
         """The label of a seed, [1, c_dim], or None."""
         from inference import latents
 
-        if self.class_text is None and self.G.c_dim:
-            return latents.one_hot(self.G, seed % self.G.c_dim)
-        return latents.class_label(self.G, self.class_text, self.meta['dataset']['classes'])
+        return latents.label_of_seed(self.G, seed, self.class_text, self.meta['dataset']['classes'])
 
     def ws(self, seed, psi=1.0):
         """w of a seed, [1, num_ws, w_dim]."""

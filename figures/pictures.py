@@ -126,7 +126,7 @@ def truncation(context, psis):
 
 
 @figure(seeds='0-3')
-@click.option('--styles', type=cli.IntRangeList(), default='100-105', help='Seeds of the columns, whose styles are taken over.')
+@click.option('--styles', type=cli.Seeds(), default='100-105', help='Seeds of the columns, whose styles are taken over.')
 @click.option('--layers', type=cli.IntRangeList(), help='Which of the ws, such as 4-7.  [default: the second half]')
 def mix(context, styles, layers):
     """Style mixing: every row's image with some layers' w of every column's."""

@@ -3,4 +3,5 @@
 from dnnlib.util import optional
 
 REFINEMENTS = optional('inr', 'REFINEMENTS', ())  # of pictures larger than the trained one, see inr/refinement.py
+VIDEO_FORMATS = ('mp4', 'webp', 'gif')  # that inference/video.py writes
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # the window of the trained image

@@ -43,14 +43,21 @@ def class_label(G, text, names=None, numbers=None):
     return one_hot(G, index)
 
 
+def label_of_seed(G, seed, text=None, names=None):
+    """The label of a seed: of the class asked for, as in `class_label`, else class 0 for seed 0, 1 for 1, and around again.
+
+    Returns [1, c_dim], or None for a generator without classes.
+    """
+    return one_hot(G, seed % G.c_dim) if text is None and G.c_dim else class_label(G, text, names)
+
+
 def labels_of_seeds(G, seeds, text=None, names=None, numbers=None):
-    """The label of each seed: the one that `class_label` makes of the rest, or, where nothing is given, class 0 for seed 0, 1 for 1, and
-    around again, which is printed. A list of [1, c_dim], or of None for a generator without classes."""
+    """A list of the labels of seeds: one for all where `class_label` has something to go by, else that of each seed, which is printed."""
     if text is not None or numbers is not None or not G.c_dim:
         return [class_label(G, text, names, numbers)] * len(seeds)
     known = f'{G.c_dim}' + (f' ({_abridged([str(name) for name in names])})' if names else '')
     print(f'Classes by seed: seed 0 is of class 0, and so on through all {known}; --class=NAME draws one')
-    return [one_hot(G, seed % G.c_dim) for seed in seeds]
+    return [label_of_seed(G, seed) for seed in seeds]
 
 
 def one_hot(G, index):

@@ -16,7 +16,6 @@ from PIL import GifImagePlugin, Image
 from dnnlib.util import UserError, atomic_path
 from inference.sheets import as_rgb
 
-FORMATS = ('mp4', 'webp', 'gif')
 EASINGS = {'linear': lambda t: t, 'smooth': lambda t: 0.5 - 0.5 * math.cos(math.pi * t)}
 
 
@@ -66,7 +65,7 @@ def check_size(video_format, width, height):
 def write(path, frames, video_format, fps=30, quality=80):
     """Writes frames, an iterable of uint8 [H, W, C] of one size, as a video that repeats; an unfinished file leaves nothing behind.
 
-    video_format: one of FORMATS;  quality: 0 to 100, of WebP alone
+    video_format: one of VIDEO_FORMATS;  quality: 0 to 100, of WebP alone
     Raises UserError where mp4 is asked for and imageio-ffmpeg is not installed.
     """
     writers = {'mp4': write_mp4, 'webp': write_webp, 'gif': write_gif}

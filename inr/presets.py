@@ -48,6 +48,23 @@ _TINY = dict(
     batch=16, d_lr=0.004, eps=1e-8, pl_weight=0, g_reg_interval=1, style_mixing=0, kimg=1000, mirror=True,
 )
 
+_INR_TINY = dict(
+    _TINY,
+    summary='inr small enough to watch it learn on a CPU',
+    source='own, chosen by runs on the demo set; see docs/decisions.md',
+    cost='32 or 64 pixels: minutes on two cores until coloured shapes form',
+    G='inr.generator.Generator', w_dim=128, mapping_layers=2,
+    synthesis=dict(_INR['synthesis'], input_features=_LOW, features=dict(_LOW, random=32)),
+    g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=1, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
+)
+
+
+def _grow(*kimg):
+    """What --grow is at 16, 32, ... 1024 pixels, from the kimg that a run lasts at 16, 32, ... 512 on its way there."""
+    stages = [f'{16 << k}:{length}' for k, length in enumerate(kimg)]
+    return {16 << k: ','.join(stages[:k]) for k in range(len(stages) + 1)}
+
+
 PRESETS = {
     'inr': _INR,
     'inr-baseline': dict(
@@ -73,30 +90,13 @@ PRESETS = {
             input_features=dict(learned=256, constants=256, cosine=False, scale=3.0, init='uniform'),
         ),
     ),
-    'inr-tiny': dict(
-        _TINY,
-        summary='inr small enough to watch it learn on a CPU',
-        source='own, chosen by runs on the demo set; see docs/decisions.md',
-        cost='32 or 64 pixels: minutes on two cores until coloured shapes form',
-        G='inr.generator.Generator', w_dim=128, mapping_layers=2,
-        synthesis=dict(
-            _INR['synthesis'],
-            input_features=_LOW, features=dict(_LOW, random=32),
-        ),
-        g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=1, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
-    ),
+    'inr-tiny': _INR_TINY,
     'inr-small': dict(
-        _TINY,
+        _INR_TINY,
         summary="for one's own pictures on a small machine: grown from 16 pixels, linear reads, FMM that starts small",
         source='own, chosen by runs on emoji; docs/results.md has each change alone',
         cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
-        G='inr.generator.Generator', w_dim=128, mapping_layers=2,
-        synthesis=dict(
-            _INR['synthesis'], upsampling='linear', fmm_spread=0.3, input_features=_LOW, features=dict(_LOW, random=32),
-        ),
-        g_channel_base=2048, g_channel_max=64, g_lr=0.004, betas=(0, 0.99), gamma=5, r1_interval=16, ema_kimg='auto', ema_rampup=0.05,
-        grow={16: '', 32: '16:30', 64: '16:30,32:75', 128: '16:30,32:75,64:75', 256: '16:30,32:75,64:75,128:75',
-              512: '16:30,32:75,64:75,128:75,256:75', 1024: '16:30,32:75,64:75,128:75,256:75,512:75'},
+        synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, grow=_grow(30, 75, 75, 75, 75, 75),
     ),
     'inr-grow': dict(
         _INR,
@@ -107,9 +107,7 @@ PRESETS = {
             _INR['synthesis'], upsampling='linear', fmm_spread=0.3, input_features=_LOW,
             features={64: dict(_LOW, random=32)} | {size: dict(log=32, random=32, raw=True) for size in (128, 256, 512, 1024)},
         ),
-        grow={16: '', 32: '16:200', 64: '16:200,32:800', 128: '16:200,32:800,64:1600', 256: '16:200,32:800,64:1600,128:2400',
-              512: '16:200,32:800,64:1600,128:2400,256:3200', 1024: '16:200,32:800,64:1600,128:2400,256:3200,512:4000'},
-        fade=100,
+        grow=_grow(200, 800, 1600, 2400, 3200, 4000), fade=100,
     ),
     'paper': dict(
         summary='generator A of the main experiments: a hypernetwork writes the whole INR; --decoder takes the rungs below it',

@@ -152,6 +152,7 @@ def test_noise_strengths(tmp_path, inr, stylegan2):
     (['artifacts', '--seeds=3', '--cfg=stylegan2-tiny', '--res=16'], 'artifacts: give 8 seeds or more'),
     *(([name, '--cfg=stylegan2-tiny', '--res=16'], f'{name} needs a generator of inr') for name in
       ('zoom', 'superres', 'geometry', 'frequencies')),
+    (['mix', '--styles=4294967296'], '--styles: 4294967296 is too large; 0 to 4294967295'),
 ])
 def test_mistakes_get_one_line(tmp_path, monkeypatch, args, expected):
     monkeypatch.chdir(tmp_path)

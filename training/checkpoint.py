@@ -29,7 +29,6 @@ from training.plugins import network_class
 from training.state import read_state
 
 VERSION = 1
-NETWORKS = ('G', 'D', 'G_ema')
 BEST = 'network-best.safetensors'
 SNAPSHOT_NAME = re.compile(r'network-snapshot-(\d{6,})(?:_(\d{3}))?\.safetensors')
 

@@ -87,11 +87,16 @@ def images_by_size(sizes: str, full: int, begin: int, end: int) -> dict[int, int
     return {**counts, full: max(end - max(first, begin), 0)}
 
 
-def fit(images, stage: Stage):
-    """Real images [N, C, R, R] as a stage has them: averaged down to its size, and blended with the size before while that fades out."""
+def fit(images, stage: Stage | None):
+    """Real images [N, C, R, R] as a stage has them: averaged down to its size, and blended with the size before while that fades out.
+
+    stage: None leaves them as they are
+    """
     def halved(x):
         return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))               # [N, C, R/2, R/2]
 
+    if stage is None:
+        return images
     while images.shape[-1] > stage.resolution:
         images = halved(images)
     if stage.fade < 1:
@@ -100,21 +105,15 @@ def fit(images, stage: Stage):
     return images
 
 
-def later_blocks(synthesis, sizes: str, full: int) -> Iterable:
-    """The blocks of G that come after the first stage.
+def begin_at_zero(synthesis, sizes: str, full: int) -> None:
+    """Sets to-RGB of the blocks of G that come after the first stage to zero: they start without a share in the image.
 
     Raises UserError for a generator that draws no smaller images on the way to the full size.
     """
     first = smaller_sizes(sizes)[0][0]
     for size in [2 ** k for k in range(3, 11) if first < 2 ** k <= full]:
-        block = getattr(synthesis, f'b{size}', None)
-        if not hasattr(getattr(block, 'torgb', None), 'weight'):
+        torgb = getattr(getattr(synthesis, f'b{size}', None), 'torgb', None)
+        if not hasattr(torgb, 'weight'):
             raise UserError(f'--grow={sizes}: this generator has no to-RGB layer at {size} pixels; those of inr and stylegan2 have')
-        yield block
-
-
-def begin_at_zero(synthesis, sizes: str, full: int) -> None:
-    """Sets to-RGB of `later_blocks` to zero: they start without a share in the image."""
-    for block in later_blocks(synthesis, sizes, full):
-        for parameter in (block.torgb.weight, block.torgb.bias):
+        for parameter in (torgb.weight, torgb.bias):
             parameter.data.zero_()

@@ -87,11 +87,9 @@ class Training:
         run, world = self.settings.run, distributed.world_size()
         distributed.seed(run.seed, distributed.rank(), self.images)
         passes = len(reals) // self.settings.images_at_once(world)
-        reals = from_uint8(reals.to(self.device, non_blocking=True))
-        real_c = real_c.to(self.device, non_blocking=True)
         self.loss.stage = self.settings.grow.stage(self.settings.data.resolution, self.images)
-        if self.loss.stage is not None:
-            reals = growing.fit(reals, self.loss.stage)
+        reals = growing.fit(from_uint8(reals.to(self.device, non_blocking=True)), self.loss.stage)
+        real_c = real_c.to(self.device, non_blocking=True)
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:
                 latents = draw_latents(self.settings, self.dataset, self.images, phase).to(self.device)
