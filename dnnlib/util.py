@@ -1,6 +1,7 @@
 """Errors, objects by name, files by path or URL, and how times and sizes are written. Imports nothing slow, torch least of all."""
 
 import difflib
+import errno
 import hashlib
 import importlib
 import os
@@ -69,9 +70,9 @@ def optional(module: str, name: str, default: Any) -> Any:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Lets a file appear whole or not at all.
+    """Lets a file appear whole or not at all, also where the machine loses its power.
 
-    path: where the file is to be. Its folder must exist; a file already there stays until the new one is complete.
+    path: where the file is to be. Its folder must exist; a file already there stays until the new one is complete and on the disk.
     Yields a temporary path in the same folder, ending in the same file name; it becomes `path` when the block ends and is removed when the
     block fails. Raises OSError naming `path`, not the temporary file, when the system refuses (no permission, disk full), also where the
     block wrote by way of torch.save or safetensors, which raise errors of their own.
@@ -80,7 +81,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f'.tmp-{uuid.uuid4().hex[:8]}-{path.name}')
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        _to_disk(path.parent)
     except OSError as err:
         if err.errno is None or str(err.filename or temporary) != str(temporary):
             raise
@@ -92,6 +95,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise OSError(code, os.strerror(code), str(path)) from err
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk; nothing where the file system knows no such thing."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written and not read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
 
 
 def _refusal(err: Exception, file: Path) -> int | None:

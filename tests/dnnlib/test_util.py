@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import os
 import resource
 import signal
 import threading
@@ -57,6 +58,29 @@ def test_atomic_path_replaces_the_file(tmp_path):
         assert target.read_text() == 'old'
     assert target.read_text() == 'new'
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_atomic_path_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    order, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(util.os, 'fsync', lambda handle: order.append(os.fstat(handle).st_ino) or fsync(handle))
+    monkeypatch.setattr(util.os, 'replace', lambda *paths: order.append('replace') or replace(*paths))
+    with util.atomic_path(tmp_path / 'a.txt') as temporary:
+        temporary.write_text('new')
+    assert order == [(tmp_path / 'a.txt').stat().st_ino, 'replace', tmp_path.stat().st_ino]
+
+    def refused(handle):
+        raise OSError(errors.pop(), 'refused')
+
+    (tmp_path / 'a.txt').write_text('old')
+    monkeypatch.setattr(util.os, 'fsync', refused)
+    errors = [errno.ENOSPC]
+    with pytest.raises(OSError) as full, util.atomic_path(tmp_path / 'a.txt') as temporary:
+        temporary.write_text('half')
+    assert full.value.filename == str(tmp_path / 'a.txt') and (tmp_path / 'a.txt').read_text() == 'old'
+    errors = [errno.EINVAL, errno.EINVAL]                                      # a file system without fsync
+    with util.atomic_path(tmp_path / 'a.txt') as temporary:
+        temporary.write_text('whole')
+    assert (tmp_path / 'a.txt').read_text() == 'whole'
 
 
 def test_atomic_path_keeps_the_old_file_when_the_block_fails(tmp_path):
