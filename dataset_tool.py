@@ -53,6 +53,8 @@ def main():
 @click.argument('dest', type=click.Path(path_type=Path))
 @click.option('--resolution', type=Size(), help='Side of the images: a power of two, 16 to 1024. For center-crop-wide also WIDTHxHEIGHT '
               '(512x384).  [default: the size the images have; 32 for MNIST]')
+@click.option('--native', is_flag=True, help='Keep pictures in the size and shape they have, for windows of them (train.py --windows); '
+              '--resolution is what their sides are to reach then.')
 @click.option('--transform', type=click.Choice(TRANSFORMS), help='How images become square: their middle (center-crop); the middle with '
               'proportions 4:3 or those of --resolution, in a frame (center-crop-wide); whole, in a frame (letterbox); distorted '
               '(stretch); not resized, in a frame (pad).  [default: center-crop; pad for MNIST]')
@@ -65,7 +67,7 @@ def main():
 @click.option('--max-images', type=click.IntRange(1), help='At most so many, evenly spread over all.')
 @click.option('--max-per-class', type=click.IntRange(1), help='At most so many of each class, evenly spread over it.')
 @click.option('--workers', type=click.IntRange(1), default=min(os.cpu_count() or 1, 16), show_default=True, help='Processes that decode.')
-def convert(sources, dest, resolution, transform, resize_filter, channels, background, padding, max_images, max_per_class, workers):
+def convert(sources, dest, resolution, native, transform, resize_filter, channels, background, padding, max_images, max_per_class, workers):
     """Make a data set for training out of images.
 
     SOURCE is a folder or zip of images (labels: dataset.json or, without one, the names of the folders inside), an LSUN lmdb, the CIFAR-10
@@ -79,7 +81,7 @@ def convert(sources, dest, resolution, transform, resize_filter, channels, backg
       python dataset_tool.py convert lsun/*_train_lmdb lsun10.zip --resolution=256 --max-per-class=100000
       python dataset_tool.py convert cifar-10-python.tar.gz cifar10.zip
     """
-    from training.data.conversion import choose, make_target, merge_labels, write_images
+    from training.data.conversion import choose, make_target, merge_labels, native_target, write_images
     from training.data.sources import open_source
 
     start = time.monotonic()
@@ -98,8 +100,12 @@ def convert(sources, dest, resolution, transform, resize_filter, channels, backg
     chosen = choose(items, labels, max_images, max_per_class, skipped)
     if not chosen:
         raise UserError(f'none of {len(items)} images has a label in dataset.json: correct the names in it, or remove it')
-    target = make_target([items[i] for i in chosen], resolution, transform, channels, background, padding, resize_filter)
-    size = f'{target.resolution}x{target.resolution}'
+    if native and transform:
+        raise UserError(f'--native keeps pictures as they are: leave out --transform={transform}')
+    some = [items[i] for i in chosen]
+    target = (native_target(some, resolution, channels, background) if native else
+              make_target(some, resolution, transform, channels, background, padding, resize_filter))
+    size = f'{"at least " * native}{target.resolution}x{target.resolution}'
     wide = f' ({target.resolution}x{target.wide_height} in a frame)' if target.transform == 'center-crop-wide' else ''
     click.echo(f'{len(chosen)} of {len(items)} images -> {size}x{target.channels}, {target.transform}{wide}')
     for note in notes:
@@ -131,19 +137,31 @@ def label_summary(labels, classes):
 # ---- check
 
 
+def size_summary(shapes, least):
+    """'64x64x3'; of pictures that keep their size (least: see ImageFiles.least_side) the smallest, the largest and the scales they have."""
+    sizes = sorted(shapes.values(), key=lambda shape: (min(shape[:2]), shape))
+    smallest, largest, channels = 'x'.join(map(str, sizes[0])), 'x'.join(map(str, sizes[-1])), sizes[0][2]
+    if least is None:
+        return smallest
+    scale = min(sizes[(len(sizes) - 1) // 2][:2]) / least
+    return f'{smallest.removesuffix(f"x{channels}")} to {largest}, half of them {scale:.3g} times {least} or more'
+
+
 def find_problems(files, labels, shapes):
     """(name, reason, what to do) of every image whose size, channels or label training cannot take, and of labels without an image.
 
     shapes: (width, height, channels) of every image that can be decoded
     """
-    from training.data.files import fitting_resolution, shape_problem
+    from training.data.files import fitting_resolution, native_problem, shape_problem
 
     usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
     usual_name = next((name for name, shape in shapes.items() if shape == usual), '')
+    least = files.least_side()
     for name, shape in shapes.items():
-        problem = shape_problem(shape, usual, usual_name)
+        problem = native_problem(shape, usual[2], least) if least else shape_problem(shape, usual, usual_name)
         if problem is not None:
-            yield name, problem, f'remove it, or convert all: {files.conversion_command(fitting_resolution(*usual[:2]))}'
+            way = f'--native --resolution={least}' if least else f'--resolution={fitting_resolution(*usual[:2])}'
+            yield name, problem, f'remove it, or convert all: python dataset_tool.py convert {files.path} DEST.zip {way}'
     if labels is not None:
         for name in files.names:
             if name not in labels.by_name:
@@ -185,11 +203,11 @@ def check(data, workers):
         click.echo(f'{name}: {reason}' + (f' -> {advice}' if advice else ''))
     if problems:
         raise UserError(f'{data}: {len(problems)} problems in {len(files.names)} images, listed above')
-    width, height, channels = shapes[files.names[0]]
     summary = label_summary([labels.by_name[name] for name in files.names] if labels else None, labels.classes if labels else None)
     if files.others:
         click.echo(f'Note: {len(files.others)} other files are passed over, such as {files.others[0]}')
-    click.echo(f'{data} is fine: {len(files.names)} images of {width}x{height}x{channels}, {summary}, digest {files.digest(labels)[:16]}')
+    click.echo(f'{data} is fine: {len(files.names)} images of {size_summary(shapes, files.least_side())}, {summary}, '
+               f'digest {files.digest(labels)[:16]}')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """dataset_tool.py: what convert writes, in which order, what it leaves out and says; what check finds."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -15,6 +16,7 @@ from PIL import Image
 import dataset_tool
 from dnnlib.util import UserError
 from tests.helpers import ROOT, error_line, run_command
+from training.data.files import ImageFiles, decode
 from training.data.workers import ordered_map
 from training.dataset import ImageDataset, quick_check
 
@@ -256,3 +258,44 @@ def test_help_needs_no_torch():
         assert done.returncode == 0 and 'Usage: ' in done.stdout, done.stderr
     code = 'import sys, training.data.conversion, training.data.sources; assert "torch" not in sys.modules'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
+def test_native_pictures_keep_pixels_size_and_shape(tmp_path, capsys):
+    random = np.random.RandomState(0)
+    (tmp_path / 'src').mkdir()
+    pictures = {}
+    for name, (width, height) in {'a': (40, 33), 'b': (32, 70), 'c': (31, 90), 'd': (64, 64)}.items():
+        pictures[name] = random.randint(0, 256, [height, width, 3], np.uint8)
+        Image.fromarray(pictures[name]).save(tmp_path / 'src' / f'{name}.png')
+    tool('convert', tmp_path / 'src', tmp_path / 'set.zip', '--native', '--resolution=32')
+    out = capsys.readouterr().out
+    assert '4 of 4 images -> at least 32x32x3, native' in out and '1 x 31x90 is smaller than 32x32' in out
+    with contextlib.closing(ImageFiles(tmp_path / 'set.zip')) as files:
+        assert files.least_side() == 32 and [files.header(name)[:2] for name in files.names] == [(40, 33), (32, 70), (64, 64)]
+        for name, key in zip(files.names, 'abd', strict=True):
+            assert np.array_equal(decode(files.read(name)).transpose(1, 2, 0), pictures[key])
+    tool('check', tmp_path / 'set.zip')
+    assert '3 images of 32x70 to 64x64x3, half of them 1.03 times 32 or more, no labels' in capsys.readouterr().out
+
+
+def test_what_windows_cannot_use_is_named(tmp_path, capsys):
+    write_images(tmp_path / 'set', [1, 2, 3], size=(40, 33))
+    Image.new('L', (40, 20)).save(tmp_path / 'set' / 'small.png')
+    Image.new('RGB', (40, 40)).save(tmp_path / 'set' / 'colour.png')
+    (tmp_path / 'set' / 'dataset.json').write_text('{"labels": null, "native": 32}')
+    with pytest.raises(UserError, match='2 problems in 5 images'):
+        tool('check', tmp_path / 'set')
+    out = capsys.readouterr().out
+    assert 'small.png: is 40x20, smaller than 32x32' in out and '--native --resolution=32' in out
+    assert 'colour.png: has 3 channels, but the first has 1' in out
+
+
+@pytest.mark.parametrize('options, says', [
+    (['--native', '--transform=stretch'], 'leave out --transform=stretch'),
+    (['--native', '--resolution=48'], '--native --resolution=48: the size of training windows'),
+    (['--native', '--resolution=1024'], 'none of 1 images can be used'),
+])
+def test_native_mistakes(tmp_path, options, says):
+    write_images(tmp_path / 'src', [1], size=(64, 48))
+    with pytest.raises(UserError, match=says):
+        tool('convert', tmp_path / 'src', tmp_path / 'set.zip', *options)

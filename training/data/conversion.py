@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dnnlib.util import UserError, atomic_path
 from training.data import RESOLUTIONS
-from training.data.files import BadImage, fitting_resolution, opened
+from training.data.files import LEAST_SIDE, BadImage, fitting_resolution, opened
 from training.data.transforms import Target, convert_many
 from training.data.workers import in_batches, ordered_map
 
@@ -113,6 +113,16 @@ def make_target(items, resolution, transform, channels, background, padding, res
     return Target(width, height, transform, channels, background, padding, resize_filter)
 
 
+def native_target(items, resolution, channels, background):
+    """The Target of pictures that keep their size. resolution: (width, height) of what their sides are to reach, None for any."""
+    side = RESOLUTIONS[0] if resolution is None else resolution[0]
+    if side not in RESOLUTIONS or resolution not in (None, (side, side)):
+        raise UserError(f'--native --resolution={"x".join(map(str, dict.fromkeys(resolution)))}: the size of training '
+                        f'windows, one of {", ".join(map(str, RESOLUTIONS))}')
+    channels = int(channels) if channels != 'auto' else 1 if peek(items)[1] else 3
+    return Target(side, side, 'native', channels, background)
+
+
 def _add(archive, name, content):
     info = zipfile.ZipInfo(name)  # dated 1980: the same images give the same zip
     info.external_attr = 0o644 << 16
@@ -167,5 +177,7 @@ def write_images(items, chosen, labels, classes, target, dest, workers, skipped)
             dim = 1 + max(label for label in labels if label is not None)
             classes = [str(index) for index in range(dim)] if dim > 1 + max(label for _, label in pairs) else None
         content = {'labels': pairs if labels is not None else None, **({'classes': classes} if classes else {})}
+        if target.transform == 'native':
+            content[LEAST_SIDE] = target.resolution
         write('dataset.json', json.dumps(content).encode())
     return [label for _, label in pairs], classes, composited

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import warnings
 import zipfile
@@ -23,6 +24,7 @@ from training.data.labels import Labels, parse_labels
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.avif', '.bmp', '.tif', '.tiff')  # of images that training reads
 DEMO = Path(__file__).resolve().parents[2] / 'assets' / 'demo.zip'
 PNG = b'\x89PNG\r\n\x1a\n'
+LEAST_SIDE = 'native'  # key of a dataset.json: pictures of any size, none of whose sides is shorter than its value
 MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
 DECODE_BYTES = 12  # memory for each pixel while an image is decoded and turned into 8 bits
 UNASKED_BYTES = 1 << 28  # memory that is taken without asking whether it is free, which costs more than decoding a small image
@@ -170,6 +172,19 @@ def shape_problem(shape: tuple[int, int, int], first: tuple[int, int, int], firs
     return None
 
 
+def native_problem(shape: tuple[int, int, int], channels: int, least: int) -> str | None:
+    """Why windows cannot be taken of a picture of (width, height, channels); None if they can.
+
+    channels: of the set's first picture;  least: pixels that its shorter side must have
+    """
+    width, height, own = shape
+    if min(width, height) < least:
+        return f'is {width}x{height}, smaller than {least}x{least}'
+    if own != channels:
+        return f'has {own} channels, but the first has {channels}: training needs one number of channels'
+    return None
+
+
 # ---- Many images
 
 
@@ -246,6 +261,16 @@ class ImageFiles:
         except BadImage as err:
             raise UserError(f'{where} {err}: make it again, or remove it to train without labels') from err
         return parse_labels(data, name.removesuffix('dataset.json'), where)
+
+    def least_side(self) -> int | None:
+        """The side that all pictures have at least, of a set whose pictures keep their size; None for one of images of one size."""
+        name = self.beside('dataset.json')
+        try:
+            data = self.read(name) if name is not None else b''
+            side = json.loads(data).get(LEAST_SIDE) if f'"{LEAST_SIDE}"'.encode() in data else None
+        except (BadImage, ValueError, AttributeError):
+            return None  # `labels` says what is wrong with it
+        return side if type(side) is int and side > 0 else None
 
     def left_out(self) -> list[tuple[str, str]]:
         """(name, reason) of the other files that may be pictures: of a kind that is not read, or without an ending that says which."""

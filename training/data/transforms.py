@@ -16,9 +16,9 @@ MODE = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 class Target:
     """What images are turned into.
 
-    resolution: side of the square result in pixels.
+    resolution: side of the square result in pixels; with 'native' the least that a picture's shorter side has.
     wide_height: rows of it that center-crop-wide fills.
-    transform: one of TRANSFORMS.
+    transform: one of TRANSFORMS, or 'native': pictures keep their size and shape.
     channels: 1, 3 or 4.
     background: colour (r, g, b) that alpha is composited on, unless channels is 4.
     padding: colour of the frame that letterbox, center-crop-wide and pad leave; transparent if channels is 4.
@@ -61,8 +61,13 @@ def framed(image: Image.Image, size: int, padding: tuple[int, int, int]) -> Imag
 
 
 def fit(image: Image.Image, target: Target) -> Image.Image:
-    """The image at target.resolution in the way of target.transform. Raises BadImage if 'pad' meets a larger image."""
+    """The image at target.resolution in the way of target.transform. Raises BadImage if 'pad' meets a
+    larger image, 'native' a smaller one."""
     size = target.resolution
+    if target.transform == 'native':
+        if min(image.size) < size:
+            raise BadImage(f'{image.width}x{image.height} is smaller than {size}x{size}')
+        return image
     if target.transform == 'center-crop':
         return resized(cropped(image, 1, 1), size, size, target.resize_filter)
     if target.transform == 'center-crop-wide':
