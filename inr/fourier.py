@@ -111,7 +111,9 @@ def read_cells(values, points):
 
 
 def plane(points):
-    """The coordinates (x, y) of every point: [1, 2, H, W]."""
+    """The coordinates (x, y) of every point: [1, 2, H, W], or [N, 2, H, W] where every image has its own."""
+    if points.x.ndim == 4:
+        return torch.cat([part.expand(-1, -1, *points.shape) for part in points.plane], dim=1)
     return torch.stack([part.expand(points.shape) for part in points.plane])[None]
 
 

@@ -24,10 +24,13 @@ class Convention:
 
     lower_corner: rows are sampled at v = (i+1)/R if true, at v = i/R if not
     centred: coordinates are (2u - 1, 1 - 2v) if true, (u, v) if not
+    middles: what a pixel of another size than the trained one has its middle on is what a trained pixel with that middle samples, so that
+        smaller and larger pictures lie on each other; if not, all pixels are sampled at their corners, as in the paper's figures
     """
 
     lower_corner: bool
     centred: bool
+    middles: bool = False
 
     def coordinates(self, u, v):
         """Model coordinates (x [W], y [H]) of positions (u [W], v [H])."""
@@ -55,9 +58,11 @@ class Lattice:
 class Points:
     """The points at which the blocks of one grid are evaluated, and where these points find what lies below them.
 
-    x: float32 [W], y: float32 [H]  model coordinates; both [H, W] where the points are no lattice along the axes
+    x: float32 [W], y: float32 [H]  model coordinates; both [H, W] where the points are no lattice along the axes; [N, 1, 1, W] and
+        [N, 1, H, 1] where every image has its own
     parent: (rows, columns), two refinement.AxisRead of the points of the next coarser grid; None where `doubled` says it all
     doubled: every row and column below is read twice, in order (the trained grids do)
+    crop: rows and columns of these that are left out at each end
     cells: (rows, columns) reads into the R x R cells of the grid itself, for learned constants; None for all cells in order
     """
 
@@ -66,14 +71,15 @@ class Points:
     parent: tuple | None = None
     doubled: bool = False
     cells: tuple | None = None
+    crop: int = 0
 
     @property
     def shape(self):
-        return self.y.shape[0], self.x.shape[-1]
+        return self.y.shape[-2] if self.y.ndim > 1 else len(self.y), self.x.shape[-1]
 
     @property
     def plane(self):
-        """(x [1, W], y [H, 1]), or both [H, W]: what broadcasts to the coordinates of all points."""
+        """(x [1, W], y [H, 1]), both [H, W], or (x [N, 1, 1, W], y [N, 1, H, 1]): what broadcasts to the coordinates of all points."""
         return (self.x[None], self.y[:, None]) if self.x.ndim == 1 else (self.x, self.y)
 
 

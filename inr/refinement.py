@@ -37,6 +37,23 @@ class AxisRead:
         return torch.lerp(low, held.index_select(dim, self.hi), frac)
 
 
+@dataclass(frozen=True)
+class ImageReads:
+    """The same where every image has its own: lo, hi int64 [N, n] and frac float32 [N, n] in [0, 1]."""
+
+    lo: torch.Tensor
+    hi: torch.Tensor
+    frac: torch.Tensor
+
+    def __call__(self, held, dim):
+        """held [N or 1, C, h, w], dim 2 or 3 -> [N, C, n, w] or [N, C, h, n]"""
+        shares = self.frac.new_zeros([*self.lo.shape, held.shape[dim]])  # [N, n, h or w]
+        for index, share in ((self.lo, 1 - self.frac), (self.hi, self.frac)):
+            shares.scatter_add_(2, index[:, :, None], share[:, :, None])
+        shares = shares.to(held.dtype)[:, None]
+        return shares @ held if dim == 2 else held @ shares.mT
+
+
 def doubled(size, upsampling, device=None):
     """AxisRead of the `size` points of a trained axis out of half as many; the trained grids themselves use F.interpolate."""
     index = np.arange(size)
@@ -71,8 +88,8 @@ def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, upsam
     Returns a list of Points, one a grid.
     """
     check(refine)
-    axes_u = _plan_axis(points.u, points.density[0], grids, refine, False, upsampling)
-    axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner, upsampling)
+    axes_u = _plan_axis(points.u, points.density[0], grids, refine, False, upsampling, convention.middles)
+    axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner, upsampling, convention.middles)
     points_per_grid = []
     for resolution, (u, u_parent, u_cells), (v, v_parent, v_cells) in zip(grids, axes_u, axes_v, strict=True):
         x, y = (torch.as_tensor(t, dtype=torch.float32, device=device) for t in convention.coordinates(u, v))
@@ -84,19 +101,64 @@ def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, upsam
     return points_per_grid
 
 
-def _plan_axis(position, density, grids, refine, far_corner, upsampling):
+def window_points(windows, grids, convention, device=None, upsampling='nearest'):
+    """Points of parts of pictures, one part for each image: those of `plan` with refine='all', for all images at once.
+
+    windows: int64 [N, 3], (size, left, top) of each: the part of grids[-1] x grids[-1] pixels from (left, top) of the whole picture drawn
+        with size x size pixels. All are multiples of grids[-1] / grids[0], so that a part has as many cells of every grid as the training
+        image; size is at least grids[-1]
+    upsampling: 'nearest' or 'linear'; the latter reads cells around the part, which are then evaluated too
+    Returns a list of Points, one a grid, coarse to fine.
+    """
+    size, *first = windows.to('cpu', torch.float64)[:, :, None].unbind(1)  # [N, 1]
+    outside = (windows % (grids[-1] // grids[0]) != 0).any() or any(((start < 0) | (start + grids[-1] > size)).any() for start in first)
+    if outside:
+        raise ValueError(f'windows {windows.tolist()} (size, left, top) do not lie in their pictures, on cells of the {grids[0]} grid')
+    factor, points_per_grid = size / grids[-1], []
+    for level, resolution in enumerate(grids):
+        margin = 1 if upsampling == 'linear' and level < len(grids) - 1 else 0
+        positions, cells = [], []
+        for start, far_corner in zip(first, (False, convention.lower_corner), strict=True):
+            shift = 1 if far_corner else 0
+            index = torch.arange(-margin, resolution + margin) + start * resolution / grids[-1]  # [N, n]
+            index = index.clamp(min=0).minimum(factor * resolution - 1)  # at the image's ends the last cell is read twice
+            sampled = (index + shift) / (factor * resolution) + _moved(level, grids, factor, far_corner, convention.middles)
+            positions.append(sampled)
+            low = (sampled * resolution - shift).floor()
+            lo, hi = (cell.clamp(0, resolution - 1).long().to(device) for cell in (low, low + 1))
+            cells.append(ImageReads(lo, hi, (sampled * resolution - shift - low).to(device, torch.float32)))
+        x, y = (t.to(device, torch.float32) for t in convention.coordinates(*positions))
+        crop = 2 - margin if upsampling == 'linear' and level else 0  # of twice as many cells as the grid below has, its margin among them
+        points_per_grid.append(Points(x[:, None, None], y[:, None, :, None], None, level > 0, tuple(cells[::-1]), crop))
+    return points_per_grid
+
+
+def _moved(level, grids, factor, far_corner, middles):
+    """How far the points of a grid that is drawn `factor` > 1 times as fine move from where its finer cells are sampled.
+
+    The finest points lie a lead behind the point of the coarse cell they read, on average; finer cells must not change that. With `middles`
+    all move on, so that the middles of finer cells lie as far behind their points as those of trained ones.
+    """
+    finest = grids[-1]
+    lead = 0.5 / grids[level] - 0.5 / finest + (0.5 / finest if middles else 0)
+    return (lead if far_corner else -lead) * (1 - 1 / factor)
+
+
+def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles):
     """One axis of `plan`: for each grid, coarse to fine, (positions, read of the parent grid or None, read of its own cells).
 
     far_corner: cells are sampled at the end of the axis, not at its start (rows of generator B)
+    middles: see grid.Convention
     """
-    factor = 1 if upsampling == 'bilinear' else max(_snapped(density / grids[-1]).item(), 1)
-    shift = 1 if far_corner else 0
-    axis = []
+    finest = grids[-1]
+    factor = 1 if upsampling == 'bilinear' else max(_snapped(density / finest).item(), 1)
+    shift, axis = 1 if far_corner else 0, []
+    if middles and (factor == 1 or refine == 'smooth'):  # cells and shares are those of the place that is sampled
+        position, middles = position + (0.5 / density - 0.5 / finest) * (-1 if far_corner else 1), False
     for level in reversed(range(len(grids))):
         resolution = grids[level]
-        # The finest points lie `lead` behind the point of the coarse cell they read, on average; finer cells must not change that.
-        lead = (0.5 / resolution - 0.5 / grids[-1]) * (-1 if far_corner else 1)
-        sampled = position - lead * (1 - 1 / factor) if refine == 'all' else position
+        moves = refine == 'all' or (middles and level == len(grids) - 1)
+        sampled = position + _moved(level, grids, factor, far_corner, middles) if moves else position
         index, frac = _trained_index(sampled, resolution, shift)
         lo, hi = (np.clip(i, 0, resolution - 1) for i in (index, index + 1))
         cells = (lo, hi, frac)

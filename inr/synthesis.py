@@ -46,8 +46,8 @@ class ParentUpsample:
 
     @property
     def doubling(self):
-        """'nearest' or 'linear' where trained grids are doubled so, in one of ops.layer.DOUBLINGS; else None."""
-        return self.upsampling if self.points.doubled and self.upsampling != 'bilinear' else None
+        """'nearest' or 'linear' where grids are doubled whole, in one of ops.layer.DOUBLINGS; else None."""
+        return self.upsampling if self.points.doubled and self.upsampling != 'bilinear' and not self.points.crop else None
 
     @property
     def axes(self):
@@ -59,6 +59,8 @@ class ParentUpsample:
     def __call__(self, x):
         if self.doubling is not None:
             return double(x, self.doubling)
+        if crop := self.points.crop:
+            return double(x, self.upsampling)[:, :, crop:-crop, crop:-crop]
         if self.points.doubled:
             return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
         rows, cols = self.points.parent
@@ -92,21 +94,32 @@ class SynthesisNetwork(nn.Module):
         for name, block in zip(self.block_names, blocks, strict=True):
             self.add_module(name, block)
 
-    def forward(self, ws, noise_mode='random', force_fp32=False, impl='auto', resolution=None):
+    def forward(self, ws, noise_mode='random', force_fp32=False, impl='auto', resolution=None, windows=None):
         """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1].
 
         noise_mode: 'random', 'const' or 'none'; only networks built with spatial noise have any
         impl: who computes the layers, to-RGB apart: 'auto', 'ref', 'fused' or 'cuda', see ops.dispatch
         resolution: R, img_resolution if None. What is smaller is drawn by the blocks whose grid is no finer, at fewer points if all are
-        Raises ValueError for ws of another shape, another noise_mode, and a resolution that is neither a grid's nor below all.
+        windows: [N, 3] (size, left, top), the parts to draw in place of the whole image, see refinement.window_points; None for that
+        Raises ValueError for ws of another shape, another noise_mode, a resolution that is neither a grid's nor below all, and windows of
+        a network that draws none.
         """
-        if resolution is None or resolution in self.grids:
+        if windows is not None:
+            if not self.draws_windows:
+                raise ValueError("this network draws no windows in training: its pixels depend on each other, or read with corners aligned")
+            points = refinement.window_points(windows, self.grids, self.convention, ws.device, self.upsampling)
+        elif resolution is None or resolution in self.grids:
             points = self.training_points(ws.device)[: None if resolution is None else self.grids.index(resolution) + 1]
         elif 4 <= resolution < self.grids[0]:
             points = self.plan(grid.lattice(resolution, resolution, convention=self.convention), device=ws.device, grids=self.grids[:1])
         else:
             raise ValueError(f'resolution={resolution}: this network draws {", ".join(map(str, self.grids))} and less than the first')
         return self.draw(ws, points, noise_mode, force_fp32, impl)
+
+    @property
+    def draws_windows(self):
+        """Whether `forward` takes windows."""
+        return self.pointwise and self.upsampling != 'bilinear'
 
     def training_points(self, device=None):
         """The points of the trained grids, as `draw` takes them."""
