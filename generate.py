@@ -6,7 +6,7 @@ import click
 
 from dnnlib import cli, image_io
 from dnnlib.util import UserError, format_bytes
-from inference import REFINEMENTS
+from inference import FUNCTION_FORMATS, REFINEMENTS
 
 PRECISIONS = ('fp32', 'bf16', 'fp16')
 
@@ -27,7 +27,8 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--projected-w', metavar='FILE', help='Draw the w that projector.py wrote, instead of seeds.')
 @click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png.')
 @click.option('--outdir', metavar='DIR', default='out', help='Folder to write to; made if it is not there.')
-@click.option('--format', 'image_format', type=click.Choice(image_io.FORMATS), default='png', help='png and tiff hold any size.')
+@click.option('--format', 'image_format', type=click.Choice((*image_io.FORMATS, *FUNCTION_FORMATS)), default='png',
+              help='png and tiff hold any size; function is a small file that python -m inr.function draws without the network.')
 @click.option('--refine', type=click.Choice(REFINEMENTS),
               help='Where the pixels between the trained ones come from: a denser last grid, denser grids throughout, or a last grid that '
                    'reads the one below smoothly. Matters above the trained size.  [default: all]')
@@ -52,7 +53,12 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
         raise UserError('--seeds and --projected-w: both say what to draw; give one of them')
     if not math.isfinite(psi):
         raise UserError(f'--psi={psi}: give a number, such as 0.7')
-    if res:
+    if image_format in FUNCTION_FORMATS:
+        from inference import export
+
+        export.check({'--res': res, '--grid': grid, f'--precision={precision}': precision != 'fp32',
+                      '--noise-mode=random': noise_mode == 'random'})
+    elif res:
         image_io.check_size(image_format, *res)
 
     from pathlib import Path
@@ -74,10 +80,14 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
         labels = labels_of_seeds(G, seeds, class_text, meta['dataset']['classes'], label)
         codes = {f'seed{seed:04d}': latents_of(G, seed, c, psi, psi_cutoff) for seed, c in zip(seeds, labels, strict=True)}
 
-    batch = 1 if noise_mode == 'random' else batch  # so that the noise of a picture does not depend on what else is drawn
-    painter.say_how()
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
+    if image_format in FUNCTION_FORMATS:
+        export.write_each(outdir, painter, codes, image_format, Path(meta['path']).name)
+        return
+
+    batch = 1 if noise_mode == 'random' else batch  # so that the noise of a picture does not depend on what else is drawn
+    painter.say_how()
     if grid:
         write_sheet(outdir / f'grid.{image_format}', painter, list(codes.values()), batch, image_format)
     else:

@@ -96,6 +96,18 @@ class Painter:
         """ws [N, num_ws, w_dim] -> uint8 [N, height, width, channels]."""
         return np.concatenate(list(self.bands(ws)), axis=1)
 
+    def function(self, ws, source):
+        """The inr.fixed.Function of ws [1, num_ws, w_dim]; source: what it says it was taken from. Raises UserError where there is none."""
+        try:
+            from inr import fixed, render
+        except ModuleNotFoundError:
+            raise UserError('only generators of inr draw functions, and there is no inr/ here') from None
+        refine = self.refine or render.DEFAULT_REFINEMENT
+        try:
+            return fixed.function_of(self.G, ws, self.synthesis_options['noise_mode'], refine=refine, window=self.window, source=source)
+        except fixed.NoFunction as error:
+            raise UserError(str(error)) from None
+
     def _own(self, ws):
         self._seed_noise(ws)
         with torch.no_grad():

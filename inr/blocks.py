@@ -105,9 +105,9 @@ class SynthesisLayer(nn.Module):
         """The same put together: [N, C_out, C_in] in dtype."""
         return dispatch.materialize(self.weights(w), dtype, impl)
 
-    def block_layer(self, w, uses_coords):
-        """The same layer for ops.block_cpu."""
-        return block_cpu.BlockLayer(self.weights(w, block_cpu.affine), self.bias[None], uses_coords, SLOPE, GAIN, self.conv_clamp)
+    def block_layer(self, w, uses_coords, affine):
+        """The same layer as a block_cpu.BlockLayer."""
+        return block_cpu.BlockLayer(self.weights(w, affine), self.bias[None], uses_coords, SLOPE, GAIN, self.conv_clamp)
 
     def forward(self, x, w, features=None, upsample=None, noise=lambda module: None, impl='auto'):
         """x, features, upsample, impl: as in ops.dispatch.layer; w [N, w_dim]; noise: what calls the layer's SpatialNoise."""
@@ -134,9 +134,9 @@ class ToRGBLayer(nn.Module):
         """fmm.Weights for w [N, w_dim]."""
         return Weights(self.weight[:, :, 0, 0] * (affine(self.affine, w) * self.weight_gain).unsqueeze(1))
 
-    def block_layer(self, w):
-        """The same layer for ops.block_cpu."""
-        return block_cpu.BlockLayer(self.weights(w, block_cpu.affine), self.bias[None], False, 1.0, 1.0, self.conv_clamp)
+    def block_layer(self, w, affine):
+        """The same layer as a block_cpu.BlockLayer."""
+        return block_cpu.BlockLayer(self.weights(w, affine), self.bias[None], False, 1.0, 1.0, self.conv_clamp)
 
     def forward(self, x, w):
         weight = self.weights(w).materialize().to(x.dtype)
@@ -180,12 +180,17 @@ class SynthesisBlock(nn.Module):
             lambda: self._by_layers(x, img, ws, points, noise_mode, dtype, impl),
         )  # fmt: skip
 
+    def chain(self, w, affine=lambda layer, w: layer(w)):
+        """(list of block_cpu.BlockLayer, that of to-RGB), without noise; w: of every layer and to-RGB; affine: applies affine layers."""
+        layers = [layer.block_layer(w[i], self.uses_coords[i], affine) for i, layer in enumerate(self.layers)]
+        return layers, self.torgb.block_layer(w[len(layers)], affine)
+
     def _drawn(self, x, img, w, points, dtype, keep):
         """All layers at once, by ops.block_cpu."""
-        layers = [layer.block_layer(w[i], self.uses_coords[i]) for i, layer in enumerate(self.layers)]
+        layers, to_rgb = self.chain(w, block_cpu.affine)
         features = None if self.coords is None else self.coords.axis_phases(points, w[0])
         upsample = ParentUpsample(points, self.options.upsampling).axes if self.spec.upsamples else None
-        return block_cpu.draw(x, img, layers, self.torgb.block_layer(w[len(layers)]), features, points, upsample, dtype, keep)
+        return block_cpu.draw(x, img, layers, to_rgb, features, points, upsample, dtype, keep)
 
     def _by_layers(self, x, img, ws, points, noise_mode, dtype, impl):
         """Layer by layer."""

@@ -216,16 +216,20 @@ class InrBlock(nn.Module):
             lambda: self._by_layers(x, img, ws.unbind(1), points, dtype, impl),
         )  # fmt: skip
 
-    def _drawn(self, x, img, w, points, dtype, keep):
-        """All layers at once, by ops.block_cpu."""
+    def chain(self, w):
+        """(list of block_cpu.BlockLayer, that of to-RGB); w: that of every layer and to-RGB."""
         layers = [
             block_cpu.BlockLayer(Weights(weight), bias, uses_coords, 0.0, clamp=self.conv_clamp)
             for weight, bias, uses_coords in self.layer_params(w)
         ]
         weight, bias = self.torgb(w[len(layers)])  # [N, img_channels, C], [N, img_channels]
+        return layers, block_cpu.BlockLayer(Weights(weight), bias, False, 1.0)
+
+    def _drawn(self, x, img, w, points, dtype, keep):
+        """All layers at once, by ops.block_cpu."""
+        layers, to_rgb = self.chain(w)
         features = self.coords.axis_phases(points, w[0])
         upsample = None if self.connector is None else ParentUpsample(points).axes
-        to_rgb = block_cpu.BlockLayer(Weights(weight), bias, False, 1.0)
         return block_cpu.draw(x, img, layers, to_rgb, features, points, upsample, dtype, keep)
 
     def _by_layers(self, x, img, w, points, dtype, impl):

@@ -1,0 +1,28 @@
+"""Images as functions of their own, a file each, that need no generator any more: see inr/function.py."""
+
+from pathlib import Path
+
+from dnnlib.util import UserError, atomic_path
+
+
+WRITERS = {'function': ('safetensors', lambda path, function: path.write_bytes(function.to_bytes()))}  # format: (suffix, function of path and Function)
+
+
+def check(given):
+    """Raises UserError for an option of generate.py that a function has no use for. given: {option: whether it was given}"""
+    if useless := [option for option, is_given in given.items() if is_given]:
+        raise UserError(f'{useless[0]}: a function has no pixels before it is drawn; leave it out, or choose a format of pictures')
+
+
+def write_each(outdir, painter, codes, function_format, network):
+    """A file for each of codes {name: w [1, num_ws, w_dim]} that a Painter would paint; network: its name, for the file. Prints paths."""
+    suffix, write = WRITERS[function_format]
+    for name, ws in codes.items():
+        try:
+            function = painter.function(ws, f'{name} of {network}')
+        except UserError as error:
+            raise UserError(f'--format={function_format}: {error}') from None
+        path = Path(outdir) / f'{name}.{suffix}'
+        with atomic_path(path) as temporary:
+            write(temporary, function)
+        print(path, flush=True)
