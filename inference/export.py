@@ -4,8 +4,9 @@ from pathlib import Path
 
 from dnnlib.util import UserError, atomic_path
 
-
-WRITERS = {'function': ('safetensors', lambda path, function: path.write_bytes(function.to_bytes()))}  # format: (suffix, function of path and Function)
+WRITERS = {  # format: (suffix, function of path and inr.fixed.Function)
+    'function': ('safetensors', lambda path, function: path.write_bytes(function.to_bytes())),
+}
 
 
 def check(given):
