@@ -96,7 +96,8 @@ PRESETS = {
         summary="for one's own pictures on a small machine: grown from 16 pixels, linear reads, FMM that starts small",
         source='own, chosen by runs on emoji; docs/results.md has each change alone',
         cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
-        synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, grow=_grow(30, 75, 75, 75, 75, 75),
+        synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, d_features='efficientnet-lite1',
+        grow=_grow(10, 30, 60, 75, 75, 75),
     ),
     'inr-grow': dict(
         _INR,

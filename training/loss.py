@@ -34,6 +34,16 @@ def r1_penalty(real_logits: torch.Tensor, real_images: torch.Tensor) -> torch.Te
     return grads.square().sum([1, 2, 3])[:, None]
 
 
+def feature_penalty(logits: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
+    """R1 of the heads that judge features: |d D(f) / d f|^2 of each image, summed over the maps f, to be weighted with gamma / 2.
+
+    logits: [N, K], computed from K maps, [N, C, H, W] each, which require gradients
+    Returns [N, 1], differentiable.
+    """
+    grads = torch.autograd.grad(logits.sum(), maps, create_graph=True)
+    return sum(grad.square().sum([1, 2, 3]) for grad in grads)[:, None]
+
+
 def path_lengths(images: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """|J_w^T y| of each image, J the Jacobian of the images with respect to w, y the noise scaled by 1/sqrt(H W).
 
@@ -104,14 +114,15 @@ class GanLoss:
     config: weights and intervals
     stats:  where the losses are reported
     augment: ada.Augmentation of what D judges, None for none
+    features: pretrained.FrozenFeatures for a D that judges those too, None for none
     stage:   growing.Stage that the passes are made at, to be set before each step of a run that grows; None: at full size
     The running mean path length is its only state.
     """
 
     stage = None
 
-    def __init__(self, G: torch.nn.Module, D: torch.nn.Module, config: LossConfig, stats, augment=None):
-        self.G, self.D, self.config, self.stats, self.augment = G, D, config, stats, augment
+    def __init__(self, G: torch.nn.Module, D: torch.nn.Module, config: LossConfig, stats, augment=None, features=None):
+        self.G, self.D, self.config, self.stats, self.augment, self.features = G, D, config, stats, augment, features
         self.pl_mean = torch.zeros([], device=next(G.parameters()).device)
 
     def accumulate(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float) -> None:
@@ -134,7 +145,12 @@ class GanLoss:
 
     def judge(self, images: torch.Tensor, c: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
         """D's logits, [N, 1]: every image that D judges comes this way. numbers: [N, augment.NUMBERS], None draws them."""
-        images = images if self.augment is None else self.augment(images, numbers)
+        return self._judge_pixels(self._augmented(images, numbers), c)
+
+    def _augmented(self, images: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
+        return images if self.augment is None else self.augment(images, numbers)
+
+    def _judge_pixels(self, images: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         return self.D(images, c) if self.stage is None else self.D(images, c, fade=self.stage.fade)
 
     def _synthesis(self, ws: torch.Tensor) -> torch.Tensor:
@@ -154,9 +170,13 @@ class GanLoss:
         return mix_styles(ws, self.G.mapping(latents.z_mix, latents.c, skip_w_avg_update=True), cutoff)
 
     def _main_g(self, latents: Latents, share: float) -> None:
-        logits = self.judge(self._synthesis(self._ws(latents)), latents.c, latents.numbers_of('fake'))
-        loss = generator_loss(logits)
+        images = self._augmented(self._synthesis(self._ws(latents)), latents.numbers_of('fake'))
+        loss = generator_loss(self._judge_pixels(images, latents.c))
         self.stats.report('Loss/G', loss)
+        if self.features is not None:
+            of_features = generator_loss(self.D.judge_features(self.features(images), latents.c))  # [N, heads]
+            self.stats.report('Loss/G_features', of_features)
+            loss = loss + of_features.mean(1, keepdim=True) * self.config.features_weight
         loss.mean().mul(share).backward()
 
     def _reg_g(self, latents: Latents, share: float, gain: float) -> None:
@@ -175,17 +195,23 @@ class GanLoss:
 
     def _main_d_fake(self, latents: Latents, share: float) -> None:
         with torch.no_grad():
-            images = self._synthesis(self._ws(latents))
-        logits = self.judge(images, latents.c, latents.numbers_of('fake'))
+            images = self._augmented(self._synthesis(self._ws(latents)), latents.numbers_of('fake'))
+            maps = None if self.features is None else self.features(images)
+        logits = self._judge_pixels(images, latents.c)
         self.stats.report('Scores/fake', logits)
         self.stats.report('Signs/fake', logits.sign())
         loss = discriminator_loss(logits, logits)[1]
         self.stats.report('Loss/D_fake', loss)
+        if maps is not None:
+            logits = self.D.judge_features(maps, latents.c)
+            self.stats.report('Scores/fake_features', logits)
+            loss = loss + discriminator_loss(logits, logits)[1].sum(1, keepdim=True)
         loss.mean().mul(share).backward()
 
     def _d_real(self, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float, logistic: bool, penalty: bool) -> None:
         reals = reals.detach().requires_grad_(penalty)
-        logits = self.judge(reals, real_c, latents.numbers_of('real'))
+        images = self._augmented(reals, latents.numbers_of('real'))
+        logits = self._judge_pixels(images, real_c)
         loss = logits * 0  # gives every parameter a gradient, so that Adam counts the step of R1 alone for all of them
         if logistic:
             loss = discriminator_loss(logits, logits)[0]
@@ -198,4 +224,22 @@ class GanLoss:
             r1 = r1_penalty(logits, reals)
             self.stats.report('Loss/r1', r1)
             loss = loss + r1 * (self._gamma() / 2 * self.config.r1_interval)
+        if self.features is not None:
+            loss = loss + self._d_real_features(images, real_c, logistic, penalty)
         loss.mean().mul(share).backward()
+
+    def _d_real_features(self, images: torch.Tensor, c: torch.Tensor, logistic: bool, penalty: bool) -> torch.Tensor:
+        """What `_d_real` adds for the heads, [N, 1]."""
+        with torch.no_grad():
+            maps = self.features(images)
+        maps = [x.requires_grad_(penalty) for x in maps]
+        logits = self.D.judge_features(maps, c)                                        # [N, heads]
+        loss = (logits * 0).sum(1, keepdim=True)
+        if logistic:
+            self.stats.report('Scores/real_features', logits)
+            loss = discriminator_loss(logits, logits)[0].sum(1, keepdim=True)
+        if penalty:
+            r1 = feature_penalty(logits, maps)
+            self.stats.report('Loss/r1_features', r1)
+            loss = loss + r1 * (self.config.features_gamma / 2 * self.config.r1_interval)
+        return loss

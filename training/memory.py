@@ -16,7 +16,7 @@ import torch
 from dnnlib.util import UserError, format_bytes
 from torch_utils import distributed
 from torch_utils.misc import count_macs, count_parameters
-from training import plugins
+from training import plugins, pretrained
 from training.config import Config
 from training.loss import PL_SHRINK, path_lengths, r1_penalty
 
@@ -39,14 +39,25 @@ def saved_bytes(passes: Callable[[], object]) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def activations(G: torch.nn.Module, D: torch.nn.Module, settings: Config, images: int) -> int:
-    """Bytes of the largest pass on so many images: G's main loss, R1, or the path-length penalty. G and D are on the meta device."""
+def judgement(D: torch.nn.Module, settings: Config) -> Callable[[torch.Tensor, torch.Tensor], object]:
+    """(images, c) -> all that D says of images, of their features too where it judges those. To be made on D's device."""
+    if settings.discriminator.features == 'none':
+        return D
+    features = pretrained.FrozenFeatures(settings.discriminator.features)
+    return lambda images, c: (D(images, c), D.judge_features(features(images), c))
+
+
+def activations(G: torch.nn.Module, D: torch.nn.Module, judge: Callable, settings: Config, images: int) -> int:
+    """Bytes of the largest pass on so many images: G's main loss, R1, or the path-length penalty. All are on the meta device.
+
+    judge: as `judgement` makes it
+    """
     z, c = torch.zeros([images, G.z_dim], device='meta'), torch.zeros([images, G.c_dim], device='meta')
     shape = [images, G.img_channels, G.img_resolution, G.img_resolution]
 
     def fool():
         D.requires_grad_(False)
-        D(G.synthesis(G.mapping(z, c)), c)
+        judge(G.synthesis(G.mapping(z, c)), c)
         D.requires_grad_(True)
 
     def r1():
@@ -99,11 +110,12 @@ def needs(settings: Config) -> Needs:
         except ValueError as err:
             raise UserError(f'--cfg={settings.run.cfg}: {err}') from None
         D = plugins.build_discriminator(settings)
+        judge = judgement(D, settings)
     parameters = {name: count_parameters(network) for name, network in (('G', G), ('D', D))}
     weights = {name: sum(value.numel() * value.element_size() for value in network.state_dict().values())
                for name, network in (('G', G), ('D', D))}
     few = 2 * settings.mbstd_group(1)  # the pass may be cut into groups, and the path length takes a part of it
-    small, large = (activations(G, D, settings, images) for images in (few, 2 * few))
+    small, large = (activations(G, D, judge, settings, images) for images in (few, 2 * few))
     per_image = (large - small) / few
     return Needs(parameters, weights, BASE + 5 * weights['G'] + 4 * weights['D'] + small - few * per_image, per_image, macs(settings))
 
@@ -114,9 +126,9 @@ def macs(settings: Config, resolution: int | None = None) -> dict[str, int]:
         G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
         z, c = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim])
         size = resolution or G.img_resolution
-        image = torch.zeros([1, G.img_channels, size, size])
+        image, judge = torch.zeros([1, G.img_channels, size, size]), judgement(D, settings)
     smaller = {} if size == G.img_resolution else {'resolution': size}
-    return {'G': count_macs(lambda: G.synthesis(G.mapping(z, c), **smaller)), 'D': count_macs(lambda: D(image, c))}
+    return {'G': count_macs(lambda: G.synthesis(G.mapping(z, c), **smaller)), 'D': count_macs(lambda: judge(image, c))}
 
 
 # ---- What is free

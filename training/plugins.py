@@ -16,7 +16,7 @@ from dnnlib.util import UserError, optional
 from training.presets import PRESETS
 
 PLUGINS = ('inr',)
-NETWORKS = ('training.networks',)  # modules of this folder that hold networks
+NETWORKS = 'training.networks', 'training.projected'  # modules of this folder that hold networks
 
 
 def presets() -> dict[str, dict]:
@@ -54,7 +54,7 @@ def check_class_name(name: str, where: str) -> None:
     """Raises UserError for a class that is not of this project, so that what a file names is never imported on its word alone."""
     module, _, short = name.rpartition('.')
     if module not in NETWORKS and not re.fullmatch(rf'(?:{"|".join(PLUGINS)})(?:\.[a-z]\w*)+', module) or not short.isidentifier():
-        raise UserError(f'{where} names another class, {name}: only networks of training.networks and {", ".join(PLUGINS)} are built')
+        raise UserError(f'{where} names another class, {name}: only networks of {", ".join((*NETWORKS, *PLUGINS))} are built')
 
 
 def network_class(name: str, where: str) -> type:
@@ -68,7 +68,7 @@ def network_class(name: str, where: str) -> type:
     except ModuleNotFoundError as err:
         raise UserError(f'{where}: there is no {err.name} in this copy of the code, which {name} needs') from None
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module) and found.__module__ == module):
-        raise UserError(f'{where} names another class, {name}: only networks of training.networks and {", ".join(PLUGINS)} are built')
+        raise UserError(f'{where} names another class, {name}: only networks of {", ".join((*NETWORKS, *PLUGINS))} are built')
     return found
 
 

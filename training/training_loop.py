@@ -21,7 +21,7 @@ from torch_utils import distributed
 from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
-from training import checkpoint, growing, plugins, snapshot, transfer
+from training import checkpoint, growing, plugins, pretrained, snapshot, transfer
 from training.ada import Augmentation
 from training.augment import NUMBERS
 from training.clock import Pace, StopSignal, TickClock
@@ -51,6 +51,13 @@ def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: st
     return latents.strided_slice(distributed.rank(), distributed.world_size())
 
 
+def frozen_features(settings: Config, dataset: ImageDataset, device: torch.device) -> pretrained.FrozenFeatures:
+    """The features that D judges, calibrated with images from all over the data set."""
+    items = np.linspace(0, len(dataset) - 1, min(pretrained.CALIBRATION, len(dataset))).round().astype(int)
+    images = from_uint8(torch.from_numpy(np.stack([dataset[int(i)][0] for i in items])))
+    return pretrained.calibrated(settings.discriminator.features, images, device)
+
+
 class Training:
     """All that a run changes: networks, optimizers, running means, counts.
 
@@ -71,7 +78,8 @@ class Training:
         self.optimizers = {name: make_optimizer(network, settings.optimizer(name)) for name, network in (('G', self.G), ('D', self.D))}
         self.stats = Averages()
         self.augment = Augmentation(settings.augment, self.device)
-        self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment)
+        self.features = None if settings.discriminator.features == 'none' else frozen_features(settings, dataset, self.device)
+        self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment, self.features)
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
         self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device)

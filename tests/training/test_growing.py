@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
-from inr.generator import Generator as InrGenerator
 from training import checkpoint, growing
 from training.config import GrowConfig
 from training.growing import Stage
@@ -16,6 +15,11 @@ from .test_training_loop import assert_same_snapshot
 from .tiny import make_images, tiny_run
 
 INR = {'input_features': {'random': 4, 'raw': True}, 'features': {'random': 4, 'raw': True}, 'upsampling': 'linear'}
+
+
+def inr(**synthesis):
+    Generator = pytest.importorskip('inr.generator').Generator
+    return Generator(4, 0, 4, 32, 3, {}, dict(channel_base=128, channel_max=8, **INR, **synthesis))
 
 
 @pytest.mark.parametrize('images, expected', [
@@ -75,8 +79,8 @@ def test_reals_are_averaged_down_and_blended():
 
 @pytest.mark.parametrize('make', [
     lambda: Generator(4, 0, 4, 32, 3, {}, dict(channel_base=128, channel_max=8)),
-    lambda: InrGenerator(4, 0, 4, 32, 3, {}, dict(channel_base=128, channel_max=8, input_resolution=8, **INR)),
-    lambda: InrGenerator(4, 0, 4, 32, 3, {}, dict(channel_base=128, channel_max=8, input_resolution=16, **INR)),
+    lambda: inr(input_resolution=8),
+    lambda: inr(input_resolution=16),
 ], ids=['stylegan2', 'inr from 8', 'inr from 16'])
 def test_a_smaller_image_is_what_the_blocks_of_its_size_draw(make):
     torch.manual_seed(0)
@@ -97,7 +101,7 @@ def test_a_smaller_image_is_what_the_blocks_of_its_size_draw(make):
 
 def test_below_its_first_grid_an_inr_is_the_same_function_at_fewer_points():
     torch.manual_seed(0)
-    G = InrGenerator(4, 0, 4, 32, 3, {}, dict(channel_base=128, channel_max=8, **INR)).eval()
+    G = inr().eval()
     ws = torch.randn(2, G.num_ws, 4)
     whole, small = G.synthesis(ws), G.synthesis(ws, resolution=16)
     torch.testing.assert_close(small, whole[:, :, 1::2, ::2], rtol=1e-4, atol=1e-5)  # cells are sampled at their lower left corners

