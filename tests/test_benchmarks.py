@@ -11,6 +11,8 @@ import torch
 from tests.helpers import ROOT
 from training import memory
 
+pytest.importorskip('inr')  # what they measure
+
 KEYS = {'case', 'baseline_s', 'fast_s', 'ratio', 'rel_err', 'peak_mib'}
 
 

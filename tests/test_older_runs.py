@@ -12,6 +12,7 @@ from tests.helpers import ROOT
 from tests.tiny_snapshots import call
 from training import checkpoint
 
+pytest.importorskip('inr')  # the run is of its generator
 RUN = ROOT / 'tests' / 'data' / 'run-of-0.1'
 
 

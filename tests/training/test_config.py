@@ -91,6 +91,7 @@ def test_width_multiplies_channels_and_w():
 
 
 def test_knobs_replace_what_the_row_says_and_belong_to_it():
+    pytest.importorskip('inr')  # whose options they are
     row = {**ROW, 'synthesis': {'fmm_rank': 10, 'noise': False}}
     settings = build('x', row, data(), fmm_rank='full', noise=True, mixing=0.25)
     assert settings.generator.synthesis == {'fmm_rank': 'full', 'noise': True} and settings.loss.style_mixing == 0.25

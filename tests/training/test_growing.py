@@ -182,6 +182,7 @@ def test_sizes_above_the_data_and_generators_that_cannot_grow_are_refused(tmp_pa
     images = make_images(tmp_path / 'images', resolution=16)
     with pytest.raises(UserError, match='below the 16 pixels'):
         tiny_run(images, grow='16:1')
+    pytest.importorskip('inr')
     row = dict(G='inr.hypernetwork.Generator', synthesis=dict(decoder='multiscale'), g_channel_base=None)
     dataset, settings = tiny_run(images, row=row)
     with pytest.raises(UserError, match='no to-RGB layer'):
