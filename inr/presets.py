@@ -93,7 +93,7 @@ PRESETS = {
     'inr-tiny': _INR_TINY,
     'inr-small': dict(
         _INR_TINY,
-        summary="for one's own pictures on a small machine: grown from 16 pixels, linear reads, FMM that starts small",
+        summary="for one's own pictures on a small machine: grown from 16 pixels, linear reads, D judges pretrained features too",
         source='own, chosen by runs on emoji; docs/results.md has each change alone',
         cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
         synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, d_features='efficientnet-lite1',
@@ -101,14 +101,14 @@ PRESETS = {
     ),
     'inr-grow': dict(
         _INR,
-        summary="inr-small at full width, for one's own pictures on a GPU: grown from 16 pixels, linear reads, FMM that starts small",
+        summary="inr-small at full width, for one's own pictures on a GPU: grown from 16 pixels, D judges pretrained features too",
         source="own: what helped inr-small, with the rates of the authors' public runs; prepared, not run",
         cost='256: most of the images at a quarter to a hundredth of the work of inr; hours to days on a data-centre GPU (not measured)',
         synthesis=dict(
             _INR['synthesis'], upsampling='linear', fmm_spread=0.3, input_features=_LOW,
             features={64: dict(_LOW, random=32)} | {size: dict(log=32, random=32, raw=True) for size in (128, 256, 512, 1024)},
         ),
-        grow=_grow(200, 800, 1600, 2400, 3200, 4000), fade=100,
+        d_features='efficientnet-lite1', grow=_grow(200, 800, 1600, 2400, 3200, 4000), fade=100,
     ),
     'paper': dict(
         summary='generator A of the main experiments: a hypernetwork writes the whole INR; --decoder takes the rungs below it',
