@@ -28,7 +28,8 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png.')
 @click.option('--outdir', metavar='DIR', default='out', help='Folder to write to; made if it is not there.')
 @click.option('--format', 'image_format', type=click.Choice((*image_io.FORMATS, *FUNCTION_FORMATS)), default='png',
-              help='png and tiff hold any size; function is a small file that python -m inr.function draws without the network.')
+              help='png and tiff hold any size. A function is a small file that python -m inr.function draws without the network; onnx is '
+                   'the same for other programs (needs the package onnx).')
 @click.option('--refine', type=click.Choice(REFINEMENTS),
               help='Where the pixels between the trained ones come from: a denser last grid, denser grids throughout, or a last grid that '
                    'reads the one below smoothly. Matters above the trained size.  [default: all]')

@@ -4,8 +4,19 @@ from pathlib import Path
 
 from dnnlib.util import UserError, atomic_path
 
+
+def _write_onnx(path, function):
+    try:
+        path.write_bytes(function.to_onnx())
+    except ImportError as error:
+        raise UserError(f"it needs a package that is not here ({error}): pip install '.[onnx]'") from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 WRITERS = {  # format: (suffix, function of path and inr.fixed.Function)
     'function': ('safetensors', lambda path, function: path.write_bytes(function.to_bytes())),
+    'onnx': ('onnx', _write_onnx),
 }
 
 
@@ -19,11 +30,10 @@ def write_each(outdir, painter, codes, function_format, network):
     """A file for each of codes {name: w [1, num_ws, w_dim]} that a Painter would paint; network: its name, for the file. Prints paths."""
     suffix, write = WRITERS[function_format]
     for name, ws in codes.items():
+        path = Path(outdir) / f'{name}.{suffix}'
         try:
-            function = painter.function(ws, f'{name} of {network}')
+            with atomic_path(path) as temporary:
+                write(temporary, painter.function(ws, f'{name} of {network}'))
         except UserError as error:
             raise UserError(f'--format={function_format}: {error}') from None
-        path = Path(outdir) / f'{name}.{suffix}'
-        with atomic_path(path) as temporary:
-            write(temporary, function)
         print(path, flush=True)

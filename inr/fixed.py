@@ -193,6 +193,12 @@ class Function(nn.Module):
         tensors = {name: packed(name, value) for name, value in self.tensors.items()}
         return save(tensors, metadata={'format': 'pt', METADATA: json.dumps(asdict(self.form))})
 
+    def to_onnx(self):
+        """The same as an ONNX graph, the bytes of a file; see onnx_graph.py. Raises ImportError without the package onnx."""
+        from inr import onnx_graph
+
+        return onnx_graph.to_onnx(self).SerializeToString()
+
 
 # ---- From a generator
 
