@@ -25,6 +25,7 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--label', type=cli.Numbers(), help='All numbers of a label, such as 0.2,0,1, in place of --class.')
 @click.option('--noise-mode', type=click.Choice(['const', 'random', 'none']), default='const', help='Of networks with spatial noise.')
 @click.option('--projected-w', metavar='FILE', help='Draw the w that projector.py wrote, instead of seeds.')
+@cli.with_directions
 @click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png.')
 @click.option('--outdir', metavar='DIR', default='out', help='Folder to write to; made if it is not there.')
 @click.option('--format', 'image_format', type=click.Choice((*image_io.FORMATS, *FUNCTION_FORMATS)), default='png',
@@ -38,8 +39,8 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
               help='bf16 and fp16 compute the four highest resolutions in half precision: faster on a GPU, bf16 on new CPUs too.')
 @click.option('--allow-tf32', is_flag=True, help='On a GPU: round the factors of float32 products to TF32, 10 bits.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
-def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_mode, projected_w, grid, outdir, image_format, refine,
-         batch, precision, allow_tf32, device):
+def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_mode, projected_w, direction, strength, directions, grid,
+         outdir, image_format, refine, batch, precision, allow_tf32, device):
     """Draw images from a trained generator, at any size and in any window.
 
     Writes OUTDIR/seed0000.png and so on; the same seed gives the same image whatever else is drawn. 8192x8192 and more take the memory
@@ -49,9 +50,12 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
     python generate.py --res=2048
     python generate.py --seeds=0-7,12 --window=-0.5,-0.5,1.5,1.5 --res=512 --grid
     python generate.py --res=1920x1080 --projected-w=out/projection/projected_w.npz
+    python generate.py --seeds=0-3 --direction=1 --strength=-2..2 --grid
     """
     if seeds and projected_w:
         raise UserError('--seeds and --projected-w: both say what to draw; give one of them')
+    if directions and direction is None:
+        raise UserError('--directions: which of them? give --direction=N')
     if not math.isfinite(psi):
         raise UserError(f'--psi={psi}: give a number, such as 0.7')
     if image_format in FUNCTION_FORMATS:
@@ -81,6 +85,11 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
         labels = labels_of_seeds(G, seeds, class_text, meta['dataset']['classes'], label)
         codes = {f'seed{seed:04d}': latents_of(G, seed, c, psi, psi_cutoff) for seed, c in zip(seeds, labels, strict=True)}
 
+    if direction is not None:
+        from inference.directions import load_or_find
+
+        codes = load_or_find(directions, G).along(codes, direction, strength)
+
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     if image_format in FUNCTION_FORMATS:
@@ -90,7 +99,8 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
     batch = 1 if noise_mode == 'random' else batch  # so that the noise of a picture does not depend on what else is drawn
     painter.say_how()
     if grid:
-        write_sheet(outdir / f'grid.{image_format}', painter, list(codes.values()), batch, image_format)
+        write_sheet(outdir / f'grid.{image_format}', painter, list(codes.values()), batch, image_format,
+                    None if direction is None else len(strength))
     else:
         write_each(outdir, painter, codes, batch, image_format)
 
@@ -160,12 +170,12 @@ def sheet_shape(count, width, height):
     return columns, -(-count // columns)
 
 
-def write_sheet(path, painter, latents, batch, image_format):
-    """All of latents (w [1, num_ws, w_dim] each) on one contact sheet, row by row; empty places stay white."""
+def write_sheet(path, painter, latents, batch, image_format, columns=None):
+    """All of latents (w [1, num_ws, w_dim] each) on one contact sheet, row by row; empty places stay white. columns: None chooses them."""
     import numpy as np
     import torch
 
-    columns, rows = sheet_shape(len(latents), painter.width, painter.height)
+    columns, rows = (columns, len(latents) // columns) if columns else sheet_shape(len(latents), painter.width, painter.height)
     width, height = columns * painter.width, rows * painter.height
     image_io.check_size(image_format, width, height)
     expect_disk(width * height * painter.channels, path.parent)

@@ -15,6 +15,7 @@ from inference import REFINEMENTS, VIDEO_FORMATS, WHOLE
 @click.option('--class', 'classes', metavar='INDEX|NAME', multiple=True, help='Class to change to; several times.')
 @click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels.  [default: 256, or as trained if that is more]')
 @click.option('--psi', type=cli.FiniteRange(), default=1.0, help='Truncation, as in generate.py.')
+@cli.with_directions
 @click.option('--space', type=click.Choice(['w', 'z']), default='w', help='Straight lines in w, or great circles in z.')
 @click.option('--seconds', type=cli.FiniteRange(0.1, 3600), default=2.0, help='From one stop to the next.')
 @click.option('--fps', type=click.IntRange(1, 100), default=30, help='Frames a second.')
@@ -25,15 +26,18 @@ from inference import REFINEMENTS, VIDEO_FORMATS, WHOLE
 @click.option('--quality', type=click.IntRange(0, 100), default=80, help='Of WebP.')
 @click.option('--out', metavar='FILE', default='out/walk.webp', help='File to write; its folder is made if it is not there.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
-def main(network, seeds, windows, classes, res, psi, space, seconds, fps, easing, loop, refine, video_format, quality, out, device):
-    """Draw a walk through seeds, a zoom through windows, a change through classes, or all three at once.
+def main(network, seeds, windows, classes, res, psi, direction, strength, directions, space, seconds, fps, easing, loop, refine,
+         video_format, quality, out, device):
+    """Draw a walk through seeds, a zoom through windows, a change through classes, a swing along a direction, or all at once.
 
-    What is given once stays; of what is given several times, the n-th stop has the n-th, in turn. Frames are drawn and written one by one.
+    What is given once stays; of what is given several times, the n-th stop has the n-th, in turn; so has it the ends of --strength. Frames
+    are drawn and written one by one.
 
     \b
     python walk.py --seeds=0-5
     python walk.py --seeds=20 --window=0,0,1,1 --window=-1,-1,2,2 --res=512 --out=out/zoom.mp4
     python walk.py --class=cat --class=dog --seeds=3 --out=out/classes.gif
+    python walk.py --seeds=3 --direction=1 --strength=-2..2
     """
     from pathlib import Path
 
@@ -47,17 +51,24 @@ def main(network, seeds, windows, classes, res, psi, space, seconds, fps, easing
     video_format = video_format or out.suffix.lstrip('.').lower()
     if video_format not in VIDEO_FORMATS:
         raise UserError(f'--out={out}: give a name that ends in .{", .".join(VIDEO_FORMATS)}, or --format')
-    seeds = seeds or ([0] if len(windows) > 1 or len(classes) > 1 else list(range(6)))
+    if directions and direction is None:
+        raise UserError('--directions: which of them? give --direction=N')
+    swings = direction is not None and len(strength) > 1
+    seeds = seeds or ([0] if len(windows) > 1 or len(classes) > 1 or direction is not None else list(range(6)))
     windows = windows or (WHOLE,)
-    stops = max(len(seeds), len(windows), len(classes))
+    stops = max(len(seeds), len(windows), len(classes), 2 if swings else 1)
     if stops < 2:
-        raise UserError('one stop is no walk: give several --seeds, --window or --class')
+        raise UserError('one stop is no walk: give several --seeds, --window or --class, or --direction')
     G, meta = opening.open_network(network, pick_device(device))
     width, height = res or (max(256, G.img_resolution),) * 2
     video.check_size(video_format, width, height)
     seeds, names = [seeds[i % len(seeds)] for i in range(stops)], meta['dataset']['classes']
     labels = [latents.class_label(G, text, names) for text in classes] or latents.labels_of_seeds(G, seeds, names=names)
     path = latents.Walk(G, seeds, [labels[i % len(labels)] for i in range(stops)], psi, space)
+    if direction is not None:
+        from inference.directions import load_or_find
+
+        path = load_or_find(directions, G).swing(path, direction, (strength[0], strength[-1]))
     painters = {}
 
     def frame(stop, share):

@@ -124,6 +124,39 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class Strengths(click.ParamType):
+    """'-2..2' -> [-2, -1, 0, 1, 2], '-2..2:3' -> [-2, 0, 2], '1.5' -> [1.5]: from one number to another in 5 steps, or as many as given."""
+
+    name = 'a..b'
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, list):
+            return value
+        number = r'\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*'
+        match = re.fullmatch(rf'{number}(?:\.\.{number}(?::\s*(\d+)\s*)?)?', value)
+        if match is None:
+            self.fail(f'{value!r} is not a strength: write 1.5, or -2..2, or -2..2:9 for nine steps', param, ctx)
+        first, last, steps = float(match[1]), float(match[2] or match[1]), int(match[3] or 5) if match[2] else 1
+        if max(abs(first), abs(last)) > 100 or not (2 <= steps <= 1000 or match[2] is None):
+            self.fail(f'{value!r} is out of range: strengths from -100 to 100, in 2 to 1000 steps', param, ctx)
+        return [first + (last - first) * step / max(steps - 1, 1) for step in range(steps)]
+
+
+DIRECTIONS = (
+    click.option('--direction', type=click.IntRange(0), metavar='N', help='Move along the N-th direction in w, the strongest is 0.'),
+    click.option('--strength', type=Strengths(), default='-2..2',
+                 help='How far, in standard deviations of w: 1.5, -2..2, or -2..2:9 for nine steps.'),
+    click.option('--directions', metavar='FILE', help='Directions that analyze.py directions wrote.  [default: those of SeFa]'),
+)
+
+
+def with_directions(command):
+    """A click command with DIRECTIONS, as a decorator."""
+    for option in reversed(DIRECTIONS):
+        command = option(command)
+    return command
+
+
 class Parsed(click.ParamType):
     """What a function makes of a text; a ValueError that it raises is the message. name: what --help calls it."""
 

@@ -122,6 +122,30 @@ def save_projection(path, ws, noise_maps, G):
     np.savez(path, w=ws.cpu().numpy(), network=network_digest(G), **arrays)
 
 
+def read_arrays(path, G, key, name, writer):
+    """{name: array} of a .npz file, or {key: array} of a .npy file, that `writer` wrote as `name` for a generator.
+
+    Raises UserError for a file that is missing, unreadable, without `key`, or of another network (where it says of which).
+    """
+    if path.is_dir():
+        raise UserError(f'{path} is a folder: give the {name} that {writer} wrote')
+    if not path.is_file():
+        raise UserError(f'{path}: no such file; {writer} writes {name}')
+    try:
+        with open(path, 'rb') as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {key: loaded}
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError(f'{path}: not a readable .npz or .npy file; give what {writer} wrote') from None
+    if key not in arrays:
+        raise UserError(f"{path}: holds no array '{key}', only {', '.join(arrays) or 'nothing'}; give what {writer} wrote")
+    found_in = str(arrays.pop('network', network_digest(G)))
+    if found_in != network_digest(G):
+        raise UserError(f'{path}: this was found in another network (digest {found_in[:12]}, this one is {network_digest(G)[:12]}): '
+                        f'draw it with --network=FILE as {writer} had it')
+    return arrays
+
+
 def load_projection(path, G):
     """w out of a file: what the projector wrote (noise maps in it become the generator's), or any .npy or .npz with `w`.
 
@@ -129,22 +153,7 @@ def load_projection(path, G):
     Raises UserError for a file that is missing, unreadable, of another shape, or found in another network (where it says in which).
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f'{path} is a folder: give the projected_w.npz that projector.py wrote')
-    if not path.is_file():
-        raise UserError(f'{path}: no such file; projector.py writes projected_w.npz')
-    try:
-        with open(path, 'rb') as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {'w': loaded}
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise UserError(f'{path}: not a readable .npz or .npy file; give what projector.py wrote') from None
-    if 'w' not in arrays:
-        raise UserError(f"{path}: holds no array 'w', only {', '.join(arrays) or 'nothing'}; give what projector.py wrote")
-    found_in = str(arrays.pop('network', network_digest(G)))
-    if found_in != network_digest(G):
-        raise UserError(f'{path}: this w was found in another network (digest {found_in[:12]}, this one is {network_digest(G)[:12]}): '
-                        'draw it with --network=FILE as projector.py had it')
+    arrays = read_arrays(path, G, 'w', 'projected_w.npz', 'projector.py')
     w = arrays.pop('w')
     if w.ndim == 2 and w.shape[1] == G.w_dim:
         w = w[:, None].repeat(G.num_ws, axis=1)
@@ -164,12 +173,13 @@ class Walk:
     seeds, labels: of the stops; a label is [1, c_dim] or None
     psi:   truncation
     space: 'w', straight lines; 'z', great circles, labels blended
+    psi_cutoff: layers that truncation ends at; None for all
     """
 
-    def __init__(self, G, seeds, labels, psi=1.0, space='w'):
-        self.G, self.psi, self.space = G, psi, space
+    def __init__(self, G, seeds, labels, psi=1.0, space='w', psi_cutoff=None):
+        self.G, self.psi, self.psi_cutoff, self.space = G, psi, psi_cutoff, space
         self.zs, self.labels = [z_of(G, seed) for seed in seeds], labels
-        self.ws = [latents_of(G, seed, label, psi) for seed, label in zip(seeds, labels, strict=True)] if space == 'w' else None
+        self.ws = [latents_of(G, seed, label, psi, psi_cutoff) for seed, label in zip(seeds, labels, strict=True)] if space == 'w' else None
 
     @torch.no_grad()
     def at(self, stop, share):
@@ -179,4 +189,4 @@ class Walk:
             return self.ws[stop].lerp(self.ws[following], share)
         z = torch.from_numpy(slerp(self.zs[stop], self.zs[following], share)).to(next(self.G.parameters()).device)
         label = None if self.labels[stop] is None else self.labels[stop].lerp(self.labels[following], share)
-        return self.G.mapping(z, label, truncation_psi=self.psi)
+        return self.G.mapping(z, label, truncation_psi=self.psi, truncation_cutoff=self.psi_cutoff)

@@ -27,12 +27,17 @@ def scaled(G, ws, scale):
     return render(G, ws, *[round(G.img_resolution * scale)] * 2)
 
 
+def draws_tiles(G):
+    """Whether any part of a picture can be drawn alone: a generator of inr whose pixels do not depend on each other."""
+    return draws_by_points(G) and G.synthesis.pointwise
+
+
 def points_in(G, box):
     """The points of all grids that a part of the trained picture needs, as synthesis.draw takes them; None where no parts are drawn.
 
     box: (rows, columns), two slices with start and stop
     """
-    if not (draws_by_points(G) and G.synthesis.pointwise):
+    if not draws_tiles(G):
         return None
     from inr import grid
 
@@ -41,6 +46,17 @@ def points_in(G, box):
     points = grid.lattice(resolution, resolution, convention=synthesis.convention)
     part = points.tile(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
     return synthesis.plan(part, device=next(G.parameters()).device)
+
+
+def draw_a_few_points(G, ws):
+    """Draws with plain layers, module by module: for hooks. Few points, where the generator lets one choose."""
+    if not draws_by_points(G):
+        G.synthesis(ws, noise_mode='const')
+        return
+    from inr import grid
+
+    points = G.synthesis.plan(grid.lattice(4, 4, convention=G.synthesis.convention), device=ws.device)
+    G.synthesis.draw(ws, points, impl='ref')
 
 
 def default_size(G, window):
@@ -53,11 +69,13 @@ class Painter:
     """Draws one size and window of a generator as bands of uint8 pixels.
 
     Generators of `inr` compute every pixel asked for; any other draws its own size, which is then resized.
+    band_bytes: about the working memory of one band of the former; None for that of inr.render
     """
 
-    def __init__(self, G, width, height, window, refine=None, noise_mode='const', force_fp32=False):
+    def __init__(self, G, width, height, window, refine=None, noise_mode='const', force_fp32=False, band_bytes=None):
         self.G, self.width, self.height, self.channels = G, width, height, G.img_channels
         self.window, self.refine = window, refine
+        self.band_options = {'max_bytes': band_bytes} if band_bytes else {}
         self.synthesis_options = {'noise_mode': noise_mode, 'force_fp32': force_fp32}
         self.by_points = draws_by_points(G)
         if not self.by_points and (window != WHOLE or refine):
@@ -87,7 +105,8 @@ class Painter:
 
         try:
             self._seed_noise(ws)
-            for _row, band in render.bands(self.G, ws, self.height, self.width, self.window, self.refine, **self.synthesis_options):
+            options = self.synthesis_options | self.band_options
+            for _row, band in render.bands(self.G, ws, self.height, self.width, self.window, self.refine, **options):
                 yield to_uint8(band)
         except render.CannotTile as error:
             raise UserError(f'--res={self.width}x{self.height}: {error}') from None

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import analyze
+import generate
 from inference.latents import slerp
 from inference.sheets import outlined, sheet
 from inference.video import write_if_possible
@@ -225,3 +226,16 @@ def test_nearest_finds_planted_copies(tmp_path, stylegan2):
     assert 'at least 3 of 16x16 are needed' in mistake(analyze.main, *command, f'--data={tmp_path / "large"}')
     assert 'data set cannot be read' in mistake(analyze.main, *command)
     assert 'give --network, not --cfg' in mistake(analyze.main, 'nearest', '--cfg=stylegan2-tiny')
+
+
+@pytest.mark.parametrize('method', ['sefa', 'pca'])
+def test_directions(tmp_path, inr, method):
+    numbers, picture = figure(tmp_path, inr, 'directions', f'--method={method}', '--count=3', '--layers=0-2', '--strength=-1..1:3',
+                              '--show=2')
+    assert numbers['method'] == method and numbers['layers'] == [0, 1, 2] and numbers['strengths'] == [-1, 0, 1]
+    assert len(numbers['lengths']) == 3 and 0 < sum(numbers['shares']) <= 1 and picture.width > 6 * 96 and picture.height > 2 * 96
+    arguments = [f'--network={inr}', f'--directions={numbers["file"]}', '--direction=2', '--strength=1', '--seeds=1',
+                 f'--outdir={tmp_path}']
+    code, out, err = call(generate.main, *arguments)
+    assert code == 0 and 'seed0001+1.00.png' in out, err
+    assert 'there are the directions 0 to 2' in mistake(generate.main, *arguments[:2], '--direction=3')

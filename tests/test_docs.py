@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import ROOT
 
 PAGES = ['README.md', 'assets/README.md', *(f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md')))]
-COMMANDS = ('train', 'generate', 'walk', 'projector', 'dataset_tool', 'calc_metrics', 'analyze')
+COMMANDS = ('train', 'generate', 'walk', 'projector', 'dataset_tool', 'calc_metrics', 'analyze', 'viewer')
 
 
 def headings(path):

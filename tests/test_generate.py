@@ -217,7 +217,7 @@ def test_projected_w_of_another_network(tmp_path):
                                f'--outdir={tmp_path}')
         assert code == 0, err
     line = mistake(generate.main, f'--network={network}', f'--projected-w={tmp_path}/other.npz')
-    assert 'other.npz: this w was found in another network' in line
+    assert 'other.npz: this was found in another network' in line
 
 
 def test_projected_w_that_does_not_fit(tmp_path):
@@ -302,3 +302,25 @@ def test_as_a_program(tmp_path):
     done = run_command('generate.py', '--help')
     assert done.returncode == 0 and '--projected-w' in done.stdout
     assert "'1x' is not a size" in error_line(run_command('generate.py', '--res=1x', cwd=tmp_path))
+
+
+def test_directions(tmp_path):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr())
+    given = [f'--network={network}', f'--outdir={tmp_path}/out']
+    assert call(generate.main, *given, '--seeds=3')[0] == 0
+    assert call(generate.main, *given, '--seeds=3,4', '--direction=1', '--strength=-2..2:3')[0] == 0
+    names = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert names == sorted(['seed0003.png', *(f'seed000{seed}{strength}.png' for seed in (3, 4) for strength in ('-2.00', '+0.00',
+                                                                                                                 '+2.00'))])
+    drawn = {name: pixels(tmp_path / 'out' / name) for name in names}
+    assert np.array_equal(drawn['seed0003+0.00.png'], drawn['seed0003.png']) and not np.array_equal(drawn['seed0003+2.00.png'],
+                                                                                                    drawn['seed0003.png'])
+    assert call(generate.main, *given, '--seeds=3,4', '--direction=1', '--strength=-2..2:3', '--grid')[0] == 0
+    sheet = pixels(tmp_path / 'out' / 'grid.png')
+    assert sheet.shape == (32, 48, 3) and np.array_equal(sheet[:16, 32:], drawn['seed0003+2.00.png'])
+    assert np.array_equal(sheet[16:, :16], drawn['seed0004-2.00.png'])
+    assert 'there are the directions 0 to 7' in mistake(generate.main, *given, '--direction=8')
+    assert 'give --direction=N' in mistake(generate.main, *given, '--directions=a.npz')
+    assert 'a.npz: no such file' in mistake(generate.main, *given, '--direction=0', f'--directions={tmp_path}/a.npz')
+    for text, said in (('1..', 'is not a strength'), ('1..2:1', 'out of range'), ('-200..2', 'out of range'), ('nan', 'is not a strength')):
+        assert said in mistake(generate.main, *given, '--direction=0', f'--strength={text}')

@@ -17,6 +17,7 @@ LAYERS = {  # folder: the folders of this repository that it may import
     'inference': {'dnnlib', 'torch_utils', 'training', 'inr', 'inference'},
     'metrics': {'dnnlib', 'torch_utils', 'training', 'inference', 'metrics'},
     'figures': {'dnnlib', 'torch_utils', 'training', 'inr', 'inference', 'metrics', 'figures'},
+    'viewing': {'dnnlib', 'torch_utils', 'training', 'inference', 'viewing'},
 }
 DATA = Path('training/data')  # what needs no GAN and no torch: imports dnnlib and itself
 PAINTER = (Path('inference/painter.py'), Path('inference/__init__.py'))  # ask whether there is an inr/; the others ask them
@@ -25,7 +26,7 @@ INR_HOST = {
     'torch_utils.ops': {'bias_act', 'upfirdn2d', 'conv2d_resample'},
 }
 HOST_CALLS = {'bias_act', 'upfirdn2d', 'upsample2d', 'downsample2d', 'filter2d', 'conv2d_resample'}  # not with impl= in inr/
-COMMANDS = {'train', 'generate', 'walk', 'projector', 'dataset_tool', 'calc_metrics', 'analyze'}
+COMMANDS = {'train', 'generate', 'walk', 'projector', 'dataset_tool', 'calc_metrics', 'analyze', 'viewer'}
 NOBODY_IMPORTS = COMMANDS | {'tests', 'benchmarks', 'script'}
 OURS = set(LAYERS) | NOBODY_IMPORTS
 LENGTH = 350  # lines of a file, and of a networks.py; soft: a tenth more passes

@@ -93,3 +93,22 @@ def test_mistakes(tmp_path):
                        (['--window=0,0,1,1', '--window=0,0,2,2'], 'need a generator of inr')]:
         assert line in mistake(walk.main, f'--network={network}', f'--out={tmp_path}/walk.webp', *args)
     assert [path.name for path in tmp_path.iterdir()] == ['a.safetensors']
+
+
+def test_a_swing_along_a_direction(tmp_path, monkeypatch):
+    network, frames = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr()), []
+
+    def keep(path, drawn, fps, quality):
+        frames.extend(drawn)
+        path.write_bytes(b'')
+
+    monkeypatch.setattr(video, 'write_webp', keep)
+    code, out, err = call(walk.main, f'--network={network}', '--seeds=3', '--direction=0', '--strength=-2..1', '--res=16', '--seconds=0.2',
+                          '--fps=10',
+                          f'--out={tmp_path}/a.webp')
+    assert code == 0 and '4 frames' in out, err
+    assert call(generate.main, f'--network={network}', '--seeds=3', '--direction=0', '--strength=-2..1:2', f'--outdir={tmp_path}')[0] == 0
+    for name, frame in (('seed0003-2.00', frames[0]), ('seed0003+1.00', frames[2])):
+        assert np.abs(frame.astype(int) - np.asarray(Image.open(tmp_path / f'{name}.png').convert('RGB'))).max() <= 1
+    assert np.abs(frames[1].astype(int) - frames[3]).max() <= 1 < np.abs(frames[0].astype(int) - frames[2]).max()
+    assert 'give --direction=N' in mistake(walk.main, f'--network={network}', '--directions=a.npz')

@@ -51,10 +51,15 @@ def state_path(network: Path) -> Path:
     return network.with_name(network.name.replace('network-snapshot', 'training-state')).with_suffix('.pt')
 
 
+def images_of(path: Path) -> int | None:
+    """Images that the network of a numbered snapshot has seen, by its name; None for any other file."""
+    match = SNAPSHOT_NAME.fullmatch(path.name)
+    return int(match[1]) * 1000 + int(match[2] or 0) if match else None
+
+
 def snapshots(folder: Path) -> list[Path]:
     """Network files of a run's numbered snapshots, earliest step first."""
-    found = [(int(match[1]) * 1000 + int(match[2] or 0), path)
-             for path in folder.glob('network-snapshot-*') if (match := SNAPSHOT_NAME.fullmatch(path.name))]
+    found = [(images, path) for path in folder.glob('network-snapshot-*') if (images := images_of(path)) is not None]
     return [path for _, path in sorted(found)]
 
 

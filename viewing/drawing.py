@@ -1,0 +1,127 @@
+"""Drawing what a page asks for: the networks of a run, w of a view, tiles and pictures. All of it happens in one thread, in turn."""
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dnnlib import image_io
+from dnnlib.util import UserError
+from inference import opening
+from inference.directions import COUNT, find, load
+from inference.latents import Walk, label_of_seed, latents_of, network_digest
+from inference.painter import Painter, draws_tiles
+from training.checkpoint import images_of, load_networks, snapshots
+from viewing import MAX_SAVED, TILE
+from viewing.kept import Kept
+from viewing.state import Limits, View, tile_window
+
+KEPT_NETWORKS = 3
+KEPT_LATENTS = 256
+BAND_BYTES = 32 * 2**20  # working memory of a saved picture's band: a fraction of a second, between which tiles are drawn
+PNG_LEVEL = 1  # of zlib
+
+
+class Drawing:
+    """A network and the other snapshots its run keeps, ready to be drawn from.
+
+    given, device: as for opening.open_network; directions: a file of them, or None for those of SeFa
+    Raises UserError where there is no network, or one whose pixels cannot be drawn alone.
+    """
+
+    def __init__(self, given, device, directions=None):
+        self.device = device
+        self.G, self.meta = opening.open_network(given, device)
+        if not draws_tiles(self.G):
+            raise UserError(f'{self.meta["path"]}: the viewer needs a generator of inr whose pixels can be drawn alone; '
+                            'generate.py draws this one')
+        self.networks, self.latents = Kept(KEPT_NETWORKS), Kept(KEPT_LATENTS)
+        self.path, self.opened = Path(self.meta['path']), images_of(Path(self.meta['path']))
+        self.snapshots = self.look_for_snapshots()
+        self.directions = None if directions is None else load(directions, self.G)
+        self.digest = network_digest(self.G)[:16]
+
+    def look_for_snapshots(self):
+        """{images seen: path} of the snapshots that lie beside the network, earliest first."""
+        return {images_of(path): path for path in snapshots(self.path.parent)}
+
+    def limits(self):
+        return Limits(self.G.num_ws, self.G.c_dim, self.count_directions(), self.snapshots)
+
+    def count_directions(self):
+        return min(COUNT, self.G.w_dim) if self.directions is None else len(self.directions)
+
+    def info(self):
+        """What the page needs to know, as JSON would hold it; looks for snapshots that came since."""
+        self.snapshots = self.look_for_snapshots()
+        G, data = self.G, self.meta['dataset']
+        return {
+            'name': f'{self.meta["cfg"]}, {self.meta["kimg"]:g} kimg', 'digest': self.digest, 'resolution': G.img_resolution,
+            'num_ws': G.num_ws, 'c_dim': G.c_dim, 'classes': data['classes'], 'opened': self.opened, 'snapshots': list(self.snapshots),
+            'directions': self.count_directions(), 'most_pixels': MAX_SAVED,
+        }
+
+    def network(self, images=None):
+        """The generator after that many images; the opened one for None. Raises UserError for one that cannot be read or is another."""
+        if images in (None, self.opened):
+            return self.G
+        G = self.networks.get(images)
+        if G is None:
+            path = self.snapshots.get(images)
+            if path is None:
+                raise UserError(f'the snapshot after {images} images is gone')
+            G = load_networks(path, self.device, only=['G_ema'])['G_ema']
+            if type(G) is not type(self.G) or G.init_kwargs != self.G.init_kwargs:
+                raise UserError(f'{path.name} is not of the same run: it is built otherwise')
+            self.networks.put(images, G)
+        return G
+
+    @torch.no_grad()
+    def ws(self, view):
+        """w of a view, [1, num_ws, w_dim]."""
+        found = self.latents.get(view)
+        return self.latents.put(view, self._ws(view)) if found is None else found
+
+    def _ws(self, view):
+        G = self.network(view.snapshot)
+
+        def label(seed):
+            if not view.label:
+                return label_of_seed(G, seed)
+            numbers = torch.zeros([1, G.c_dim], device=self.device)
+            for index, weight in view.label:
+                numbers[0, index] = weight
+            return numbers
+
+        if view.to is None:
+            ws = latents_of(G, view.seed, label(view.seed), view.psi, view.cutoff)
+        else:
+            stops = view.seed, view.to
+            ws = Walk(G, stops, [label(seed) for seed in stops], view.psi, view.space, view.cutoff).at(0, view.share)
+        ws = ws.clone()
+        if view.style is not None and view.layers:
+            ws[:, view.layers] = latents_of(G, view.style, label(view.style), view.psi, view.cutoff)[:, view.layers]
+        if view.directions:
+            self.directions = self.directions or find(self.G)
+            ws = self.directions.moved(ws, view.directions)
+        return ws
+
+    def tile(self, view, level, x, y):
+        """A tile as the bytes of a PNG."""
+        painter = Painter(self.network(view.snapshot), TILE, TILE, tile_window(level, x, y), view.refine, force_fp32=True)
+        packed = io.BytesIO()
+        pixels = painter.whole(self.ws(view))[0]
+        image_io.from_array(pixels).save(packed, 'PNG', compress_level=PNG_LEVEL)
+        return packed.getvalue()
+
+    def bands(self, view, picture):
+        """(channels, iterator of bands uint8 [rows, width, channels]) of a state.Picture."""
+        G = self.network(view.snapshot)
+        painter = Painter(G, picture.width, picture.height, picture.window, view.refine, force_fp32=True, band_bytes=BAND_BYTES)
+        return painter.channels, (band[0] for band in painter.bands(self.ws(view)))
+
+    def warm_up(self):
+        """Draws what a page begins with, so that compiled code and memory are there."""
+        self.tile(View(), 4, 8, 8)
+        Image.init()
