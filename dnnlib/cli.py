@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 import click
 
-from dnnlib.util import UserError, suggest
+from dnnlib.util import UserError, printable, suggest
 
 MAX_SIDE = 1_000_000  # pixels
 MAX_LIST = 1_000_000  # entries
+LONGEST_LINE = 1000  # characters that an error is told in
 MEMORY_OPTIONS = ('--batch-gpu', '--batch', '--res', '--workers')  # what to lower, best first
 
 
@@ -199,6 +200,29 @@ class PresetName(click.ParamType):
 # ---- From error to exit code
 
 
+class Harmless:
+    """A text stream that writes as their codes what steers a terminal, but ends of lines and of progress bars, and what cannot be encoded.
+
+    Names of files and classes are others' choice.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
+
+    def write(self, text):
+        self._stream.write(text if text.isprintable() else re.sub(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]', _code, text))
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def _code(match):
+    return printable(match[0])
+
+
 def run(command: click.Command, args: Sequence[str] | None = None) -> NoReturn:
     """Runs a click command as the whole program and leaves with its exit code.
 
@@ -206,6 +230,9 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> NoReturn:
     A mistake of the user's, a file that is missing or cannot be written, a full disk, and memory that ran out give one line on stderr and
     exit code 2; Ctrl-C gives 130. Any other exception is a bug and keeps its traceback. INR_TRACEBACK=1 shows the traceback of all.
     """
+    for name in ('stdout', 'stderr'):
+        if not isinstance(getattr(sys, name), Harmless):
+            setattr(sys, name, Harmless(getattr(sys, name)))
     try:
         code = command.main(args=None if args is None else list(args), standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
@@ -220,7 +247,8 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> NoReturn:
             raise
         if os.environ.get('INR_TRACEBACK', '0') not in ('', '0'):
             traceback.print_exc()
-        print('Error: ' + ' '.join(line.splitlines()), file=sys.stderr)
+        line = printable(' '.join(line.splitlines()))
+        print('Error: ' + (line if len(line) <= LONGEST_LINE else f'{line[:LONGEST_LINE]}...'), file=sys.stderr)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -223,6 +223,11 @@ def _innermost(err: BaseException) -> str:
 # ---- Words
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: what would steer it, and what cannot be encoded, is written as its code, '\\x1b'."""
+    return ''.join(letter if letter.isprintable() else letter.encode('unicode_escape').decode('ascii') for letter in text)
+
+
 def format_time(seconds: float) -> str:
     """A duration for people: '7s', '3m 05s', '2h 03m 09s', '1d 04h 05m'."""
     total = int(round(seconds))

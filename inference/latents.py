@@ -1,12 +1,12 @@
 """What a picture is drawn from: labels of classes, z and w of seeds, w out of files."""
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from dnnlib.arrays import NoArrays, arrays_in
 from dnnlib.util import UserError, suggest
 
 
@@ -132,11 +132,9 @@ def read_arrays(path, G, key, name, writer):
     if not path.is_file():
         raise UserError(f'{path}: no such file; {writer} writes {name}')
     try:
-        with open(path, 'rb') as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {key: loaded}
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise UserError(f'{path}: not a readable .npz or .npy file; give what {writer} wrote') from None
+        arrays = arrays_in(path, key)
+    except NoArrays as err:
+        raise UserError(f'{path}: not a readable .npz or .npy file ({err}); give what {writer} wrote') from None
     if key not in arrays:
         raise UserError(f"{path}: holds no array '{key}', only {', '.join(arrays) or 'nothing'}; give what {writer} wrote")
     found_in = str(arrays.pop('network', network_digest(G)))
@@ -157,12 +155,12 @@ def load_projection(path, G):
     w = arrays.pop('w')
     if w.ndim == 2 and w.shape[1] == G.w_dim:
         w = w[:, None].repeat(G.num_ws, axis=1)
-    if w.ndim != 3 or w.shape[1:] != (G.num_ws, G.w_dim) or not len(w) or w.dtype.kind != 'f' or not np.isfinite(w).all():
+    if w.ndim != 3 or w.shape[1:] != (G.num_ws, G.w_dim) or not len(w) or w.dtype.kind != 'f' or not (np.abs(w) < 1e30).all():
         raise UserError(f'{path}: w must be finite numbers [N, {G.num_ws}, {G.w_dim}] or [N, {G.w_dim}] for this network, '
                         f'it is {w.dtype} {list(w.shape)}; project with the same network')
     buffers = dict(G.synthesis.named_buffers())
     for name, noise_map in arrays.items():
-        if name in buffers and buffers[name].shape == noise_map.shape:
+        if name in buffers and buffers[name].shape == noise_map.shape and noise_map.dtype.kind == 'f' and np.isfinite(noise_map).all():
             buffers[name].copy_(torch.from_numpy(noise_map))
     return torch.from_numpy(w.astype(np.float32)).to(next(G.parameters()).device)
 

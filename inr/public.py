@@ -124,6 +124,21 @@ def renamed_state(state):
     return result
 
 
+def translated(arguments, state):
+    """A public generator under our names: (class name, constructor arguments, state dict).
+
+    arguments: of the public constructor, {name: value}: z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs,
+        synthesis_kwargs and cfg;  state: {public name: tensor}
+    Raises ValueError as constructor_arguments does.
+    """
+    mapping, synthesis = (dict(arguments.get(name) or {}) for name in ('mapping_kwargs', 'synthesis_kwargs'))
+    sizes = {'channel_base': synthesis.pop('channel_base', 32768), 'channel_max': synthesis.pop('channel_max', 512)}
+    found = constructor_arguments({**arguments, **sizes, 'mapping_layers': mapping.pop('num_layers', 8)})
+    found['mapping_kwargs'].update(mapping)
+    found['synthesis_kwargs'].update(synthesis)
+    return 'inr.generator.Generator', found, renamed_state(state)
+
+
 def load_state(generator, state):
     """Loads the weights of a public generator into ours; errors as of inr.generator.from_inr_gan."""
     state = renamed_state(state)

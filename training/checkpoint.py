@@ -23,9 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dnnlib.util import UserError, atomic_path, fetch
+from training import legacy
+from training.building import built, expect_same_tensors
 from training.config import Config
 from training.config_json import from_json
-from training.plugins import network_class
 from training.state import read_state
 
 VERSION = 1
@@ -107,17 +108,22 @@ def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: Conf
     networks: 'G', 'D', 'G_ema', each with `init_kwargs`
     images:   images seen
     """
-    tensors = {f'{name}.{key}': value.detach().cpu().contiguous()
-               for name, network in networks.items() for key, value in network.state_dict().items()}
     data = config.data
     header = {
-        'version': VERSION, 'cfg': config.run.cfg, 'kimg': images / 1000, 'images': images, 'recipe': dataclasses.asdict(config),
+        'cfg': config.run.cfg, 'kimg': images / 1000, 'images': images, 'recipe': dataclasses.asdict(config),
         'dataset': {'path': data.path, 'digest': data.digest, 'resolution': data.resolution, 'channels': data.channels,
                     'label_dim': data.label_dim, 'classes': data.classes},
-        'networks': {name: {'class_name': f'{type(network).__module__}.{type(network).__qualname__}', 'init_kwargs': network.init_kwargs}
-                     for name, network in networks.items()},
-        'crc32': {key: checksum(value) for key, value in tensors.items()},
     }
+    write_networks(path, networks, header)
+
+
+def write_networks(path: Path, networks: dict[str, torch.nn.Module], header: dict[str, Any]) -> None:
+    """Writes a network file with a header that lacks no more than what the networks are and their checksums."""
+    tensors = {f'{name}.{key}': value.detach().cpu().contiguous()
+               for name, network in networks.items() for key, value in network.state_dict().items()}
+    described = {name: {'class_name': f'{type(network).__module__}.{type(network).__qualname__}', 'init_kwargs': network.init_kwargs}
+                 for name, network in networks.items()}
+    header = {'version': VERSION, **header, 'networks': described, 'crc32': {key: checksum(value) for key, value in tensors.items()}}
     with atomic_path(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the umask allows; safetensors would let nobody else read it
@@ -176,26 +182,44 @@ def load_networks(path_or_url: str | Path, device: torch.device | str = 'cpu', o
     Raises UserError, in one line, for anything that is not a complete snapshot of this project's networks.
     """
     path = fetch(path_or_url)
-    meta = read_header(path)
-    names = list(meta['networks'] if only is None else only)
-    for name in names:
-        if name not in meta['networks']:
+    names = only if only is None else list(only)
+    if legacy.is_pickle(path):
+        meta, found = legacy.load(path, names)
+    else:
+        meta = read_header(path)
+        names = list(meta['networks']) if names is None else [name for name in names if name in meta['networks']]
+        tensors = read_tensors(path, meta, names)
+        found = {name: _network(path, name, meta['networks'][name], _part(tensors, name)) for name in names}
+    for name in only or ():
+        if name not in found:
             raise UserError(f'{path}: holds {", ".join(meta["networks"])}, not {name}')
-    tensors = read_tensors(path, meta, names)
-    result: dict[str, Any] = {'meta': meta}
-    for name in names:
-        network = _build(path, name, meta['networks'][name])
-        state = {key.removeprefix(f'{name}.'): value for key, value in tensors.items() if key.startswith(f'{name}.')}
-        _expect_same_keys(path, name, network, state)
-        network.load_state_dict(state)
-        result[name] = network.eval().requires_grad_(False).to(device)
-    return result
+    return {'meta': meta, **{name: network.eval().requires_grad_(False).to(device) for name, network in found.items()}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A network file: its header, the shapes of its tensors by full key, and what gives the tensors of some of its networks."""
+
+    meta: dict[str, Any]
+    shapes: dict[str, list[int]]
+    tensors: Callable[[Iterable[str]], dict[str, torch.Tensor]]
+
+
+def open_weights(path: Path) -> Weights:
+    """A snapshot or a pickle, to take some of its tensors. Raises UserError."""
+    if legacy.is_pickle(path):
+        meta, networks = legacy.load(path)
+        values = {f'{name}.{key}': value for name, network in networks.items() for key, value in network.state_dict().items()}
+        return Weights(meta, {key: list(value.shape) for key, value in values.items()},
+                       lambda names: {key: value for key, value in values.items() if key.partition('.')[0] in names})
+    meta = read_header(path)
+    with safe_open(path, framework='pt') as file:
+        shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}
+    return Weights(meta, shapes, lambda names: read_tensors(path, meta, names))
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """The JSON header of a network file, checked. Raises UserError."""
-    if path.suffix == '.pkl':
-        raise UserError(f'{path}: pickles of stylegan2-ada-pytorch and INR-GAN are not read by this version: give a .safetensors file')
     if path.is_dir():
         raise UserError(f'{path} is a folder: give a network-snapshot-*.safetensors file in it')
     try:
@@ -253,29 +277,19 @@ def read_tensors(path: Path, meta: dict, names: Iterable[str]) -> dict[str, torc
     return tensors
 
 
-def _build(path: Path, name: str, description: dict) -> torch.nn.Module:
-    """A network from its entry in the header, of a class that is known to be harmless."""
-    try:
-        class_name, kwargs = str(description['class_name']), dict(description['init_kwargs'])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f'{path}: the header is damaged, the entry of {name}: take another snapshot') from None
-    found = network_class(class_name, f'{path}: the entry of {name}')
-    try:
-        return found(**kwargs)
-    except (TypeError, ValueError, AssertionError) as err:
-        raise UserError(f'{path}: {class_name} cannot be built from its header: {" ".join(str(err).split())}') from None
+def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """The state dict of one network."""
+    return {key.removeprefix(f'{name}.'): value for key, value in tensors.items() if key.startswith(f'{name}.')}
 
 
-def _expect_same_keys(path: Path, name: str, network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    expected = network.state_dict()
-    for key, value in expected.items():
-        if key not in state:
-            raise UserError(f'{path}: the tensor {name}.{key} is missing: the snapshot is of another version or damaged')
-        if state[key].shape != value.shape:
-            raise UserError(f'{path}: {name}.{key} has shape {list(state[key].shape)}, {type(network).__name__} needs {list(value.shape)}')
-    for key in state:
-        if key not in expected:
-            raise UserError(f'{path}: {type(network).__name__} has no {key} ({name}): the snapshot is of another class or version')
+def _network(path: Path, name: str, description: Any, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """A network from its entry in the header, of a class that is known to be harmless, with its weights."""
+    if not isinstance(description, dict) or not isinstance(description.get('init_kwargs'), dict):
+        raise UserError(f'{path}: the header is damaged, the entry of {name}: take another snapshot')
+    where = f'{path}: {name}'
+    network = built(str(description.get('class_name')), description['init_kwargs'], state, where)
+    network.load_state_dict(state)
+    return network
 
 
 def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, Any]:
@@ -286,8 +300,8 @@ def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, 
     meta = read_header(network)
     tensors = read_tensors(network, meta, list(networks))
     for name, module in networks.items():
-        state = {key.removeprefix(f'{name}.'): value for key, value in tensors.items() if key.startswith(f'{name}.')}
-        _expect_same_keys(network, name, module, state)
+        state = _part(tensors, name)
+        expect_same_tensors(module, state, f'{network}: {name}')
         module.load_state_dict(state)
     path = state_path(network)
     if not path.is_file():

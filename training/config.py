@@ -182,7 +182,7 @@ class RunConfig:
     cfg: str = option('Preset; the list is below.', cli.PresetName(plugins.presets))
     kimg: float = option('Total length in thousands of images, also when it is resumed; fractions are fine.', POSITIVE, shown='preset',
                          resume=True)
-    batch: int = option('Images of a step, over all GPUs.', COUNT, shown='preset')
+    batch: int = option('Images of a step, over all GPUs.', click.IntRange(1, 1 << 20), shown='preset')
     batch_gpu: int = option('Most images at once on a device; the rest of a batch is accumulated.', COUNT, resume=True,
                             shown='what fits into memory', rule=lambda new: new.batch)
     width: float = option('Factor for the channels of both networks and for w: 0.25 makes a preset fit a small machine.',
@@ -227,7 +227,7 @@ class Config:
     def images_at_once(self, world_size: int) -> int:
         """Images of one pass on one device: the largest share of a step's batch that is no more than batch_gpu."""
         share = self.run.batch // world_size
-        return max(n for n in range(1, share + 1) if share % n == 0 and n <= self.run.batch_gpu)
+        return max(n for n in range(1, min(share, self.run.batch_gpu) + 1) if share % n == 0)
 
     def mbstd_group(self, world_size: int) -> int:
         """Images in a group of the minibatch deviation that really runs: a group must fit into one pass."""

@@ -8,6 +8,8 @@ from dnnlib.util import UserError, check_keys
 from training.config import Config
 from training.validation import validate
 
+LARGEST = 1 << 53  # of a number; more are none that a run was ever given
+
 
 def to_json(config: Config) -> str:
     """The text of training_options.json."""
@@ -17,17 +19,22 @@ def to_json(config: Config) -> str:
 def from_json(text: str, where: str = 'training_options.json') -> Config:
     """The configuration that `to_json` wrote. Raises UserError naming `where` for anything else."""
     try:
-        tree = json.loads(text)
-    except ValueError as err:
+        tree = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as err:
         raise UserError(f'{where} is not JSON ({err}): restore the file, or start a new run') from None
     config = _from_tree(Config, tree, where)
     validate(config)
     return config
 
 
+def _no_number(name: str):
+    raise ValueError(f'{name} is no number')
+
+
 def _from_tree(cls, tree, where: str):
     if not isinstance(tree, dict):
-        raise UserError(f'{where}: an object with {", ".join(field.name for field in dataclasses.fields(cls))} is needed, not {tree!r}')
+        fields = ', '.join(field.name for field in dataclasses.fields(cls))
+        raise UserError(f'{where}: an object with {fields} is needed, not {repr(tree)[:100]}')
     kinds = {field.name: field.type for field in dataclasses.fields(cls)}
     check_keys(tree, kinds, where, needed=[field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING])
     values = {}
@@ -39,8 +46,8 @@ def _from_tree(cls, tree, where: str):
             value = _from_tree(kind, value, f'{where}: {name}')
         elif typing.get_origin(kind) is tuple and isinstance(value, list):
             value = tuple(value)
-        elif not _is(value, kind):
-            raise UserError(f'{where}: {name} is {value!r}; {getattr(kind, "__name__", kind)} is needed')
+        if not dataclasses.is_dataclass(kind) and not _is(value, kind):
+            raise UserError(f'{where}: {name} is {repr(value)[:100]}; {getattr(kind, "__name__", kind)} is needed')
         values[name] = value
     return cls(**values)
 
@@ -49,9 +56,15 @@ def _is(value, kind) -> bool:
     """Whether a JSON value can stand for a field of this type; whole numbers pass for float."""
     if options := typing.get_args(kind):
         origin = typing.get_origin(kind)
-        return isinstance(value, origin) if origin in (list, dict) else any(_is(value, option) for option in options)
+        if origin in (list, dict):
+            return isinstance(value, origin) and all(_is(each, options[-1]) for each in (value.values() if origin is dict else value))
+        if origin is tuple:
+            return isinstance(value, tuple) and len(value) == len(options) and all(map(_is, value, options))
+        return any(_is(value, option) for option in options)
+    if kind is typing.Any:
+        return True
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
     return isinstance(value, type(None) if kind is None else kind)

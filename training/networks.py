@@ -63,9 +63,10 @@ class MappingNetwork(nn.Module):
         layer_features = w_dim if layer_features is None else layer_features
         if c_dim > 0:
             self.embed = FullyConnectedLayer(c_dim, embed_features)
-        features = [z_dim + embed_features] + [layer_features] * (num_layers - 1) + [w_dim]
         for i in range(num_layers):
-            setattr(self, f'fc{i}', FullyConnectedLayer(features[i], features[i + 1], activation=activation, lr_multiplier=lr_multiplier))
+            layer = FullyConnectedLayer(layer_features if i else z_dim + embed_features, layer_features if i < num_layers - 1 else w_dim,
+                                        activation=activation, lr_multiplier=lr_multiplier)
+            setattr(self, f'fc{i}', layer)
         if num_ws is not None and w_avg_beta is not None:
             self.register_buffer('w_avg', torch.zeros(w_dim))
 

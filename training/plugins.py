@@ -72,11 +72,37 @@ def network_class(name: str, where: str) -> type:
     return found
 
 
+def foreign_generator(arguments: dict, state: dict, where: str) -> tuple[str, dict, dict]:
+    """(class name, constructor arguments, state dict) here of a generator from elsewhere that no class of training.networks is.
+
+    arguments: of its constructor, `cfg` among them;  state: its tensors;  where: for messages
+    A folder beside this one that knows such generators has them as `translated` in its public.py, which raises ValueError.
+    """
+    for folder in PLUGINS:
+        translated = optional(f'{folder}.public', 'translated', None)
+        if translated is not None:
+            try:
+                return translated(arguments, state)
+            except ValueError as err:
+                raise UserError(f'{where}: {" ".join(str(err).split())}') from None
+    raise UserError(f'{where} is a generator of INR-GAN, which this copy of the code does not have: it needs {", ".join(PLUGINS)}/')
+
+
 def build_generator(settings) -> Any:
     """The generator of a `config.Config`, as initialized."""
-    return network_class(settings.generator.class_name, 'the configuration of G')(**settings.generator_kwargs())
+    return _built('G', settings.generator.class_name, settings.generator_kwargs())
 
 
 def build_discriminator(settings, world_size: int = 1) -> Any:
     """The discriminator of a `config.Config`, as initialized."""
-    return network_class(settings.discriminator.class_name, 'the configuration of D')(**settings.discriminator_kwargs(world_size))
+    return _built('D', settings.discriminator.class_name, settings.discriminator_kwargs(world_size))
+
+
+def _built(name: str, class_name: str, arguments: dict) -> Any:
+    found = network_class(class_name, f'the configuration of {name}')
+    try:
+        return found(**arguments)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as err:
+        if cli.is_out_of_memory(err):
+            raise
+        raise UserError(f'the configuration of {name} does not make a {class_name}: {" ".join(str(err).split())[:200]}') from err

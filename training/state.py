@@ -5,31 +5,28 @@ what this run would have written itself. Numbers for the eye alone, the statisti
 """
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dnnlib.util import UserError
+from training.tensors import read_zip
 
+MOST_VALUES = 2_000_000  # of a state; each parameter has about 20
 MOMENTS = ('exp_avg', 'exp_avg_sq')
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """The training state in a file, as plain tensors and numbers; the checksums that the zip holds are verified. Raises UserError."""
     try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-        if damaged is not None:
-            raise ValueError(f'wrong checksum of {damaged}')
-        state = torch.load(path, map_location='cpu', weights_only=True)
+        state = read_zip(path, MOST_VALUES)
         if not isinstance(state, dict):
             raise ValueError(f'it holds a {type(state).__name__}')
         return state
     except FileNotFoundError:
         raise
-    except Exception as err:  # zipfile and torch.load raise whatever a damaged zip or pickle leads to
+    except Exception as err:  # zipfile raises whatever a damaged zip leads to
         reason = ' '.join(str(err).split())[:100] if isinstance(err, ValueError) else type(err).__name__
         raise UserError(f'{path} is damaged ({reason}): remove it and resume from the snapshot before') from err
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from dnnlib.util import UserError, fetch
 from training import checkpoint, growing, plugins
@@ -102,12 +101,9 @@ def _common(shape, value: torch.Tensor) -> tuple[slice, ...]:
     return tuple(slice(min(a, b)) for a, b in zip(shape, value.shape, strict=True))
 
 
-def plan(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[Taken]:
-    """What networks get from a snapshot. Raises UserError where it is so little of G that it cannot help."""
-    path = fetch(source)
-    meta = checkpoint.read_header(path)
-    with safe_open(path, framework='pt') as file:
-        shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}
+def plan(source: str | Path, weights: checkpoint.Weights, networks: dict[str, torch.nn.Module]) -> list[Taken]:
+    """What networks get from a file. source: what messages call it. Raises UserError where it is so little of G that it cannot help."""
+    shapes = weights.shapes
     taken = [compare(name, module, shapes) for name, module in networks.items()]
     for each in taken:
         if each.network == 'G' and each.numbers < LEAST * each.of:
@@ -115,15 +111,15 @@ def plan(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[Taken
             example = next((f', such as {key}, {shapes[f"{each.source}.{key}"]} there and {list(own[key].shape)} here'
                             for key in each.other_shape), '')
             raise UserError(f'--init-from={source}: only {each.numbers / each.of:.1%} of G would be taken: {len(each.other_shape)} tensors '
-                            f'have another shape{example}, {len(each.absent)} are not in the file: take the --cfg={meta["cfg"]} that it '
-                            'was trained with, and its --width')
+                            f'have another shape{example}, {len(each.absent)} are not in the file: take the '
+                            f'--cfg={weights.meta["cfg"]} that it was trained with, and its --width')
     return taken
 
 
 def starting_row(source: str | Path, row: dict, resolution: int) -> dict:
     """A preset's row for a run at `resolution` from a snapshot: its average has no ramp, which would overwrite what was loaded, and it
     does not learn again the sizes that the snapshot's networks draw. Raises UserError."""
-    known = checkpoint.read_header(fetch(source))['dataset'].get('resolution', 0)
+    known = checkpoint.open_weights(fetch(source)).meta['dataset'].get('resolution', 0)
     sizes = growing.from_size(at_resolution(row.get('grow', ''), resolution), known, resolution)
     return {**row, 'ema_rampup': None, 'grow': sizes}
 
@@ -135,7 +131,7 @@ def check(source: str | Path, settings: Config) -> list[str]:
     """
     with torch.device('meta'):
         G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
-    taken = plan(source, {'G': G, 'D': D, 'G_ema': G})
+    taken = plan(source, checkpoint.open_weights(fetch(source)), {'G': G, 'D': D, 'G_ema': G})
     whole = next(each.whole for each in taken if each.network == 'D')
     for key, _ in D.named_buffers():
         if key.endswith(('.weight', '.bias')) and key not in whole:  # a layer that does not train has them as buffers
@@ -147,9 +143,9 @@ def check(source: str | Path, settings: Config) -> list[str]:
 @torch.no_grad()
 def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
     """Copies what fits into 'G', 'D' and 'G_ema'; returns a line for each. Raises UserError as `plan` does, and for a damaged file."""
-    path = fetch(source)
-    taken = plan(source, networks)
-    tensors = checkpoint.read_tensors(path, checkpoint.read_header(path), {each.source for each in taken})
+    weights = checkpoint.open_weights(fetch(source))
+    taken = plan(source, weights, networks)
+    tensors = weights.tensors({each.source for each in taken})
     for each in taken:
         own = networks[each.network].state_dict()
         for key in each.whole:

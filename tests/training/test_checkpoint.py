@@ -119,7 +119,7 @@ def test_the_average_alone_in_half_precision(training, tmp_path):
                                         'training.networks.normalize_2nd_moment', 'training.networks.nn', 'innr.generator.Generator', ''])
 def test_a_header_cannot_name_other_classes(network, class_name):
     rewrite(network, lambda header: header['networks']['G'].update(class_name=class_name))
-    assert f'the entry of G names another class, {class_name}' in message(load_networks, network)
+    assert f'G names another class, {class_name}' in message(load_networks, network)
 
 
 def test_a_class_of_a_module_that_is_not_there(network):
@@ -133,7 +133,7 @@ def test_a_class_of_a_module_that_is_not_there(network):
     (lambda header: header.pop('version'), 'the header is damaged'),
     (lambda header: header['networks']['G'].pop('init_kwargs'), 'the header is damaged, the entry of G'),
     (lambda header: header['networks']['G']['init_kwargs'].update(z_dims=3), 'training.networks.Generator cannot be built from its header'),
-    (lambda header: header['networks']['D']['init_kwargs'].update(channel_max=4), 'D.b16.fromrgb.weight has shape [8, 3, 1, 1], D'),
+    (lambda header: header['networks']['D']['init_kwargs'].update(channel_max=4), 'D: b16.conv0.bias has shape [8], Discriminator needs'),
 ])
 def test_damaged_headers(network, change, expected):
     rewrite(network, change)
@@ -142,10 +142,10 @@ def test_damaged_headers(network, change, expected):
 
 def test_missing_unexpected_and_changed_tensors(network):
     rewrite(network, tensors=lambda tensors: tensors.pop('G.mapping.fc0.bias'))
-    assert 'the tensor G.mapping.fc0.bias is missing' in message(load_networks, network)
+    assert 'G: the tensor mapping.fc0.bias is missing' in message(load_networks, network)
     rewrite(network, lambda header: header['crc32'].update({'G.extra': checkpoint.checksum(torch.ones(1))}),
             lambda tensors: tensors.update({'G.mapping.fc0.bias': torch.zeros(8), 'G.extra': torch.ones(1)}))
-    assert 'Generator has no extra (G)' in message(load_networks, network)
+    assert 'G: Generator has no extra' in message(load_networks, network)
     rewrite(network, tensors=lambda tensors: tensors.pop('G.extra') and tensors['D.b4.out.weight'].add_(1))
     assert "the tensor 'D.b4.out.weight' is damaged (wrong checksum)" in message(load_networks, network)
     assert 'G_ema' in load_networks(network, only=('G_ema',))
@@ -166,7 +166,7 @@ def test_files_that_are_no_snapshots(network, tmp_path):
     assert 'but not a snapshot of this project' in message(load_networks, bad)
     assert 'no such file' in message(load_networks, tmp_path / 'none.safetensors')
     (tmp_path / 'old.pkl').write_bytes(pickle.dumps({}))
-    assert 'pickles of stylegan2-ada-pytorch and INR-GAN are not read by this version' in message(load_networks, tmp_path / 'old.pkl')
+    assert '(it holds nothing, not G, D or G_ema); nothing in it was run' in message(load_networks, tmp_path / 'old.pkl')
 
 
 def test_pair_comes_back(training, network):
@@ -194,7 +194,7 @@ def test_broken_pairs(training, network):
     assert 'training-state-000012_288.pt is damaged' in message(load_pair, network, networks)
     trace = network.with_name('trace')
     save_state(state_path(network), {'images': 12_288, 'x': Trap(trace)})
-    assert 'training-state-000012_288.pt is damaged (UnpicklingError)' in message(load_pair, network, networks)
+    assert 'training-state-000012_288.pt is damaged (it asks for posix.mkdir)' in message(load_pair, network, networks)
     assert not trace.exists()                                               # code is not run
     state_path(network).unlink()
     assert f'start anew with --init-from={network}' in message(load_pair, network, networks)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import warnings
 import zipfile
 import zlib
@@ -27,13 +28,16 @@ PNG = b'\x89PNG\r\n\x1a\n'
 LEAST_SIDE = 'native'  # key of a dataset.json: pictures of any size, none of whose sides is shorter than its value
 MAX_PIXELS = 1 << 30  # an image with more is refused before its pixels are allocated
 DECODE_BYTES = 12  # memory for each pixel while an image is decoded and turned into 8 bits
+MOST_PIXELS = 500  # to a byte of a file with many; a drawing of one colour has as many
+MOST_OF_FILE, MOST_PACKED = 1 << 30, 200  # bytes of a file; of a large one, to a byte of the zip it is in
 UNASKED_BYTES = 1 << 28  # memory that is taken without asking whether it is free, which costs more than decoding a small image
 NO_PICTURES = ('.txt', '.json', '.jsonl', '.csv', '.tsv', '.md', '.html', '.xml', '.yaml', '.yml', '.db', '.ini', '.log', '.py', '.zip')
 
 CHANNELS_OF_MODE = {'1': 1, 'L': 1, 'I': 1, 'RGB': 3, 'RGBX': 3, 'CMYK': 3, 'YCbCr': 3, 'LAB': 3, 'HSV': 3,
                     'RGBA': 4, 'RGBa': 4, 'LA': 4, 'La': 4, 'PA': 4}
 READ_ERRORS = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, NotImplementedError, MemoryError, KeyError, IndexError, TypeError,
-               OverflowError, AttributeError, zipfile.BadZipFile, zlib.error)  # what Pillow, pyspng and zipfile raise on broken files
+               ArithmeticError,
+               AttributeError, AssertionError, struct.error, zipfile.BadZipFile, zlib.error)  # of Pillow, pyspng, zipfile on broken files
 
 
 class BadImage(Exception):
@@ -96,11 +100,16 @@ def _unknown_kind(file: BinaryIO) -> str:
     return 'HEIC, which is not read: save it as PNG or JPEG' if kind in (b'ftypheic', b'ftypmif1', b'ftypheix') else 'not an image'
 
 
-def expect_memory(image: Image.Image) -> None:
-    """Raises BadImage for an image whose pixels do not fit into the memory that is free, before they are decoded."""
-    needed = DECODE_BYTES * image.width * image.height
+def expect_memory(width: int, height: int, size: int) -> None:
+    """Raises BadImage for an image whose pixels do not fit into the memory that is free, before they are decoded.
+
+    size: of its file in bytes, which for so many pixels cannot be next to nothing
+    """
+    needed = DECODE_BYTES * width * height
+    if width * height > MAX_PIXELS or needed > 2 * UNASKED_BYTES and width * height > MOST_PIXELS * size:
+        raise BadImage(f'{width}x{height} pixels cannot be decoded from {size:,} bytes')
     if needed > UNASKED_BYTES and needed > (free := psutil.virtual_memory().available):
-        raise BadImage(f'{image.width}x{image.height} needs {format_bytes(needed)} to decode, {format_bytes(free)} are free')
+        raise BadImage(f'{width}x{height} needs {format_bytes(needed)} to decode, {format_bytes(free)} are free')
 
 
 def read_header(file: BinaryIO) -> tuple[int, int, int]:
@@ -137,7 +146,7 @@ def decode_8bit(data: bytes) -> Image.Image:
     expect_whole_png(data)
     with opened(io.BytesIO(data)) as image:
         channels = channels_of(image)
-        expect_memory(image)
+        expect_memory(*image.size, len(data))
         image = ImageOps.exif_transpose(image)
         if image.mode == 'I' or image.mode.startswith('I;16'):
             wide = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
@@ -149,6 +158,7 @@ def decode(data: bytes) -> np.ndarray:
     """Pixels of an image file's content as uint8 [C, H, W] with C = 1, 3 or 4. Raises BadImage."""
     # 8 bits of grey, RGB, RGBA: pyspng misreads others; eXIf may ask for a turn
     if data.startswith(PNG) and data[24:26] in (b'\x08\x00', b'\x08\x02', b'\x08\x06') and b'eXIf' not in expect_whole_png(data):
+        expect_memory(*struct.unpack_from('>II', data, 16), len(data))
         try:
             pixels = np.atleast_3d(pyspng.load(data))                                          # [H, W, C]
         except RuntimeError as err:
@@ -232,7 +242,9 @@ class ImageFiles:
         if self._zip is None or self._zip_pid != os.getpid():  # a fork shares the parent's file position
             try:
                 self._zip, self._zip_pid = zipfile.ZipFile(self.path), os.getpid()
-            except zipfile.BadZipFile as err:
+            except READ_ERRORS as err:  # zipfile raises many kinds
+                if isinstance(err, OSError) and err.filename is not None:
+                    raise
                 raise UserError(f'{self.path} is a damaged zip ({err}): copy or make it again') from err
         return self._zip
 
@@ -286,7 +298,15 @@ class ImageFiles:
     def open(self, name: str) -> BinaryIO:
         """An image's file, open for reading. Raises BadImage when the zip or the disk does not give it."""
         try:
-            return self._open().open(self._entries[name]) if self.is_zip else open(self.path / self._entries[name], 'rb')
+            if not self.is_zip:
+                file = self.path / self._entries[name]
+                if not file.is_file() or (size := file.stat().st_size) > MOST_OF_FILE:
+                    raise BadImage(f'is a file of {size:,} bytes' if file.is_file() else 'is not a file')
+                return open(file, 'rb')
+            info = self._open().getinfo(self._entries[name])
+            if info.file_size > MOST_OF_FILE or info.file_size > UNASKED_BYTES // 4 and info.file_size > MOST_PACKED * info.compress_size:
+                raise BadImage(f'would be {info.file_size:,} bytes out of {info.compress_size:,}')
+            return self._zip.open(info)
         except READ_ERRORS as err:
             raise BadImage(f'cannot be read ({err})') from err
 

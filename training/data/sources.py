@@ -4,6 +4,7 @@ import gzip
 import math
 import os
 import re
+import struct
 import tarfile
 import zlib
 from dataclasses import dataclass, field
@@ -13,12 +14,16 @@ import numpy as np
 
 from dnnlib.util import UserError
 from training.data.files import EXTENSIONS, BadImage, ImageFiles
-from training.data.pickled import read_plain
+from training.data.lmdb_pages import Damaged, Pages
+from training.data.pickled import read_plain, text_of
 
 SOURCE_EXTENSIONS = (*EXTENSIONS, '.gif', '.jfif', '.jp2', '.tga', '.ppm', '.pgm', '.pnm')
 GZIP = b'\x1f\x8b'
 IDX_IMAGES = b'\x00\x00\x08\x03'  # bytes, three dimensions
 IDX_LABELS = b'\x00\x00\x08\x01'
+MOST_OF_IDX = 768 << 20  # bytes; EMNIST, the largest of its family, has 547 million
+MOST_IMAGES, MOST_PACKED = 4 << 20, 1100  # of an idx file; bytes that gzip makes of one
+MOST_OF_MEMBER, MOST_MEMBERS = 64 << 20, 1000  # bytes and files of the CIFAR-10 archive, which has 31 million and 8
 CIFAR_BATCHES = tuple(f'data_batch_{i}' for i in range(1, 6))
 
 
@@ -56,6 +61,8 @@ def open_source(path: str | os.PathLike) -> Source:
     path = Path(path)
     if not path.exists():
         raise UserError(f'{path} does not exist: give a folder, a zip, an lmdb, the CIFAR-10 archive or an idx file')
+    if not path.is_dir() and not path.is_file():
+        raise UserError(f'{path} is neither a file nor a folder: give a folder, a zip, an lmdb, the CIFAR-10 archive or an idx file')
     if path.is_dir():
         files = sorted(entry.name for entry in os.scandir(path))
         if 'data.mdb' in files:
@@ -135,24 +142,18 @@ class LmdbSource(Source):
     """An LSUN category: an lmdb whose values are image files (WebP or JPEG)."""
 
     def __init__(self, path: Path):
-        import lmdb  # seldom needed
-
         try:
-            environment = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False)
-            self.transaction = environment.begin(buffers=False)
-            with self.transaction.cursor() as cursor:
-                self.keys = list(cursor.iternext(keys=True, values=False))
-        except lmdb.Error as err:
+            self.pages = Pages(path / 'data.mdb' if path.is_dir() else path)
+        except Damaged as err:
             raise UserError(f'{path} cannot be read as an lmdb ({err}): download or unpack it again') from err
-        if not self.keys:
+        if not self.pages.keys:
             raise UserError(f'{path} is an lmdb without entries: download or unpack it again')
-        self.error = lmdb.Error
-        super().__init__(path, [key.decode('ascii', 'backslashreplace') for key in self.keys])
+        super().__init__(path, [key.decode('ascii', 'backslashreplace') for key in self.pages.keys])
 
     def read(self, i: int) -> bytes:
         try:
-            return self.transaction.get(self.keys[i])
-        except self.error as err:
+            return self.pages.value(i)
+        except Damaged as err:
             raise BadImage(f'cannot be read ({err})') from err
 
 
@@ -174,10 +175,18 @@ def _cifar_members(path: Path) -> dict[str, bytes]:
     """The training batches and names in a CIFAR-10 archive."""
     try:
         with tarfile.open(path) as tar:
-            members = {Path(member.name).name: member for member in tar if member.isfile()}
+            members: dict[str, tarfile.TarInfo] = {}
+            for number, member in enumerate(tar):  # which unpacks what a member holds to find the next one
+                if member.size > MOST_OF_MEMBER or number >= MOST_MEMBERS:
+                    raise ValueError('more in it than in CIFAR-10')
+                if member.isfile():
+                    members[Path(member.name).name] = member
             return {name: tar.extractfile(members[name]).read() for name in (*CIFAR_BATCHES, 'batches.meta') if name in members}
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as err:
-        raise UserError(f'{path} cannot be read as a tar archive ({err}): download it again') from err
+    except Exception as err:  # tarfile raises whatever a damaged archive leads to
+        if isinstance(err, OSError) and err.filename is not None:
+            raise
+        reason = str(err).partition('\n')[0][:200] or type(err).__name__
+        raise UserError(f'{path} cannot be read as a tar archive ({reason}): download it again') from err
 
 
 def _cifar_content(data: bytes) -> dict:
@@ -193,7 +202,7 @@ def _cifar_batch(content: dict) -> tuple[np.ndarray, list[int]]:
     pixels, labels = content['data'], content['labels']
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
         raise ValueError('labels that are no class indices')
-    if not isinstance(pixels, np.ndarray) or pixels.shape != (len(labels), 3072):
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
         raise ValueError(f'data of shape {getattr(pixels, "shape", None)}, {len(labels)} labels')
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
@@ -207,7 +216,7 @@ def cifar_source(path: Path, members: dict[str, bytes]) -> ArraySource:
         try:
             content = _cifar_content(data)
             if name == 'batches.meta':
-                classes = [label.decode() if isinstance(label, bytes) else str(label) for label in content['label_names']]
+                classes = [text_of(label) for label in content['label_names']]
             else:
                 pixels, of_batch = _cifar_batch(content)
                 images.append(pixels)
@@ -227,19 +236,28 @@ def cifar_source(path: Path, members: dict[str, bytes]) -> ArraySource:
 
 def read_idx(path: Path) -> np.ndarray:
     """The uint8 array of an idx file, packed with gzip or not. Raises UserError for a file that is damaged or of another type."""
+    with open(path, 'rb') as file:
+        packed = file.read(2) == GZIP
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data[:2] == GZIP else data
+        with gzip.open(path) if packed else open(path, 'rb') as file:
+            start = file.read(4)
+            sides = file.read(4 * start[3]) if start[:3] == b'\x00\x00\x08' and len(start) == 4 else b''
+            if not sides or len(sides) != 4 * start[3]:
+                raise UserError(f'{path} is not an idx file of bytes: give the file called ...-images-idx3-ubyte')
+            shape = struct.unpack(f'>{start[3]}I', sides)
+            count, possible = math.prod(shape), path.stat().st_size * (MOST_PACKED if packed else 1)
+            if not shape or count == 0 or len(shape) > 4 or count > MOST_OF_IDX or shape[0] > MOST_IMAGES:
+                raise UserError(f'{path} is damaged (an array of shape {str(shape)[:100]}): download it again')
+            data, filled = np.empty(count if count <= possible else 0, np.uint8), 0
+            while filled < len(data) and (more := file.readinto(memoryview(data)[filled:filled + (1 << 20)])):
+                filled += more
+            if filled != count or file.read(1):
+                raise UserError(f'{path} is damaged (an array of shape {shape} needs another number of bytes): download it again')
     except (OSError, EOFError, zlib.error) as err:
         if isinstance(err, OSError) and err.errno is not None:
             raise
         raise UserError(f'{path} is damaged ({err}): download it again') from err
-    if data[:3] != b'\x00\x00\x08' or len(data) < 4 + 4 * data[3]:
-        raise UserError(f'{path} is not an idx file of bytes: give the file called ...-images-idx3-ubyte')
-    shape = tuple(np.frombuffer(data, '>u4', count=data[3], offset=4).astype(int))
-    if len(data) != 4 + 4 * len(shape) + math.prod(shape):
-        raise UserError(f'{path} is damaged (an array of shape {shape} needs another number of bytes): download it again')
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+    return data.reshape(shape)
 
 
 def idx_source(path: Path, has_others: bool) -> ArraySource:

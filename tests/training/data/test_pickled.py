@@ -40,6 +40,19 @@ def test_columns_first_and_the_name_of_older_numpy():
 
 
 @pytest.mark.parametrize('protocol', range(6))
+@pytest.mark.parametrize('kind', ['f4', 'f8', 'i8', 'b1', 'u2'])
+def test_numbers_of_numpy(kind, protocol):
+    value = np.array([[1, 0, 3]], kind)
+    found = read_plain(pickle.dumps([value, value[0, 2]], protocol))
+    assert found[0].dtype == kind and np.array_equal(found[0], value) and found[1] == value[0, 2] and type(found[1]) in (int, float, bool)
+
+
+def test_numbers_in_another_order_of_bytes_are_refused():
+    with pytest.raises(NotPlain, match='something else than numbers'):
+        read_plain(pickle.dumps(np.arange(3, dtype='>i4')))
+
+
+@pytest.mark.parametrize('protocol', range(6))
 def test_nothing_is_called(protocol, tmp_path):
     with pytest.raises(NotPlain, match='it asks for'):
         read_plain(pickle.dumps({'data': Evil(str(tmp_path / 'made'))}, protocol))
@@ -57,8 +70,8 @@ def test_a_forged_dtype_makes_no_pointer():
     flags = b'J?\x00\x00\x00'  # says: holds references
     state = b'(K\x03U\x01|NNNK\x08K\x01' + flags + b'tb'
     pointer = struct.pack('<Q', 0x4141414141414141)
-    for code in (b'O8', b'V8', b'u8'):
-        with pytest.raises(NotPlain, match='an array of something else than bytes'):
+    for code in (b'O8', b'V8', b'S8'):
+        with pytest.raises(NotPlain, match='an array of something else than numbers'):
             read_plain(array(b'cnumpy\ndtype\nU\x02' + code + b'K\x00K\x01\x87R' + state, pointer))
     found = read_plain(array(b'cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R' + state, pointer, shape=b'K\x08'))
     assert found.dtype == np.uint8 and found.tobytes() == pointer  # the state of the dtype is not looked at
@@ -67,13 +80,15 @@ def test_a_forged_dtype_makes_no_pointer():
 @pytest.mark.parametrize('data, message', [
     (b'', 'damaged'), (b'junk', 'damaged'),
     (pickle.dumps({'a': 1})[:-3], 'damaged'), (b'\x80\x02.', 'damaged'), (b'K\x01K\x02a.', 'damaged'),
-    (b'(K\x01K\x02K\x03d.', 'damaged'), (b'N(.', 'a mark'), (b'cposix\nsystem\n.', 'it asks for posix system'),
-    (b'cposix\nsystem\nU\x04true\x85R.', r'it asks for posix.system'), (b'K\x01Nb.', 'damaged'), (b'N\x81.', 'it uses NEWOBJ'),
-    (b'h\x07.', 'damaged'), (b']q\x00h\x00a.', 'damaged'), (pickle.dumps(PIXELS.astype(float), 2), 'something else than bytes'),
+    (b'(K\x01K\x02K\x03d.', 'damaged'), (b'N(.', 'damaged'), (b'cposix\nsystem\n.', 'it asks for posix.system'),
+    (b'cposix\nsystem\nU\x04true\x85R.', r'it asks for posix.system'), (b'K\x01Nb.', 'damaged'), (b'N\x81.', 'damaged'),
+    (b'N\x92.', 'it uses NEWOBJ_EX'), (b'cos\nsystem\n)\x81.', 'asks for os.system'),
+    (b'h\x07.', 'damaged'), (b']q\x00h\x00a.', 'nested too deep'), (pickle.dumps(np.array(['text']), 2), 'something else than numbers'),
     (array(b'cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R', shape=b'K\x09'), r'an array of \(9,\) with 8 bytes'),
     (array(b'cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R', shape=b'J\xf8\xff\xff\xff'), 'an array of'),
     (b'c_codecs\nencode\nX\x01\x00\x00\x00aU\x03zip\x86R.', 'asks for _codecs.encode'),
     (pickle.dumps(functools.reduce(lambda nested, _: [nested] * 10, range(7), [])), 'more values'),
+    (b'}Q.', 'something that is kept outside'), (b'}(G\0\0\0\0\0\0\0\0Nu.', 'a float as a key'), (b'})Ns.', 'a tuple as a key'),
 ])
 def test_what_is_not_plain_ends_in_one_line(data, message):
     with pytest.raises(NotPlain, match=message) as caught:
