@@ -97,7 +97,7 @@ def subject_of(G, meta, dataset, scored, metrics):
     if dataset is None and needed:
         dataset = dataset_of(meta)
     if G is not None and G.c_dim:
-        dataset = ImageDataset(dataset.path, use_labels=True)
+        dataset = ImageDataset(dataset.place, use_labels=True)
         if dataset.label_dim != G.c_dim:
             raise UserError(f'this network has {G.c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data')
     if scored is not None and scored.resolution != dataset.resolution:

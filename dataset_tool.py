@@ -1,5 +1,6 @@
-"""Data sets: `convert` makes one out of images of any kind, `check` finds what is wrong with one."""
+"""Data sets: `convert` makes one out of images of any kind, `shard` cuts it into tars, `check` finds what is wrong with one."""
 
+import contextlib
 import json
 import os
 import time
@@ -127,11 +128,14 @@ def label_summary(labels, classes):
     if not isinstance(labels[0], int):
         return f'labels are vectors of {len(labels[0])}'
     counts = Counter(labels)
-    total = len(classes) if classes else 1 + max(counts)
-    of_each = [counts[index] for index in range(total)]
+    return class_summary([counts[index] for index in range(len(classes) if classes else 1 + max(counts))], classes)
+
+
+def class_summary(of_each, classes):
+    """A few words about how many images each class has. classes: their names, or None"""
     least, most = min(of_each), max(of_each)
     names = f' ({", ".join(classes[:10])}{", ..." if len(classes) > 10 else ""})' if classes else ''
-    return f'{total} classes{names} of {least if least == most else f"{least} to {most}"} images'
+    return f'{len(of_each)} classes{names} of {least if least == most else f"{least} to {most}"} images'
 
 
 # ---- check
@@ -171,19 +175,23 @@ def find_problems(files, labels, shapes):
 
 
 @main.command()
-@click.argument('data', type=click.Path(path_type=Path))
+@click.argument('data')
 @click.option('--workers', type=click.IntRange(1), default=min(os.cpu_count() or 1, 16), show_default=True, help='Processes that decode.')
 def check(data, workers):
     """Look at every image of a data set and list each that training cannot use, with the reason and what to do.
 
-    DATA is a zip or folder, or 'demo'. The exit code is 2 if anything is wrong.
+    DATA is what train.py --data takes: a zip or folder, 'demo', several of them, shards. The exit code is 2 if anything is wrong.
     """
     from tqdm import tqdm
 
-    from training.data.files import ImageFiles
+    from training.data.opening import open_files
+    from training.data.shards import ShardFiles
     from training.data.workers import in_batches, inspect_many, ordered_map
 
-    files = ImageFiles(data)
+    files = open_files(data)
+    if isinstance(files, ShardFiles):
+        check_shards(data, files, workers)
+        return
     problems, shapes = [], {}
     try:
         labels = files.labels()
@@ -208,6 +216,105 @@ def check(data, workers):
         click.echo(f'Note: {len(files.others)} other files are passed over, such as {files.others[0]}')
     click.echo(f'{data} is fine: {len(files.names)} images of {size_summary(shapes, files.least_side())}, {summary}, '
                f'digest {files.digest(labels)[:16]}')
+
+
+# ---- Shards
+
+
+def check_shards(data, files, workers):
+    """What `check` does for shards: checksums of the files first, then every picture."""
+    from tqdm import tqdm
+
+    from training.data.sharding import problems_of
+
+    index, count = files.index, 0
+    with tqdm(total=len(files.names), unit='img', disable=None) as bar:
+        for name, reason in problems_of(files, workers, bar.update):
+            count += 1
+            click.echo(f'{name}: {reason}')
+    if count:
+        raise UserError(f'{data}: {count} problems in {len(index.names)} shards of {len(files.names)} images, listed above')
+    summary = 'no labels' if index.label is None else f'labels are vectors of {index.label}'
+    if index.label == 'class':
+        summary = f'{index.dim} classes' if index.class_counts is None else class_summary(index.class_counts.tolist(), index.classes)
+    size = f'at least {index.least_side}x{index.least_side}' if index.least_side else 'x'.join(map(str, index.shape))
+    click.echo(f'{data} is fine: {size}, {summary}, {shard_summary(index)}')
+
+
+@main.command()
+@click.argument('source')
+@click.argument('dest', type=click.Path(path_type=Path))
+@click.option('--shard-mb', type=click.IntRange(1, 1 << 20), default=256, show_default=True, help='Size of a shard.')
+@click.option('--prefix', default='shard-', show_default=True, help='What their names begin with; another one on each of several machines.')
+@click.option('--shuffle/--no-shuffle', default=True, show_default=True, help='Mix the images, so that neighbours have nothing in common.')
+def shard(source, dest, shard_mb, prefix, shuffle):
+    """Cut a data set into tars, for data that does not fit on one disk or lies on a server.
+
+    SOURCE is a data set that `convert` made (several with commas). DEST is a folder, which must not exist yet: tars in WebDataset's layout,
+    offsets beside each, index.json. Pictures are copied as they are.
+
+    \b
+    Examples:
+      python dataset_tool.py shard photos256.zip shards/
+      python train.py --cfg=inr --data=shards/index.json
+    """
+    from tqdm import tqdm
+
+    from training.data.opening import open_files
+    from training.data.sharding import write_shards
+
+    if dest.exists():
+        raise UserError(f'{dest} exists already: remove it or choose another name')
+    if not prefix or any(sign in '/\\:?#[]' or sign < ' ' for sign in prefix):
+        raise UserError(f'--prefix={prefix!r}: give a part of a file name')
+    with contextlib.closing(open_files(source)) as files:
+        labels = files.labels()
+        missing = None if labels is None or labels.complete else next((name for name in files.names if name not in labels.by_name), None)
+        if missing is not None:
+            raise UserError(f'{source}: {missing} has no label in dataset.json: add one, or remove it')
+        with tqdm(total=len(files.names), unit='img', disable=None) as bar:
+            index = write_shards(files, labels, dest, shard_mb << 20, prefix, 0 if shuffle else None, bar.update)
+    click.echo(f'{dest / "index.json"}: {shard_summary(index)}')
+
+
+def shard_summary(index):
+    """A few words about an index."""
+    return f'{index.samples.sum()} images in {len(index.names)} shards of {format_bytes(index.bytes.sum())}, digest {index.digest[:16]}'
+
+
+@main.command()
+@click.argument('files', nargs=-1, required=True, type=click.Path(path_type=Path), metavar='FILE...')
+@click.option('--out', type=click.Path(path_type=Path), help='Where the index goes.  [default: index.json beside the tars]')
+def index(files, out):
+    """Make the index of tars that are there, or join the indexes of several machines.
+
+    FILEs are plain tars in WebDataset's layout, all in one folder, each of which is read once; or index.json files of parts, whose tars and
+    offsets are then to be brought beside --out.
+
+    \b
+    Examples:
+      python dataset_tool.py index wds/*.tar
+      python dataset_tool.py index part-a/index.json part-b/index.json --out=all/index.json
+    """
+    from training.data.sharding import index_tars, joined, save_index
+    from training.data.shards import INDEX, parse_index
+
+    if len({file.suffix for file in files}) > 1 or files[0].suffix not in ('.tar', '.json'):
+        raise UserError('give tars, or index.json files of parts')
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise UserError(f'{missing} does not exist')
+    if files[0].suffix == '.json':
+        if out is None:
+            raise UserError('--out is missing: where the joined index goes')
+        whole = joined([(str(file), parse_index(file.read_bytes(), str(file))) for file in files])
+    else:
+        if len({file.absolute().parent for file in files}) > 1:
+            raise UserError('the tars are in several folders: put them into one, or index each folder and join the indexes')
+        out = out or files[0].with_name(INDEX)
+        whole = index_tars(sorted(files))
+    save_index(out, whole)
+    click.echo(f'{out}: {shard_summary(whole)}')
 
 
 if __name__ == '__main__':

@@ -22,7 +22,8 @@ from training.validation import check_processes
 class Call:
     """A command line. given: what it says of the run, {option: value}, without what it leaves out."""
 
-    data: str | None = option("Zip or folder of images that dataset_tool.py made, or 'demo'.", click.STRING, metavar='PATH')
+    data: str | None = option("Zip or folder of images that dataset_tool.py made, or 'demo'; several as a.zip,b.zip or 'x/*.zip'; shards "
+                             "as 'x/*.tar' or by the path or address of their index.json.", click.STRING, metavar='PATH')
     outdir: Path = option('Where the numbered run folders are.', click.Path(path_type=Path), otherwise=Path('training-runs'))
     minutes: float | None = option('Stop, with a snapshot, after so long.', POSITIVE, shown='no limit')
     device: str = option('auto, cpu, cuda or cuda:N; auto is a GPU if there is one.', click.STRING, otherwise='auto')
@@ -126,7 +127,7 @@ def new_run(call: Call, device: str):
     if call.init_from:
         row = transfer.starting_row(call.init_from, row, dataset.resolution)
     data = DataConfig(
-        path=str(dataset.path.absolute()), digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
+        path=dataset.place, digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
         images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
         classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=subset)
     return dataset, build(cfg, row, data, device, **given)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from torch_utils.pixels import quantized
+from training.dataset import some_items
 
 SCALES = {'2x': 2, 'half': 0.5}  # other sizes to draw at, relative to the trained one
 
@@ -22,7 +23,7 @@ class DataImages:
     def __init__(self, dataset, most=None):
         self.dataset = dataset
         self.total = len(dataset) if most is None else min(most, len(dataset))
-        self._items = np.sort(np.random.RandomState(0).permutation(len(dataset))[:self.total])
+        self._items = np.sort(some_items(dataset, most, 0)) if self.total < len(dataset) else range(len(dataset))
         self.digest = hashlib.sha256(f'{dataset.digest} {len(dataset)} {self.total}'.encode()).hexdigest()
 
     def batch(self, numbers):

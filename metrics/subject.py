@@ -57,7 +57,7 @@ class Subject:
 
     def latents(self):
         """The latents of the generator's images."""
-        labels = self.labels or (self.dataset.get_label, len(self.dataset)) if self.G.c_dim else None
+        labels = self.labels or (self.dataset.drawn_label, len(self.dataset)) if self.G.c_dim else None
         return Latents(self.G, labels, self.seed)
 
 

@@ -250,6 +250,42 @@ def test_check_from_the_shell(tmp_path):
         quick_check(path)
 
 
+def test_shards(tmp_path, capsys):
+    write_images(tmp_path / 'src' / 'b', [10, 20, 30])
+    write_images(tmp_path / 'src' / 'a', [40, 50])
+    tool('convert', tmp_path / 'src', tmp_path / 'set.zip', '--workers=1')
+    tool('shard', tmp_path / 'set.zip', tmp_path / 'whole', '--no-shuffle')
+    assert contents(tmp_path / 'whole', use_labels=True) == contents(tmp_path / 'set.zip', use_labels=True)
+    tool('shard', tmp_path / 'set.zip', tmp_path / 'mixed', '--shard-mb=1', '--prefix=x-')
+    assert sorted(contents(tmp_path / 'mixed')[0]) == [10, 20, 30, 40, 50] and (tmp_path / 'mixed' / 'x-000000.tar').is_file()
+    tool('check', tmp_path / 'whole')
+    assert 'is fine: 16x16x1, 2 classes (a, b) of 2 to 3 images, 5 images in 1 shards' in capsys.readouterr().out
+    (tmp_path / 'mixed' / 'index.json').unlink()
+    tool('index', tmp_path / 'mixed' / 'x-000000.tar')
+    assert sorted(contents(f'{tmp_path}/mixed/*.tar')[0]) == [10, 20, 30, 40, 50]
+    tool('index', tmp_path / 'mixed' / 'index.json', '--out', tmp_path / 'whole.json')
+    assert json.loads((tmp_path / 'whole.json').read_text())['class_counts'] == [2, 3]
+    tar = tmp_path / 'mixed' / 'x-000000.tar'
+    tar.write_bytes(tar.read_bytes()[:-512])
+    capsys.readouterr()
+    with pytest.raises(UserError, match='1 problems in 1 shards of 5 images'):
+        tool('check', tmp_path / 'mixed')
+    assert capsys.readouterr().out == 'x-000000.tar: its SHA-256 is not that of the index: copy or make it again\n'
+    for args, message in [(('shard', tmp_path / 'set.zip', tmp_path / 'whole'), 'exists already'),
+                          (('shard', tmp_path / 'set.zip', tmp_path / 'new', '--prefix=a/b'), "--prefix='a/b'"),
+                          (('index', tmp_path / 'set.zip'), 'give tars, or index.json files'),
+                          (('index', tmp_path / 'no.tar'), 'does not exist'),
+                          (('index', tmp_path / 'whole.json'), '--out is missing')]:
+        with pytest.raises(UserError, match=message):
+            tool(*args)
+    (tmp_path / 'part').mkdir()
+    write_images(tmp_path / 'part', [1, 2])
+    (tmp_path / 'part' / 'dataset.json').write_text('{"labels": [["000.png", 0]]}')
+    with pytest.raises(UserError, match='001.png has no label in dataset.json'):
+        tool('shard', tmp_path / 'part', tmp_path / 'new')
+    assert not (tmp_path / 'new').exists()
+
+
 def test_help_needs_no_torch():
     for args in (['--help'], ['convert', '--help'], ['check', '--help']):
         check = 'assert not {"torch", "numpy"} & {*sys.modules}'

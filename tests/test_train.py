@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -109,6 +110,25 @@ def test_labels_that_are_lists_of_numbers(images):
     assert G.c_dim == 3
     with ImageDataset(images, use_labels=True) as dataset:
         assert sorted(dataset.get_label(i).tolist() for i in range(3)) == [pytest.approx([i / 10, i % 2, 1]) for i in range(3)]
+
+
+def test_a_run_on_shards_goes_on_where_it_was(images, tmp_path):
+    """--data is a pattern; the snapshot after 16 images is the same in one go and in two."""
+    from training.data.opening import open_files
+    from training.data.sharding import write_shards
+
+    write_shards(open_files(images), None, tmp_path / 'shards', 1 << 20)
+    weights = []
+    for kimgs in ((0.016,), (0.008, 0.016)):
+        options = ('--cfg=tiny', f'--data={tmp_path}/shards/*.tar')
+        for kimg in kimgs:
+            code, out, err = call(train.main, *options, f'--kimg={kimg}', '--device=cpu')
+            assert code == 0, err
+            options = ('--resume=latest',)
+        run = max((images.parent / 'training-runs').glob('*-shards-tiny'))
+        assert json.loads((run / 'training_options.json').read_text())['data']['path'] == f'{tmp_path}/shards/*.tar'
+        weights.append(safetensors.torch.load_file(run / 'network-snapshot-000000_016.safetensors'))
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_a_bad_picture_is_left_out_and_the_run_goes_on_after_its_repair(started, images, capfd):

@@ -12,7 +12,9 @@ import torch
 
 from dnnlib.util import UserError
 from torch_utils import distributed
-from training.data.files import BadImage, ImageFiles, decode, fitting_resolution, resolve, shape_problem
+from training.data.files import BadImage, decode, fitting_resolution, shape_problem
+from training.data.opening import Files, absolute, open_files
+from training.data.order import LISTED, OrderedSampler, TwoLevelOrder, sample
 
 KEEP_BYTES = 128 << 20  # a set whose pixels fit into this is decoded once
 MOST_BAD = 100  # images in a row that may be unreadable
@@ -25,20 +27,22 @@ class DataError(UserError):
         super().__init__(message.strip().rpartition('\n')[2].rpartition('DataError: ')[2])
 
 
-def expect_shape(files: ImageFiles, name: str, shape: tuple[int, int, int], first: tuple[int, int, int]) -> None:
+def expect_shape(files: Files, name: str, shape: tuple[int, int, int], first: tuple[int, int, int]) -> None:
     """Raises DataError unless an image has the (width, height, channels) of the set's first image and a size that training takes."""
     problem = shape_problem(shape, first, files.names[0])
     if problem is not None:
         raise DataError(f'{files.path}: {name} {problem}. Convert all: {files.conversion_command(fitting_resolution(*first[:2]))}')
 
 
-def corrupt(files: ImageFiles, name: str, err: BadImage) -> DataError:
+def corrupt(files: Files, name: str, err: BadImage) -> DataError:
     """The error for an image that cannot be read."""
     return DataError(f'{files.path}: {name}: {err}. Every bad file is listed by: python dataset_tool.py check {files.path}')
 
 
-def quick_check(path: str | Path, use_labels: bool = False, most: int = 2000) -> None:
+def quick_check(path: str | Path, use_labels: bool = False, most: int | None = None) -> None:
     """Checks a data set without decoding it: headers of the first, the last and up to `most` images between them, and labels.
+
+    most: None: as many as are quickly looked at where they lie
 
     Raises UserError that names the first bad file and says what to do.
     """
@@ -48,7 +52,8 @@ def quick_check(path: str | Path, use_labels: bool = False, most: int = 2000) ->
         if left_out:
             distributed.print0(f'Note: {len(left_out)} files in {path} are left out, such as {left_out[0][0]}: {left_out[0][1]}')
         first = (dataset.resolution, dataset.resolution, dataset.num_channels)
-        for i in np.unique(np.linspace(0, len(files.names) - 1, min(most, len(files.names))).round().astype(int)):
+        most = min(most or files.most_checked, len(files.names))
+        for i in np.unique(np.linspace(0, len(files.names) - 1, most).round().astype(int)):
             try:
                 shape = files.header(files.names[i])
             except BadImage as err:
@@ -57,9 +62,9 @@ def quick_check(path: str | Path, use_labels: bool = False, most: int = 2000) ->
 
 
 class ImageDataset(torch.utils.data.Dataset):
-    """Square images of one size from a zip or a folder, with labels where there are any.
+    """Square images of one size from a zip, a folder, several of them or shards, with labels where there are any.
 
-    path: zip, folder or 'demo'.
+    path: zip, folder, 'demo', or what else `training.data.opening.open_files` takes.
     use_labels: hand out the labels of dataset.json; else every label is empty.
     mirror: append every image flipped left to right (the second half of the set).
     subset: use that many images only, chosen by `seed`; None uses all.
@@ -69,9 +74,9 @@ class ImageDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, path: str | Path, use_labels: bool = False, mirror: bool = False, subset: int | None = None, seed: int = 0):
-        self.path = resolve(path)
-        self.files = ImageFiles(self.path)
-        self.name = self.path.stem if self.files.is_zip else self.path.absolute().name
+        self.files = open_files(path, sparse=subset is not None)
+        self.path, self.name = self.files.path, self.files.title
+        self.place = absolute(path)
         self.labels = self.files.labels()
         self.has_labels = self.labels is not None
         self.use_labels = use_labels
@@ -85,11 +90,11 @@ class ImageDataset(torch.utils.data.Dataset):
             self._expect_labels()
         self.label_dim = self.labels.dim if use_labels else 0
         self.class_names = self.labels.classes if self.has_labels else None
-        self._chosen = np.arange(len(self.files.names))
+        self._chosen = range(len(self.files.names))
         if subset is not None:
             if not 1 <= subset <= len(self._chosen):
                 raise UserError(f'subset {subset}: {self.path} has {len(self._chosen)} images, so give 1 to {len(self._chosen)}')
-            self._chosen = np.sort(np.random.RandomState(seed).permutation(len(self._chosen))[:subset])
+            self._chosen = sample(len(self._chosen), subset, seed)
 
     def _first_header(self) -> tuple[str, tuple[int, int, int]]:
         """(name, (width, height, channels)) of the first image whose header can be read."""
@@ -105,13 +110,13 @@ class ImageDataset(torch.utils.data.Dataset):
         if not self.has_labels:
             raise UserError(f'{self.path} has no labels: train without --cond, or make a set with labels from one folder for each class: '
                             f'python dataset_tool.py convert FOLDER DEST.zip --resolution={self.resolution}')
-        for name in self.files.names:
+        for name in () if self.labels.complete else self.files.names:
             if name not in self.labels.by_name:
                 raise UserError(f'{self.path}: {name} has no label in dataset.json: add ["{name}", CLASS] to its "labels" or remove it')
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hex digest of the whole set's content (images and labels); the same for a zip and a folder of the same files."""
+        """Hex digest of the whole set's content (images and labels); the same for a zip and a folder of the same files, not for shards."""
         return self.files.digest(self.labels)
 
     def __len__(self) -> int:
@@ -127,6 +132,8 @@ class ImageDataset(torch.utils.data.Dataset):
             except BadImage as err:
                 self._tell(corrupt(self.files, name, err), name)
                 continue
+            except UserError as err:
+                raise DataError(str(err)) from err
             return (image[:, :, ::-1] if flip else image).copy(), self.get_label(taken)
         raise DataError(f'{self.path}: {step + 1} images in a row cannot be used, from {self._locate(i)[0]} on: is the disk still there? '
                         f'Every bad file is listed by: python dataset_tool.py check {self.path}')
@@ -169,11 +176,23 @@ class ImageDataset(torch.utils.data.Dataset):
                 label[value] = 1
         return label
 
+    def drawn_label(self, i: int) -> np.ndarray:
+        """float32 [label_dim]: a label by a number below len(self); all numbers together give each label as often as the items have it.
+
+        Where the set knows how many of each class it has, no image's own label is looked up, which would ask for another part of it each.
+        """
+        if not self.label_dim or self.labels.up_to is None or len(self._chosen) < len(self.files.names):
+            return self.get_label(i)
+        label = np.zeros(self.label_dim, np.float32)
+        label[np.searchsorted(self.labels.up_to, i % len(self._chosen), side='right')] = 1
+        return label
+
     def left_out(self, most: int) -> 'ImageDataset | None':
         """Up to `most` of the images that `subset` leaves out, without flips; None where it leaves out none."""
-        rest = np.setdiff1d(np.arange(len(self.files.names)), self._chosen)
-        if not len(rest):
+        total = len(self.files.names)
+        if total == len(self._chosen):
             return None
+        rest = np.setdiff1d(np.arange(total) if total <= LISTED else sample(total, len(self._chosen) + most, 0), self._chosen)
         other = copy.copy(self)
         other.mirror, other._chosen = False, rest[np.linspace(0, len(rest) - 1, min(most, len(rest))).round().astype(int)]
         return other
@@ -211,10 +230,33 @@ class InfiniteSampler(torch.utils.data.Sampler):
             position += self.world_size
 
 
+def block_order(dataset, seed: int) -> TwoLevelOrder | None:
+    """The order of a data set that comes in several files; None for one whose items are permuted as one."""
+    if getattr(dataset, 'files', None) is None or dataset.files.block is None:
+        return None
+    return TwoLevelOrder(len(dataset) // (2 if dataset.mirror else 1), dataset.files.block, seed, dataset.mirror)
+
+
+def make_sampler(dataset: ImageDataset, seed: int, rank: int, world_size: int, start: int) -> InfiniteSampler | OrderedSampler:
+    """The endless order of a data set for one process."""
+    order = block_order(dataset, seed)
+    if order is None:
+        return InfiniteSampler(len(dataset), seed, rank, world_size, start)
+    return OrderedSampler(order, rank, world_size, start)
+
+
+def some_items(dataset, most: int, seed: int) -> np.ndarray:
+    """int64: up to `most` different items by chance; those of a set in shards come from few places, which can be read quickly."""
+    order = block_order(dataset, seed)
+    if order is None:
+        return np.random.RandomState(seed).permutation(len(dataset))[:most]
+    return order(np.arange(min(most, len(dataset))))
+
+
 def batches(dataset: ImageDataset, settings, images: int, pin: bool) -> Iterator[list[torch.Tensor]]:
     """This process's share of each batch, endlessly, from the position after `images`. settings: config.Config; pin: for a GPU."""
     rank, world = distributed.rank(), distributed.world_size()
-    sampler = InfiniteSampler(len(dataset), settings.run.seed, rank, world, start=images)
+    sampler = make_sampler(dataset, settings.run.seed, rank, world, start=images)
     loader = torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,
                                          num_workers=settings.run.workers, worker_init_fn=_ignore_signals)
     iterator = iter(loader)

@@ -8,7 +8,8 @@ from dnnlib.util import UserError
 from torch_utils import distributed
 from training import checkpoint, plugins
 from training.config import OPTIONS, Config, override
-from training.dataset import ImageDataset, resolve
+from training.data.opening import absolute, is_missing
+from training.dataset import ImageDataset
 
 
 def resumed(where: str, outdir: Path, given: dict) -> tuple[Path, Path | None, Config]:
@@ -49,8 +50,8 @@ def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config
     place: where its data is now, or what has become of them: pictures may have been repaired or removed; None: they are where they were
     Raises UserError for other data, unless they were given with `place` and are of the same size, channels and labels.
     """
-    path, data = resolve(place or settings.data.path), settings.data
-    if place is None and not path.exists():
+    path, data = absolute(place or settings.data.path), settings.data
+    if place is None and is_missing(path):
         raise UserError(f'{path}, the data of this run, is not there any more: say where it is with --data')
     dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed)
     if dataset.digest != data.digest:
@@ -61,4 +62,4 @@ def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config
                             f'{advice}, or start a new run with --init-from')
         distributed.print0(f'Note: going on with {len(dataset):,} images that are not the {data.images:,} of before (another digest)')
         data = dataclasses.replace(data, digest=dataset.digest, images=len(dataset) // (2 if data.mirror else 1))
-    return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=str(path)))
+    return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=path))

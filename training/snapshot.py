@@ -17,7 +17,7 @@ from dnnlib.util import UserError, atomic_path, format_time
 from torch_utils import distributed
 from torch_utils.pixels import to_uint8
 from training.config import Config
-from training.dataset import ImageDataset
+from training.dataset import ImageDataset, some_items
 
 
 def grid_size(resolution: int) -> tuple[int, int]:
@@ -46,12 +46,11 @@ def grid_items(dataset, count: int, columns: int, seed: int) -> list[int]:
 
     Returns `count` indices, a function of the set and the seed alone.
     """
-    random = np.random.RandomState(seed)
-    order = random.permutation(len(dataset))
+    order = some_items(dataset, 50_000, seed)
     if dataset.label_dim == 0:
         return [int(order[i % len(order)]) for i in range(count)]
     members: dict[tuple, list[int]] = {}
-    for i in order[:50_000]:
+    for i in order:
         members.setdefault(tuple(dataset.get_label(int(i))), []).append(int(i))
     if any(sorted(label)[-1] != 1 or np.count_nonzero(label) != 1 for label in members):
         return [int(order[i % len(order)]) for i in range(count)]

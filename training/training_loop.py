@@ -45,7 +45,7 @@ def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: st
     z, z_mix = torch.randn([2, batch, z_dim], generator=random)
     chance, mix_position = torch.rand([2, batch], generator=random)
     items = torch.randint(len(dataset), [batch], generator=random).tolist()
-    c = torch.from_numpy(np.stack([dataset.get_label(i) for i in items]))
+    c = torch.from_numpy(np.stack([dataset.drawn_label(i) for i in items]))
     numbers = torch.rand(batch, 2, NUMBERS, generator=random, dtype=torch.float64) if settings.augment.kind != 'noaug' else None
     latents = Latents(z, z_mix if settings.loss.style_mixing else None, chance, mix_position, c, numbers)
     return latents.strided_slice(distributed.rank(), distributed.world_size())

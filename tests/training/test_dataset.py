@@ -18,7 +18,8 @@ from PIL import Image
 
 from dnnlib.util import UserError
 from tests.helpers import ROOT
-from training.dataset import ImageDataset, InfiniteSampler, quick_check, resolve
+from training.data.files import resolve
+from training.dataset import ImageDataset, InfiniteSampler, quick_check
 
 
 def make_set(path, count=5, size=16, mode='RGB', labels=None, classes=None):
@@ -222,7 +223,7 @@ def test_other_sizes_are_left_out_and_a_set_that_is_gone_ends(tmp_path, capsys):
     assert len(dataset.digest) == 64
     assert (dataset[1][0] == dataset[0][0]).all() and (dataset[2][0] == dataset[0][0]).all()
     err = capsys.readouterr().err
-    assert 'img01.png: is 32x32, but the first is 16x16' in err and 'img02.png: cannot be read' in err
+    assert 'img01.png: is 32x32, but the first is 16x16' in err and 'img02.png: is not a file' in err
     dataset = ImageDataset(tmp_path / 'set')
     (tmp_path / 'set').rename(tmp_path / 'gone')
     with pytest.raises(UserError, match='3 images in a row cannot be used, from img01.png on: is the disk still there'):

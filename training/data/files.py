@@ -208,6 +208,9 @@ class ImageFiles:
     Raises UserError for a path that is neither, or holds no image.
     """
 
+    most_checked = 2000  # pictures looked at before a run
+    block = None         # see `order.TwoLevelOrder`; None: the order of the whole set is permuted as one
+
     def __init__(self, path: str | os.PathLike, extensions: tuple[str, ...] = EXTENSIONS):
         self.path = resolve(path)
         self._zip: zipfile.ZipFile | None = None
@@ -233,6 +236,11 @@ class ImageFiles:
             kinds = ', '.join(ending[1:] for ending in extensions)
             found = f', but {len(self.others)} other files such as {self.others[0]}' if self.others else ''
             raise UserError(f'{self.path} holds no images ({kinds}){found}. Convert it first: {self.conversion_command()}')
+
+    @property
+    def title(self) -> str:
+        """What runs on this set are called."""
+        return self.path.stem if self.is_zip else self.path.absolute().name
 
     def conversion_command(self, resolution: int = 256) -> str:
         """The command that makes data that training can take out of these."""

@@ -4,6 +4,7 @@ The layout of stylegan2-ada-pytorch; "classes" is optional. Names are relative t
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dnnlib.util import UserError
@@ -11,11 +12,17 @@ from dnnlib.util import UserError
 
 @dataclass(frozen=True)
 class Labels:
-    """What dataset.json says: the class index (or vector) of each name, and the classes' names where it has them."""
+    """What dataset.json says: the class index (or vector) of each name, and the classes' names where it has them.
 
-    by_name: dict[str, int | tuple[float, ...]]
+    up_to:    how many images have a class up to this one, for each class; None where that takes a look at every image
+    complete: whether every image is known to have a label
+    """
+
+    by_name: Mapping[str, int | tuple[float, ...]]
     dim: int  # number of classes, or length of the vectors
     classes: list[str] | None
+    up_to: Sequence[int] | None = None
+    complete: bool = False
 
 
 def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:
