@@ -6,7 +6,7 @@ import click
 
 from dnnlib import cli, image_io
 from dnnlib.util import UserError, format_bytes
-from inference import FUNCTION_FORMATS, REFINEMENTS
+from inference import FUNCTION_FORMATS, PYRAMIDS, REFINEMENTS
 
 PRECISIONS = ('fp32', 'bf16', 'fp16')
 
@@ -28,9 +28,10 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @cli.with_directions
 @click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png.')
 @click.option('--outdir', metavar='DIR', default='out', help='Folder to write to; made if it is not there.')
-@click.option('--format', 'image_format', type=click.Choice((*image_io.FORMATS, *FUNCTION_FORMATS)), default='png',
-              help='png and tiff hold any size. A function is a small file that python -m inr.function draws without the network; onnx is '
-                   'the same for other programs (needs the package onnx).')
+@click.option('--format', 'image_format', type=click.Choice((*image_io.FORMATS, 'dzi', *FUNCTION_FORMATS)), default='png',
+              help='png and tiff hold any size; dzi is a Deep Zoom folder with a page that shows it. A function is a small file that '
+                   'python -m inr.function draws without the network; onnx is the same for other programs (needs the package onnx).')
+@click.option('--resume', is_flag=True, help='Go on with large tiff and dzi pictures that were stopped; leave finished ones alone.')
 @click.option('--refine', type=click.Choice(REFINEMENTS),
               help='Where the pixels between the trained ones come from: a denser last grid, denser grids throughout, or a last grid that '
                    'reads the one below smoothly. Matters above the trained size.  [default: all]')
@@ -40,11 +41,11 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--allow-tf32', is_flag=True, help='On a GPU: round the factors of float32 products to TF32, 10 bits.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
 def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_mode, projected_w, direction, strength, directions, grid,
-         outdir, image_format, refine, batch, precision, allow_tf32, device):
+         outdir, image_format, resume, refine, batch, precision, allow_tf32, device):
     """Draw images from a trained generator, at any size and in any window.
 
     Writes OUTDIR/seed0000.png and so on; the same seed gives the same image whatever else is drawn. 8192x8192 and more take the memory
-    of one band of rows, in PNG and TIFF.
+    of one band of rows in PNG, of one block of 2048 pixels in TIFF and DZI, whose blocks the processes of torchrun share.
 
     \b
     python generate.py --res=2048
@@ -63,7 +64,9 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
 
         export.check({'--res': res, '--grid': grid, f'--precision={precision}': precision != 'fp32',
                       '--noise-mode=random': noise_mode == 'random'})
-    elif res:
+    elif image_format == 'dzi' and grid:
+        raise UserError('--grid: a sheet of many images is no dzi; choose png or tiff')
+    elif res and image_format != 'dzi':
         image_io.check_size(image_format, *res)
 
     from pathlib import Path
@@ -71,9 +74,10 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
     from inference.latents import labels_of_seeds, latents_of, load_projection, truncated
     from inference.opening import open_network, with_precision
     from inference.painter import Painter, default_size
+    from torch_utils.distributed import own_device
     from torch_utils.misc import pick_device
 
-    G, meta = open_network(network, pick_device(device, allow_tf32))
+    G, meta = open_network(network, own_device(str(pick_device(device, allow_tf32))))
     G = with_precision(G, precision)
     painter = Painter(G, *(res or default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')
     if projected_w:
@@ -98,7 +102,11 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
 
     batch = 1 if noise_mode == 'random' else batch  # so that the noise of a picture does not depend on what else is drawn
     painter.say_how()
-    if grid:
+    if image_format == 'dzi' or image_format in PYRAMIDS and painter.streams and not grid:
+        write_pyramids(outdir, painter, codes, image_format, resume, precision)
+    elif resume:
+        raise UserError(f'--resume: goes on with dzi and with tiff of more than 64 MiB, not with this {image_format}; leave it out')
+    elif grid:
         write_sheet(outdir / f'grid.{image_format}', painter, list(codes.values()), batch, image_format,
                     None if direction is None else len(strength))
     else:
@@ -151,6 +159,27 @@ def write_each(outdir, painter, latents, batch, image_format):
         for name, bands in zip(some, pictures, strict=True):
             path = outdir / f'{name}.{image_format}'
             image_io.write(path, bands, painter.width, painter.height, painter.channels, image_format)
+            print(path, flush=True)
+
+
+def write_pyramids(outdir, painter, latents, image_format, resume, precision):
+    """One pyramid of tiles for each of latents {name: w [1, num_ws, w_dim]}; the processes of torchrun share its blocks."""
+    import zlib
+
+    from inference import pyramid
+    from inference.latents import network_digest
+    from torch_utils.distributed import rank, world_size
+
+    expect_disk(painter.bytes * len(latents), outdir)
+    if not painter.by_points:
+        expect_memory(painter.bytes, '')
+    network = network_digest(painter.G)[:16]
+    for name, ws in latents.items():
+        plan = {'network': network, 'image': zlib.crc32(ws.cpu().numpy().tobytes()), 'window': painter.window, 'refine': painter.refine,
+                'noise': painter.synthesis_options['noise_mode'], 'precision': precision}
+        path = outdir / f'{name}.{image_format}'
+        if pyramid.write(path, image_format, painter.drawing(ws), painter.width, painter.height, painter.channels, plan, resume,
+                         rank(), world_size()):
             print(path, flush=True)
 
 

@@ -115,6 +115,23 @@ class Painter:
         """ws [N, num_ws, w_dim] -> uint8 [N, height, width, channels]."""
         return np.concatenate(list(self.bands(ws)), axis=1)
 
+    def drawing(self, ws):
+        """A function of (top, left, height, width) that draws that part of the picture of ws [1, num_ws, w_dim], uint8 [height, width, C].
+
+        What does not draw by points, or not in parts, is drawn whole once. Raises UserError for a picture out of reach.
+        """
+        if not (self.by_points and self.G.synthesis.pointwise):
+            whole = self.whole(ws)[0]
+            return lambda top, left, height, width: whole[top:top + height, left:left + width]
+        from inr import render
+
+        def part(*tile):
+            self._seed_noise(ws, tile)
+            drawn = render.bands(self.G, ws, self.height, self.width, self.window, self.refine, tile, **self.synthesis_options)
+            return np.concatenate([to_uint8(band)[0] for _row, band in drawn])
+
+        return part
+
     def function(self, ws, source):
         """The inr.fixed.Function of ws [1, num_ws, w_dim]; source: what it says it was taken from. Raises UserError where there is none."""
         try:
@@ -133,9 +150,9 @@ class Painter:
             return self.G.synthesis(ws, **self.synthesis_options)
 
     @staticmethod
-    def _seed_noise(ws):
-        """Makes random noise the same for the same w."""
-        torch.manual_seed(zlib.crc32(ws.cpu().numpy().tobytes()))
+    def _seed_noise(ws, place=()):
+        """Makes random noise the same for the same w and place."""
+        torch.manual_seed(zlib.crc32(ws.cpu().numpy().tobytes() + bytes(str(place or ''), 'ascii')))
 
     def _resized(self, images):
         if images.shape[1:3] == (self.height, self.width):

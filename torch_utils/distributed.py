@@ -14,13 +14,18 @@ from torch_utils.misc import allow_tf32
 TIMEOUT = datetime.timedelta(hours=2)  # of a wait for other processes: what one of them computes alone takes minutes
 
 
+def own_device(device: str) -> torch.device:
+    """The device of this process: of several on a machine, each takes its own GPU where 'cuda' is asked for."""
+    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0'))) if device == 'cuda' else torch.device(device)
+
+
 def init(device: str = 'cpu', tf32: bool = False) -> torch.device:
     """Joins the other processes if torchrun started several, and returns this process's device.
 
     device: 'cpu', 'cuda' (of several processes on a machine each takes its own GPU) or 'cuda:1'
     tf32:   see misc.allow_tf32
     """
-    local = torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0'))) if device == 'cuda' else torch.device(device)
+    local = own_device(device)
     if local.type == 'cuda':
         torch.cuda.set_device(local)  # before the group is made, which else would put every process's first memory on GPU 0
         allow_tf32(tf32)
