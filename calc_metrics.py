@@ -17,6 +17,8 @@ from metrics import registry
               help='Snapshot to score.  [default: the newest under training-runs/, else a bundled one]')
 @click.option('--images', metavar='PATH', help='Folder or zip of images to score in place of a network.')
 @click.option('--data', metavar='PATH', help="Zip or folder of the real images, or 'demo'.  [default: the network's own data set]")
+@click.option('--res', type=click.IntRange(16, 1024), metavar='N',
+              help='Size to see pictures at that were kept as they were, and of windows of --images.  [default: that of the network]')
 @click.option('--metrics', 'text', metavar='LIST', default='fid50k_full', help='Names with commas between; the list is below.')
 @click.option('--num', type=click.IntRange(2), metavar='N', help='Images to draw; scores are named after it.  [default: as the names say]')
 @click.option('--batch', type=click.IntRange(1), metavar='N', default=32, help='Images at once in a process.')
@@ -33,7 +35,7 @@ from metrics import registry
 @click.option('--ridge', type=cli.FiniteRange(min=0), default=0.0, help="Ridge penalty of kpl's regression, relative to the spread of w.")
 @click.option('--record', metavar='FILE', help="JSON lines to add the scores to.  [default: metrics.jsonl of the network's run, else out/]")
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
-def main(network, images, data, text, num, batch, psi, seed, files, extrapolate, keypoints, kpl_test, kpl_steps, kpl_distance, ridge,
+def main(network, images, data, res, text, num, batch, psi, seed, files, extrapolate, keypoints, kpl_test, kpl_steps, kpl_distance, ridge,
          record, device):
     """Score a generator, or a set of images, against real ones.
 
@@ -57,15 +59,17 @@ def main(network, images, data, text, num, batch, psi, seed, files, extrapolate,
     from metrics import detectors
     from torch_utils import distributed
     from torch_utils.misc import pick_device
-    from training.dataset import ImageDataset
+    from training.dataset import open_set
 
     files = detectors.parse_files(files)
-    dataset = ImageDataset(data) if data else None
-    scored = ImageDataset(images) if images else None
+    dataset = _opened(data, res, later=not images) if data else None
+    scored = open_set(images, res) if images else None
     place = distributed.init('cpu' if (chosen := pick_device(device)).type == 'cpu' else str(chosen))
     try:
         with cli_quiet(not distributed.is_main()):
             G, meta = opening.open_network(network, place) if scored is None else (None, None)
+        if data and dataset is None:
+            dataset = open_set(data, G.img_resolution)
         subject = subject_of(G, meta, dataset, scored, metrics)
         subject.files, subject.batch, subject.psi, subject.seed = files, batch, psi, seed
         subject.device, subject.extrapolate, subject.resume = place, extrapolate, True
@@ -78,6 +82,18 @@ def main(network, images, data, text, num, batch, psi, seed, files, extrapolate,
         run(metrics, subject, record_path(record, meta), {**origin(meta), 'images': images, 'data': data})
     finally:
         distributed.shutdown()
+
+
+def _opened(data, res, later):
+    """The data set; None, if it may be opened later, for pictures as they were where only the network says how large they are seen."""
+    from training.dataset import AnySize, open_set
+
+    try:
+        return open_set(data, res)
+    except AnySize:
+        if later:
+            return None
+        raise
 
 
 def cli_quiet(quiet):
@@ -97,7 +113,7 @@ def subject_of(G, meta, dataset, scored, metrics):
     if dataset is None and needed:
         dataset = dataset_of(meta)
     if G is not None and G.c_dim:
-        dataset = ImageDataset(dataset.place, use_labels=True)
+        dataset = ImageDataset(dataset.place, use_labels=True, resolution=dataset.least)
         if dataset.label_dim != G.c_dim:
             raise UserError(f'this network has {G.c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data')
     if scored is not None and scored.resolution != dataset.resolution:

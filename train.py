@@ -109,6 +109,18 @@ def evaluation(settings: Config, folder: Path, device, world_size: int):
     return Evaluation(settings, folder, device, settings.images_at_once(world_size), scaled)
 
 
+def highest_scale(dataset, asked: float | None) -> float:
+    """The highest scale of windows: as asked for, or what half of the pictures have. Raises UserError where none has it."""
+    sides = dataset.sides()
+    usual, largest = (round(side / dataset.resolution, 3) for side in (sides[(len(sides) - 1) // 2], sides[-1]))
+    if (asked or usual) > largest or (largest == 1 and asked is None):
+        wanted = f'--scale-max={asked:g}' if asked else '--windows'
+        raise UserError(f'{wanted}: the pictures of {dataset.path} are at most {largest:g} times as large as --res={dataset.resolution}, '
+                        f'half of them {usual:g} times: give '
+                        + (f'--scale-max={largest:g} or less' if largest > 1 else 'a smaller --res, or larger pictures'))
+    return asked or usual
+
+
 def new_run(call: Call, device: str):
     """(data set, configuration) of a new run; its data and the weights it starts from are looked at."""
     from training import transfer
@@ -119,17 +131,21 @@ def new_run(call: Call, device: str):
         if value is None:
             raise UserError(f'--{name} is missing: --cfg=NAME --data=PATH starts a run, --resume=latest goes on with one')
     row, cond, subset = presets()[cfg := given.pop('cfg')], given.pop('cond', False), given.pop('subset', None)
-    mirror = given.pop('mirror', row['mirror'])
-    quick_check(call.data, use_labels=cond)
+    mirror, res = given.pop('mirror', row['mirror']), given.pop('res', None)
+    quick_check(call.data, use_labels=cond, resolution=res)
     if given.get('freeze_d') and not call.init_from:
         raise UserError(f'--freeze-d={given["freeze_d"]} keeps layers of D as --init-from has them: give that too')
-    dataset = ImageDataset(call.data, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0))
+    dataset = ImageDataset(call.data, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0),
+                           resolution=res)
+    if given.get('windows', row.get('windows', False)) and res:
+        given['scale_max'] = highest_scale(dataset, given.get('scale_max'))
     if call.init_from:
         row = transfer.starting_row(call.init_from, row, dataset.resolution)
     data = DataConfig(
         path=dataset.place, digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
         images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
-        classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=subset)
+        classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=subset,
+        res=res)
     return dataset, build(cfg, row, data, device, **given)
 
 

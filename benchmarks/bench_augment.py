@@ -21,8 +21,9 @@ class Steps:
         from training import plugins
         from training.ada import Augmentation
         from training.augment import NUMBERS
-        from training.config import AugmentConfig, DataConfig, build
+        from training.config import DataConfig, build
         from training.loss import GanLoss, Latents, phases
+        from training.options import AugmentConfig
 
         data = DataConfig('', '', res, 3, 1, 0, None, False, None)
         self.steps, settings = steps, build(preset, plugins.presets()[preset], data, device, batch=batch)

@@ -86,7 +86,7 @@ def first_of_data_set(dataset, resolution, channels, label_dim):
     if Path(path).name == DEMO.name and not Path(path).exists():  # trained on the demo set in another place
         path = DEMO
     try:
-        with ImageDataset(path, use_labels=label_dim > 0) as images:
+        with ImageDataset(path, use_labels=label_dim > 0, resolution=dataset.get('res')) as images:
             pixels, label = images[0]
             name = images.files.names[0]
     except UserError as error:

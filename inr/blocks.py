@@ -43,7 +43,7 @@ class BlockOptions:
 
     upsampling: how a point reads the grid below, one of refinement.UPSAMPLINGS; instance_norm: see scale_to_unit_deviation
     noise: spatial noise in every layer; coord_skips: every layer of a block with coordinate features uses them, not only the first
-    conv_clamp: limit of |output| of a layer, or None
+    conv_clamp: limit of |output| of a layer, or None; periodic: see grid.Convention
     """
 
     upsampling: str = 'nearest'
@@ -51,6 +51,7 @@ class BlockOptions:
     noise: bool = False
     coord_skips: bool = False
     conv_clamp: float | None = None
+    periodic: tuple = (False, False)
 
     @property
     def by_layers(self):
@@ -157,7 +158,7 @@ class SynthesisBlock(nn.Module):
     def __init__(self, spec, w_dim, img_channels, modulation, options, dtype):
         super().__init__()
         self.spec, self.options, self.dtype = spec, options, dtype
-        self.coords = None if spec.features is None else CoordinateFeatures(spec.features, spec.grid, w_dim)
+        self.coords = None if spec.features is None else CoordinateFeatures(spec.features, spec.grid, w_dim, options.periodic)
         self.uses_coords = [self.coords is not None and (i == 0 or options.coord_skips) for i in range(spec.layers)]
         widths = [spec.in_channels] + [spec.channels] * (spec.layers - 1)
         self.layers = nn.ModuleList(

@@ -17,6 +17,7 @@ from training.networks import MappingNetwork
 
 BLOCKS = tuple(2**k for k in range(2, 11))  # resolutions that name blocks
 INPUT_RESOLUTION = 32
+PERIODIC = ('none', 'x', 'y', 'xy')
 
 
 def feature_rule(resolution):
@@ -62,7 +63,8 @@ def _feature_spec(given, default):
 def build_synthesis(
     w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False,
     half_dtype='float16', fmm_rank=10, squash='demod', equalized=True, fmm_spread=1.0, upsampling='nearest', instance_norm=False,
-    noise=False, coord_skips=False, input_resolution=None, extra_layers=None, input_features=None, features=None,
+    noise=False, coord_skips=False, input_resolution=None, extra_layers=None, input_features=None, features=None, middles=False,
+    periodic='none',
 ):  # fmt: skip
     """SynthesisNetwork from the options a host or a preset gives.
 
@@ -77,9 +79,15 @@ def build_synthesis(
     extra_layers: {resolution: number}, default one at 128 and one at 256 (keys may be strings, as JSON has them)
     features: FeatureSpec fields in place of the rule's, for every grid, or {resolution: fields} for some upsampling blocks ({}: none)
     input_features: the same for the input alone
+    middles: see grid.Convention; periodic: 'none', 'x', 'y' or 'xy', the axes along which a picture goes on at its beginning
     Raises ValueError for a resolution or an option outside its range.
     """
     check_resolution(img_resolution)
+    if periodic not in PERIODIC:
+        raise ValueError(f"unknown periodic '{periodic}'; choose one of {', '.join(PERIODIC)}")
+    if periodic != 'none' and (upsampling == 'bilinear' or noise):
+        raise ValueError(f"periodic '{periodic}': aligned bilinear reads and stored noise end at the image's borders; leave them out")
+    wraps = tuple(axis in periodic for axis in 'xy')
     if upsampling not in UPSAMPLINGS:
         raise ValueError(f"unknown upsampling '{upsampling}'; choose one of {', '.join(UPSAMPLINGS)}")
     input_resolution = {None: min(INPUT_RESOLUTION, img_resolution), 'full': img_resolution}.get(input_resolution, input_resolution)
@@ -100,12 +108,13 @@ def build_synthesis(
         of_input, lambda res: _feature_spec(given.get(res), feature_rule(res)),
     )  # fmt: skip
     modulation = Modulation(fmm_rank, squash, equalized, fmm_spread)
-    options = BlockOptions(upsampling, instance_norm, noise, coord_skips, conv_clamp)
+    options = BlockOptions(upsampling, instance_norm, noise, coord_skips, conv_clamp, wraps)
     dtypes = block_dtypes([spec.name for spec in specs], num_fp16_res, half_dtype)
     blocks = [SynthesisBlock(spec, w_dim, img_channels, modulation, options, dtype) for spec, dtype in zip(specs, dtypes, strict=True)]
     check_rank(fmm_rank, max(layer.weight.shape[1] for block in blocks for layer in block.layers))
     return SynthesisNetwork(
-        w_dim, img_resolution, img_channels, [spec.name for spec in specs], blocks, GENERATOR_B, upsampling,
+        w_dim, img_resolution, img_channels, [spec.name for spec in specs], blocks,
+        replace(GENERATOR_B, middles=middles, periodic=wraps), upsampling,
         pointwise=not instance_norm,
     )  # fmt: skip
 

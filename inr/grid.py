@@ -26,14 +26,22 @@ class Convention:
     centred: coordinates are (2u - 1, 1 - 2v) if true, (u, v) if not
     middles: what a pixel of another size than the trained one has its middle on is what a trained pixel with that middle samples, so that
         smaller and larger pictures lie on each other; if not, all pixels are sampled at their corners, as in the paper's figures
+    periodic: whether the picture goes on at its beginning along (x, y)
     """
 
     lower_corner: bool
     centred: bool
     middles: bool = False
+    periodic: tuple = (False, False)
+
+    @property
+    def unit(self):
+        """Length of the training image in the model's coordinates."""
+        return 2.0 if self.centred else 1.0
 
     def coordinates(self, u, v):
         """Model coordinates (x [W], y [H]) of positions (u [W], v [H])."""
+        u, v = (t % 1 if periodic else t for t, periodic in zip((u, v), self.periodic, strict=True))
         return (2 * u - 1, 1 - 2 * v) if self.centred else (u, v)
 
 
@@ -64,6 +72,7 @@ class Points:
     doubled: every row and column below is read twice, in order (the trained grids do)
     crop: rows and columns of these that are left out at each end
     cells: (rows, columns) reads into the R x R cells of the grid itself, for learned constants; None for all cells in order
+    pixel: (width, height) of the cell that a point stands for, in model coordinates; floats, or [N, 1] where every image has its own
     """
 
     x: torch.Tensor
@@ -72,6 +81,7 @@ class Points:
     doubled: bool = False
     cells: tuple | None = None
     crop: int = 0
+    pixel: tuple = (0.0, 0.0)
 
     @property
     def shape(self):
@@ -108,5 +118,5 @@ def training_points(grids, convention=GENERATOR_B, device=None):
         index = torch.arange(resolution, device=device, dtype=torch.float32)
         shift = 1 if convention.lower_corner else 0
         x, y = convention.coordinates(index / resolution, (index + shift) / resolution)
-        points_per_grid.append(Points(x, y, doubled=bool(points_per_grid)))
+        points_per_grid.append(Points(x, y, doubled=bool(points_per_grid), pixel=(convention.unit / resolution,) * 2))
     return points_per_grid

@@ -26,6 +26,8 @@ OPTIONS = {
                    unused=lambda synthesis: 'it has no FMM, --fmm-rank=N gives it one' if synthesis['fmm_rank'] is None else None),
     'noise': dict(type=bool, help='Spatial noise, for --cfg=inr.'),
     'coord_skips': dict(type=bool, help='Coordinates for every layer of a block, or for its first alone.'),
+    'periodic': dict(type=('none', 'x', 'y', 'xy'), help='Axes along which pictures go on at their beginning: x closes a panorama, xy '
+                     'makes a texture that tiles.'),
     'equalized_lr': dict(type=bool, help='Equalized learning rates in G.'),
     'pixel_norm': dict(type=bool, help='Scale z to mean square 1.'),
 }
@@ -35,7 +37,8 @@ _INR = dict(
     source="paper, appendix A ('additional ablations'), and the authors' public configuration on 4 GPUs; FFHQ 256: FID 9.57 (paper)",
     cost='256: 25,000 kimg at 11 GMAC an image in G alone, days on a data-centre GPU; a CPU can look, not finish',
     G='inr.generator.Generator', z_dim=512, w_dim=512, mapping_layers=2,
-    synthesis=dict(fmm_rank=10, squash='demod', noise=False, coord_skips=False, equalized_lr=True, pixel_norm=True),
+    synthesis=dict(fmm_rank=10, squash='demod', noise=False, coord_skips=False, equalized_lr=True, pixel_norm=True,
+                   periodic='none'),
     g_channel_base=32768, g_channel_max=512, g_fp16_res=0,
     d_channel_base=32768, d_channel_max=512, d_fp16_res=4, conv_clamp=256, mbstd_group=4,
     batch={16: 64, 512: 32, 1024: 16}, g_lr={16: 0.0025, 1024: 0.002}, d_lr={16: 0.0025, 1024: 0.002}, betas=(0, 0.99), eps=1e-8,
@@ -98,6 +101,17 @@ PRESETS = {
         cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
         synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, d_features='efficientnet-lite1',
         grow=_grow(10, 30, 60, 75, 75, 75),
+    ),
+    'inr-any': dict(
+        _INR_TINY,
+        summary='inr-small that knows how large a pixel is: for --windows of pictures as they are, and for drawing at any size',
+        source='own; rows fade where a pixel is too large for them (arXiv 2103.13415), pixels of all sizes are sampled at their middles',
+        cost='as inr-small',
+        synthesis=dict(
+            _INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3, middles=True, input_features=dict(_LOW, footprint='pixel'),
+            features=dict(_LOW, random=32, fine=32, footprint='pixel'),
+        ),
+        gamma=5, grow=_grow(30, 75, 75, 75, 75, 75),
     ),
     'inr-grow': dict(
         _INR,

@@ -88,8 +88,12 @@ def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, upsam
     Returns a list of Points, one a grid.
     """
     check(refine)
-    axes_u = _plan_axis(points.u, points.density[0], grids, refine, False, upsampling, convention.middles)
-    axes_v = _plan_axis(points.v, points.density[1], grids, refine, convention.lower_corner, upsampling, convention.middles)
+    axes_u, axes_v = (
+        _plan_axis(position, density, grids, refine, far_corner, upsampling, convention.middles, wraps)
+        for position, density, far_corner, wraps in zip(
+            (points.u, points.v), points.density, (False, convention.lower_corner), convention.periodic, strict=True
+        )
+    )  # fmt: skip
     points_per_grid = []
     for resolution, (u, u_parent, u_cells), (v, v_parent, v_cells) in zip(grids, axes_u, axes_v, strict=True):
         x, y = (torch.as_tensor(t, dtype=torch.float32, device=device) for t in convention.coordinates(u, v))
@@ -97,8 +101,15 @@ def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, upsam
         all_cells = _is_identity(u_cells, resolution) and _is_identity(v_cells, resolution)
         parent = None if u_parent is None or is_doubled else (_to_torch(v_parent, device), _to_torch(u_parent, device))
         cells = None if all_cells else (_to_torch(v_cells, device), _to_torch(u_cells, device))
-        points_per_grid.append(Points(x, y, parent, is_doubled, cells))
+        pixel = tuple(convention.unit / _fineness(resolution, grids[-1], density, refine, upsampling) for density in points.density)
+        points_per_grid.append(Points(x, y, parent, is_doubled, cells, pixel=pixel))
     return points_per_grid
+
+
+def _fineness(resolution, finest, density, refine, upsampling):
+    """Cells per unit of a grid as it is drawn: no more than pixels, and where these are finer than trained as `refine` says."""
+    factor = max(density / finest, 1) if resolution == finest or (refine == 'all' and upsampling != 'bilinear') else 1
+    return min(density, resolution * factor)
 
 
 def window_points(windows, grids, convention, device=None, upsampling='nearest'):
@@ -106,30 +117,33 @@ def window_points(windows, grids, convention, device=None, upsampling='nearest')
 
     windows: int64 [N, 3], (size, left, top) of each: the part of grids[-1] x grids[-1] pixels from (left, top) of the whole picture drawn
         with size x size pixels. All are multiples of grids[-1] / grids[0], so that a part has as many cells of every grid as the training
-        image; size is at least grids[-1]
+        image; size is at least grids[-1]. A part may go on at the beginning of a picture that is periodic
     upsampling: 'nearest' or 'linear'; the latter reads cells around the part, which are then evaluated too
     Returns a list of Points, one a grid, coarse to fine.
     """
     size, *first = windows.to('cpu', torch.float64)[:, :, None].unbind(1)  # [N, 1]
-    outside = (windows % (grids[-1] // grids[0]) != 0).any() or any(((start < 0) | (start + grids[-1] > size)).any() for start in first)
-    if outside:
+    ends = [size - (1 if wraps else grids[-1]) for wraps in convention.periodic]  # the last places where a part may begin
+    outside = any(((start < 0) | (start > end)).any() for start, end in zip(first, ends, strict=True))
+    if outside or (size < grids[-1]).any() or (windows % (grids[-1] // grids[0]) != 0).any():
         raise ValueError(f'windows {windows.tolist()} (size, left, top) do not lie in their pictures, on cells of the {grids[0]} grid')
     factor, points_per_grid = size / grids[-1], []
     for level, resolution in enumerate(grids):
         margin = 1 if upsampling == 'linear' and level < len(grids) - 1 else 0
         positions, cells = [], []
-        for start, far_corner in zip(first, (False, convention.lower_corner), strict=True):
+        for start, far_corner, wraps in zip(first, (False, convention.lower_corner), convention.periodic, strict=True):
             shift = 1 if far_corner else 0
             index = torch.arange(-margin, resolution + margin) + start * resolution / grids[-1]  # [N, n]
-            index = index.clamp(min=0).minimum(factor * resolution - 1)  # at the image's ends the last cell is read twice
+            if not wraps:
+                index = index.clamp(min=0).minimum(factor * resolution - 1)  # at the image's ends the last cell is read twice
             sampled = (index + shift) / (factor * resolution) + _moved(level, grids, factor, far_corner, convention.middles)
             positions.append(sampled)
             low = (sampled * resolution - shift).floor()
-            lo, hi = (cell.clamp(0, resolution - 1).long().to(device) for cell in (low, low + 1))
+            lo, hi = (_held(cell, resolution, wraps).long().to(device) for cell in (low, low + 1))
             cells.append(ImageReads(lo, hi, (sampled * resolution - shift - low).to(device, torch.float32)))
         x, y = (t.to(device, torch.float32) for t in convention.coordinates(*positions))
         crop = 2 - margin if upsampling == 'linear' and level else 0  # of twice as many cells as the grid below has, its margin among them
-        points_per_grid.append(Points(x[:, None, None], y[:, None, :, None], None, level > 0, tuple(cells[::-1]), crop))
+        pixel = (convention.unit / (factor * resolution)).to(device, torch.float32)  # [N, 1]
+        points_per_grid.append(Points(x[:, None, None], y[:, None, :, None], None, level > 0, tuple(cells[::-1]), crop, (pixel, pixel)))
     return points_per_grid
 
 
@@ -144,11 +158,16 @@ def _moved(level, grids, factor, far_corner, middles):
     return (lead if far_corner else -lead) * (1 - 1 / factor)
 
 
-def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles):
+def _held(index, resolution, wraps):
+    """Indices, of an array or a tensor, of the cells that are held for these: outside of the image the nearest one, or the next round."""
+    return index % resolution if wraps else index.clip(0, resolution - 1)
+
+
+def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles, wraps):
     """One axis of `plan`: for each grid, coarse to fine, (positions, read of the parent grid or None, read of its own cells).
 
     far_corner: cells are sampled at the end of the axis, not at its start (rows of generator B)
-    middles: see grid.Convention
+    middles: see grid.Convention; wraps: whether it is periodic
     """
     finest = grids[-1]
     factor = 1 if upsampling == 'bilinear' else max(_snapped(density / finest).item(), 1)
@@ -160,7 +179,7 @@ def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles
         moves = refine == 'all' or (middles and level == len(grids) - 1)
         sampled = position + _moved(level, grids, factor, far_corner, middles) if moves else position
         index, frac = _trained_index(sampled, resolution, shift)
-        lo, hi = (np.clip(i, 0, resolution - 1) for i in (index, index + 1))
+        lo, hi = (_held(i, resolution, wraps) for i in (index, index + 1))
         cells = (lo, hi, frac)
         if level == 0:
             axis.append((sampled, None, cells))
@@ -171,7 +190,8 @@ def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles
             read, frac = _split(_aligned(_snapped(position * resolution) - shift, resolution, coarser))
         elif upsampling == 'linear':
             behind, ends = middle * grids[level - 1] + shift, np.array([0, coarser])
-            read, frac = _split(_within(_snapped(position * coarser) - behind, *(ends - behind), np.ceil(coarser) - 1))
+            t = _snapped(position * coarser) - behind
+            read, frac = _split(t if wraps else _within(t, *(ends - behind), np.ceil(coarser) - 1))
         elif refine == 'smooth' and level == len(grids) - 1 and factor > 1:
             read, frac = _trained_index(position - middle, coarser, shift)
             frac = np.clip((frac - 0.5) / min(factor - 1, 1) + 0.5, 0, 1).astype(np.float32)

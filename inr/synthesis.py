@@ -109,7 +109,7 @@ class SynthesisNetwork(nn.Module):
                 raise ValueError("this network draws no windows in training: its pixels depend on each other, or read with corners aligned")
             points = refinement.window_points(windows, self.grids, self.convention, ws.device, self.upsampling)
         elif resolution is None or resolution in self.grids:
-            points = self.training_points(ws.device)[: None if resolution is None else self.grids.index(resolution) + 1]
+            points = self.training_points(ws.device, self.grids[: None if resolution is None else self.grids.index(resolution) + 1])
         elif 4 <= resolution < self.grids[0]:
             points = self.plan(grid.lattice(resolution, resolution, convention=self.convention), device=ws.device, grids=self.grids[:1])
         else:
@@ -121,9 +121,12 @@ class SynthesisNetwork(nn.Module):
         """Whether `forward` takes windows."""
         return self.pointwise and self.upsampling != 'bilinear'
 
-    def training_points(self, device=None):
-        """The points of the trained grids, as `draw` takes them."""
-        return grid.training_points(self.grids, self.convention, device)
+    def training_points(self, device=None, grids=None):
+        """The points of the trained grids, as `draw` takes them; grids: the first of the network's own, all if None."""
+        grids = grids or self.grids
+        if any(self.convention.periodic) and self.upsampling == 'linear':  # cells at an end are read with those at the other
+            return self.plan(grid.lattice(grids[-1], grids[-1], convention=self.convention), device=device, grids=grids)
+        return grid.training_points(grids, self.convention, device)
 
     def plan(self, points, refine='all', device=None, grids=None):
         """The points that drawing a grid.Lattice needs of every grid, as `draw` takes them; refine: see refinement.plan.

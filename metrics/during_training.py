@@ -22,7 +22,7 @@ class Evaluation:
         self.settings, self.folder, self.device, self.batch, self.draw = settings, folder, device, batch, draw
         self.metrics = registry.parse_list(settings.run.metrics)
         data = settings.data
-        self.dataset = ImageDataset(data.path, use_labels=data.label_dim > 0)  # all of it and without flips, as the names say
+        self.dataset = ImageDataset(data.path, use_labels=data.label_dim > 0, resolution=data.res)  # all, without flips, as the names say
         for name in dict.fromkeys(metric.detector for metric in self.metrics if metric.detector):
             try:
                 detectors.load(name)

@@ -7,6 +7,7 @@ from dnnlib.util import UserError, get_obj_by_name
 from metrics.collection import Clock, collect, from_main, keep
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import SCALES, DataImages, DrawnImages
+from metrics.patches import DataPatches, DrawnPatches, step_of
 from metrics.subject import ONE_SIZE, Score, size_of
 from torch_utils import distributed
 
@@ -18,8 +19,14 @@ def run(group, subject, detector):
 
     group: registry.Metrics whose rows have `sums`;  subject: `Subject`;  detector: `Detector`. Yields a `Score` each.
     """
-    clock, began, scale = Clock(), time.monotonic(), SCALES.get(group[0].scale, 1)
-    if subject.G is None:
+    clock, began, scale, size = Clock(), time.monotonic(), SCALES.get(group[0].scale, 1), group[0].window_of
+    side = None if not size else subject.dataset.resolution if subject.G is None else subject.G.img_resolution
+    if size and subject.G is None:
+        fake = DataPatches(subject.images, group[0].num, size, side)
+        group = [metric.with_num(fake.total) for metric in group]
+    elif size:
+        fake = DrawnPatches(subject.latents(), group[0].num, subject.psi, size)
+    elif subject.G is None:
         if scale != 1:
             raise UserError(f'{group[0].score_name()} draws at other sizes: give --network, not --images')
         fake = DataImages(subject.images, group[0].num)
@@ -32,7 +39,8 @@ def run(group, subject, detector):
     for metric in group:
         if metric.row.real and metric.real not in reals:
             among = [other for other in group if other.real == metric.real and other.row.real]
-            source = DataImages(subject.dataset, metric.real)
+            window = (size, side, step_of(subject.G))
+            source = DataPatches(subject.dataset, metric.real, *window) if size else DataImages(subject.dataset, metric.real)
             reals[metric.real] = _statistics(among, source, subject, detector, clock, 'real images', kept_on_disk=True)
     drawn = _statistics(group, fake, subject, detector, clock, 'drawn images' if subject.G else 'images', kept_on_disk=False)
     for metric in group:
@@ -43,7 +51,7 @@ def run(group, subject, detector):
         notes = get_obj_by_name(f'{metric.row.module}.notes')(real, drawn)
         yield Score(metric, values, tuple(notes), {
             'detector': detector.name, 'detector_digest': detector.digest, 'num': drawn.total,
-            'num_real': real.total if real else None, 'features': drawn.dim, 'scale': scale, 'psi': subject.psi,
+            'num_real': real.total if real else None, 'features': drawn.dim, 'scale': scale, 'windows_of': size, 'psi': subject.psi,
             'seed': subject.seed, 'data_digest': getattr(subject.dataset, 'digest', None), 'images_digest': fake.digest,
             'seconds': time.monotonic() - began, 'seconds_of': dict(clock.seconds)})
 

@@ -19,6 +19,7 @@ PLACES = {  # of a form: what may stand there
     '{k}': r'(?:(?P<count>[1-9]\d*)k)?',
     '{_k}': r'(?:_(?P<count>[1-9]\d*)k)?',
     '{at}': rf'(?:_(?P<at>{"|".join(SCALES)}))?',
+    '{@}': r'(?P<at>@[1-9]\d*)',
 }
 
 
@@ -29,7 +30,8 @@ class Kind:
     name:     of the kind
     about:    what it measures
     forms:    {form of a name: (images drawn, real images at most or ALL)}, with places: {net} a feature network, {k} its number in
-              thousands, {at} a size to draw at; a name without a network takes the kind's own
+              thousands, {at} a size to draw at, {@} one of pictures whose windows are looked at; a name without a network takes the
+              kind's own
     network:  the one whose scores carry the kind's own name; None: no network is needed
     other:    what it is called with another network; None: the network is added to its name
     tail:     what follows the number of images in its name
@@ -73,6 +75,11 @@ KINDS = {kind.name: kind for kind in (
     Kind('kid', 'kernel distance of Inception features; kd_NET',
          {'kid50k_full{at}': (50_000, ALL), 'kid50k{at}': (50_000, 50_000), 'kid5k{at}': (5000, ALL), 'kd_{net}{_k}{at}': (50_000, ALL)},
          module='metrics.kernel_distance', network='inception', other='kd', sums=MOMENTS, outputs=('', '_std')),
+    Kind('patch_fd', 'fd_NET of windows, as large as trained pictures, of pictures at 256 pixels: detail that these do not have',
+         {'patch_fd_{net}{_k}{@}': (50_000, ALL)}, module='metrics.frechet_distance', other='patch_fd', sums=MOMENTS,
+         fitted=('_limit', '_slope', '_residual')),
+    Kind('patch_kd', 'kd_NET of the same windows', {'patch_kd_{net}{_k}{@}': (50_000, ALL)}, module='metrics.kernel_distance',
+         other='patch_kd', sums=MOMENTS, outputs=('', '_std')),
     Kind('pr', 'precision and recall of VGG16 features, 3 neighbours; full: at most 200,000 real images; pr_NET',
          {'pr50k3_full': (50_000, 200_000), 'pr50k3': (50_000, 50_000), 'pr_{net}{_k}': (50_000, 200_000)},
          module='metrics.precision_recall', network='vgg16', other='pr', sums={'moments': False, 'kept': 200_000}, tail='3',
@@ -104,7 +111,7 @@ class Metric:
     detector: feature network, None where none is needed
     num:      images drawn (pairs for ppl)
     real:     real images compared with at most; None: all
-    scale:    '2x' or 'half': size the images are drawn at; '': the trained one
+    scale:    '2x' or 'half': size the images are drawn at; '@256': size of the pictures whose windows are; '': the trained one
     """
 
     kind: str
@@ -127,13 +134,18 @@ class Metric:
     def score_name(self, detector=None):
         """The name its score carries. detector: name of the network that was in fact used, None: the metric's own."""
         row, detector, count = self.row, detector or self.detector, _count(self.num)
-        own, end = detector == row.network, f'_{self.scale}' if self.scale else ''
+        own, end = detector == row.network, self.scale if self.window_of else f'_{self.scale}' if self.scale else ''
         if not row.counted:
             default = {num for num, _real in row.forms.values()}
             return self.variant + ('' if own else f'_{detector}') + ('' if self.num in default else f'_{count}')
         if not own:
             return f'{row.other}_{detector}_{count}{end}'
         return f'{self.kind}{count}{row.tail}{"_full" if self.full else ""}{end}'
+
+    @property
+    def window_of(self):
+        """Pixels a side of the pictures whose windows are looked at; None for whole images."""
+        return int(self.scale[1:]) if self.scale.startswith('@') else None
 
     @property
     def higher_is_better(self):
@@ -160,13 +172,14 @@ def _filled(form, places):
     return form
 
 
-LISTED = tuple(_filled(form, dict.fromkeys(PLACES, '') | {'{net}': 'efficientnet-lite0'}) for kind in KINDS.values() for form in kind.forms)
+SHOWN = dict.fromkeys(PLACES, '') | {'{net}': 'efficientnet-lite0', '{@}': '@256'}
+LISTED = tuple(_filled(form, SHOWN) for kind in KINDS.values() for form in kind.forms)
 ALSO = f'also {{fd,kd,pr,cs}}_NET[_5k] with NET one of {", ".join(DETECTORS)}, and swd2k'
 
 
 def help_text():
     """A line for each kind: its names and what it measures."""
-    shown = dict.fromkeys(PLACES, '') | {'{net}': 'NET', '{k}': '2k'}
+    shown = SHOWN | {'{net}': 'NET', '{k}': '2k'}
     rows = [(', '.join(_filled(form, shown) for form in kind.forms), kind.about) for kind in KINDS.values()]
     return '\n'.join([f'{names}\n    {about}' for names, about in rows]
                      + [f'NET is one of {", ".join(DETECTORS)}; after it a number of images, such as _5k.',

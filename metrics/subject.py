@@ -11,7 +11,7 @@ from dnnlib.util import UserError, cache_folder
 from metrics.image_sources import Latents
 from metrics.registry import Metric
 from training.data.files import DEMO
-from training.dataset import ImageDataset
+from training.dataset import open_set
 
 ONE_SIZE = 'draws at other sizes, which takes a generator of inr; this one draws'
 
@@ -83,11 +83,11 @@ def dataset_of(meta, given=None):
     Raises UserError where it cannot be read.
     """
     if given:
-        return ImageDataset(given)
+        return open_set(given, meta['dataset'].get('resolution'))
     path = meta['dataset']['path']
     if path.endswith(DEMO.name):
         path = 'demo'  # wherever it was when the network was trained
     try:
-        return ImageDataset(path)
+        return open_set(path, meta['dataset'].get('resolution'), resolution=meta['dataset'].get('res'))
     except UserError as err:
         raise UserError(f"the network's own data set cannot be read ({err}): give it with --data") from None

@@ -7,7 +7,7 @@ import torch
 
 from torch_utils import distributed
 from training.augment import AugmentPipe
-from training.config import AugmentConfig
+from training.options import AugmentConfig
 
 TARGET, KIMG, INTERVAL = 0.6, 500.0, 4  # of the paper, see Controller
 KNOWN = 0.9    # r_t from which on D tells nearly all its images from fakes

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from training import augment_ops as ops
-from training.config import PIPES
+from training.options import PIPES
 
 TRANSFORMS = {  # name: (group, random numbers beside the one that decides whether it happens)
     'flip': ('blit', 1), 'quarter turn': ('blit', 1), 'whole shift': ('blit', 2),

@@ -112,7 +112,7 @@ def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: Conf
     header = {
         'cfg': config.run.cfg, 'kimg': images / 1000, 'images': images, 'recipe': dataclasses.asdict(config),
         'dataset': {'path': data.path, 'digest': data.digest, 'resolution': data.resolution, 'channels': data.channels,
-                    'label_dim': data.label_dim, 'classes': data.classes},
+                    'label_dim': data.label_dim, 'classes': data.classes, 'res': data.res},
     }
     write_networks(path, networks, header)
 

@@ -93,7 +93,7 @@ def timed_pass(settings: Config, device: torch.device | str, world_size: int) ->
     for images in (most if device.type == 'cuda' else 1, most):
         z, c = torch.randn([images, G.z_dim], device=device), torch.zeros([images, G.c_dim], device=device)
         begin = time.monotonic()
-        loss = generator_loss(D(G.synthesis(G.mapping(z, c)), c)).mean()
+        loss = generator_loss(D(G.synthesis(G.mapping(z, c)), torch.zeros([images, D.c_dim], device=device))).mean()
         loss.backward()
         if device.type == 'cuda':
             torch.cuda.synchronize(device)

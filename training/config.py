@@ -18,12 +18,12 @@ from dnnlib import cli
 from dnnlib.options import Option, option, row_of, rows
 from dnnlib.util import UserError, check_keys
 from training import growing, plugins
+from training.options import COUNT, POSITIVE, SHARE, TOLD_OF_WINDOWS, AugmentConfig, GrowConfig, WindowsConfig
 from training.presets import ROW_KEYS, at_resolution, half_life
-from training.validation import expect_augmentation, validate
+from training.validation import expect_augmentation, expect_windows, validate
 
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')  # what --width multiplies
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
-POSITIVE, SHARE, COUNT = cli.FiniteRange(min=0, min_open=True), cli.FiniteRange(0, 1), click.IntRange(min=1)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class DataConfig:
     classes: list[str] | None
     mirror: bool = option('Double the data by x-flips.', shown='preset')
     subset: int | None = option('Train on so many of the images.', COUNT, shown='all')
+    res: int | None = option('Size to train at, of pictures of any size and shape: they are cut to squares and shrunk as they are read.',
+                             click.IntRange(16, 1024), default=None, shown='that of the images', metavar='N')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,42 +141,6 @@ class EmaConfig:
     rampup: float | None
 
 
-PIPES = {  # groups of `augment.TRANSFORMS`
-    'blit': ('blit',), 'geom': ('geom',), 'color': ('color',), 'filter': ('filter',), 'noise': ('noise',), 'cutout': ('cutout',),
-    'bg': ('blit', 'geom'), 'bgc': ('blit', 'geom', 'color'), 'bgcf': ('blit', 'geom', 'color', 'filter'),
-    'bgcfn': ('blit', 'geom', 'color', 'filter', 'noise'), 'bgcfnc': ('blit', 'geom', 'color', 'filter', 'noise', 'cutout'),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """What is done to images before D judges them."""
-
-    kind: str = option('Augment what D judges, against few images learned by heart: with chance --p, or as much as D needs (ada).',
-                       click.Choice(['noaug', 'ada', 'fixed']), name='aug', default='noaug', shown='noaug', resume=True)
-    pipe: str = option('Groups of augmentations: pixel blitting, geometry, colour, filter, noise, cutout.', click.Choice(list(PIPES)),
-                       name='augpipe', default='bgc', shown='bgc', resume=True)
-    p: float | None = option('Chance of each augmentation, with --aug=ada at the start.', SHARE, default=None, shown='0 with ada',
-                             resume=True)
-    target: float | None = option("Mean sign of D's logits of real images that --aug=ada holds; more allows more overfitting.",
-                                  cli.FiniteRange(0, 1, min_open=True, max_open=True), default=None, shown='0.6', resume=True)
-    ada_kimg: float | None = option('Thousands of images in which the p of --aug=ada can go from 0 to 1.', POSITIVE, default=None,
-                                    shown='500', resume=True)
-
-
-@dataclass(frozen=True)
-class GrowConfig:
-    """sizes: '' for a run that does not grow. See training.growing."""
-
-    sizes: str = option('Train on smaller images first: 16:20,32:80 is 20 kimg of 16x16, 80 of 32x32, then full size; none does not grow.',
-                        cli.Parsed(growing.checked), name='grow', default='', shown='preset', metavar='SIZE:KIMG,...')
-    fade: float = option('Thousands of images in which a larger size is blended in.', cli.FiniteRange(min=0), default=4.0, shown='preset')
-
-    def stage(self, full: int, images: int) -> growing.Stage | None:
-        """The stage after `images` images of a run at `full` pixels; None for one that does not grow."""
-        return growing.stage_at(self.sizes, self.fade, full, images) if self.sizes else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How it runs. width: what the preset's channels and w were multiplied by; metrics: '' for none."""
@@ -219,6 +185,7 @@ class Config:
     run: RunConfig
     augment: AugmentConfig = AugmentConfig()
     grow: GrowConfig = GrowConfig()
+    windows: WindowsConfig = WindowsConfig()
 
     def optimizer(self, network: str) -> OptimizerConfig:
         """The Adam that really runs for 'G' or 'D'."""
@@ -253,8 +220,9 @@ class Config:
             block['half_dtype'] = 'bfloat16'
         if d.freeze:
             block['freeze_layers'] = d.freeze
+        told = TOLD_OF_WINDOWS if self.windows.on else 0
         own = {} if d.features == 'none' else {'features': d.features}
-        return dict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
+        return dict(c_dim=data.label_dim + told, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=block,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)},
                     **own,
@@ -280,6 +248,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     row = {key: at_resolution(value, data.resolution) for key, value in row.items()}
     of_row = {key: value for key, value in row.items() if key in own and key not in ROW_KEYS}
     expect_augmentation(given, given.get('aug') or row.get('aug') or 'noaug')
+    expect_windows(given, given.get('windows', row.get('windows', False)))
     given = {**of_row, **{key: value for key, value in given.items() if value is not None}}
     check_keys(given, (*own, *knobs), 'options')
     synthesis = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in knobs if key in given}, knobs)
@@ -304,7 +273,8 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
         ema=_section(EmaConfig, new, given, kimg=half_life(row['ema_kimg'], batch), rampup=row['ema_rampup']),
         run=_section(RunConfig, new, given),
         augment=_section(AugmentConfig, new, given),
-        grow=_section(GrowConfig, new, given))
+        grow=_section(GrowConfig, new, given),
+        windows=_section(WindowsConfig, new, given))
     return override(config, lr=lr)
 
 
@@ -361,6 +331,7 @@ def override(config: Config, **given) -> Config:
     """The configuration with some of the options that may change on resuming replaced (None: left alone), checked."""
     given = {key: value for key, value in given.items() if value is not None}
     expect_augmentation(given, given.get('aug', config.augment.kind))
+    expect_windows(given, config.windows.on)
     check_keys(given, [name for name, row in OPTIONS.items() if row.resume], 'options')
     if (lr := given.pop('lr', None)) is not None:
         LR.check(lr)

@@ -4,20 +4,32 @@ import copy
 import functools
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from dnnlib.util import UserError
 from torch_utils import distributed
-from training.data.files import BadImage, decode, fitting_resolution, shape_problem
+from training.data.files import BadImage, decode, fitting_resolution, native_problem, shape_problem
 from training.data.opening import Files, absolute, open_files
 from training.data.order import LISTED, OrderedSampler, TwoLevelOrder, sample
+from training.data.transforms import part_of_square
 
 KEEP_BYTES = 128 << 20  # a set whose pixels fit into this is decoded once
 MOST_BAD = 100  # images in a row that may be unreadable
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """Up to `most` of range(count), the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+
+
+def flipped(image: np.ndarray, flip: bool) -> np.ndarray:
+    """An image [C, H, W], flipped left to right if `flip`."""
+    return image[:, :, ::-1] if flip else image
 
 
 class DataError(UserError):
@@ -27,11 +39,30 @@ class DataError(UserError):
         super().__init__(message.strip().rpartition('\n')[2].rpartition('DataError: ')[2])
 
 
-def expect_shape(files: Files, name: str, shape: tuple[int, int, int], first: tuple[int, int, int]) -> None:
-    """Raises DataError unless an image has the (width, height, channels) of the set's first image and a size that training takes."""
-    problem = shape_problem(shape, first, files.names[0])
+class AnySize(UserError):
+    """A set of pictures as they were was opened without the resolution to see them at."""
+
+
+def open_set(path: str | Path, resolution: int | None, **options) -> 'ImageDataset':
+    """ImageDataset of a path, of pictures as they were seen at `resolution`. Raises AnySize where these are and there is none."""
+    try:
+        return ImageDataset(path, **options)
+    except AnySize:
+        if resolution is None:
+            raise
+        return ImageDataset(path, resolution=resolution, **options)
+
+
+def expect_shape(files: Files, name: str, shape: tuple[int, int, int], first: tuple[int, int, int], least: int | None = None) -> None:
+    """Raises DataError unless an image has the (width, height, channels) of the set's first image and a size that training takes.
+
+    least: of pictures of any size, which their shorter sides must have
+    """
+    problem = shape_problem(shape, first, files.names[0]) if least is None else native_problem(shape, first[2], least)
     if problem is not None:
-        raise DataError(f'{files.path}: {name} {problem}. Convert all: {files.conversion_command(fitting_resolution(*first[:2]))}')
+        side = fitting_resolution(*first[:2]) if least is None else least
+        way = files.conversion_command(side) + (' --native' if least else '')
+        raise DataError(f'{files.path}: {name} {problem}. Convert all: {way}')
 
 
 def corrupt(files: Files, name: str, err: BadImage) -> DataError:
@@ -39,26 +70,26 @@ def corrupt(files: Files, name: str, err: BadImage) -> DataError:
     return DataError(f'{files.path}: {name}: {err}. Every bad file is listed by: python dataset_tool.py check {files.path}')
 
 
-def quick_check(path: str | Path, use_labels: bool = False, most: int | None = None) -> None:
+def quick_check(path: str | Path, use_labels: bool = False, most: int | None = None,
+                resolution: int | None = None) -> None:
     """Checks a data set without decoding it: headers of the first, the last and up to `most` images between them, and labels.
 
-    most: None: as many as are quickly looked at where they lie
+    resolution: as of ImageDataset;  most: None: as many as are quickly looked at where they lie
 
     Raises UserError that names the first bad file and says what to do.
     """
-    with ImageDataset(path, use_labels=use_labels) as dataset:
+    with ImageDataset(path, use_labels=use_labels, resolution=resolution) as dataset:
         files = dataset.files
         left_out = files.left_out()
         if left_out:
             distributed.print0(f'Note: {len(left_out)} files in {path} are left out, such as {left_out[0][0]}: {left_out[0][1]}')
         first = (dataset.resolution, dataset.resolution, dataset.num_channels)
-        most = min(most or files.most_checked, len(files.names))
-        for i in np.unique(np.linspace(0, len(files.names) - 1, most).round().astype(int)):
+        for i in spread(len(files.names), most or files.most_checked):
             try:
                 shape = files.header(files.names[i])
             except BadImage as err:
                 raise corrupt(files, files.names[i], err) from err
-            expect_shape(files, files.names[i], shape, first)
+            expect_shape(files, files.names[i], shape, first, resolution)
 
 
 class ImageDataset(torch.utils.data.Dataset):
@@ -68,12 +99,14 @@ class ImageDataset(torch.utils.data.Dataset):
     use_labels: hand out the labels of dataset.json; else every label is empty.
     mirror: append every image flipped left to right (the second half of the set).
     subset: use that many images only, chosen by `seed`; None uses all.
+    resolution: side of the images that pictures of any size become, cut to squares and shrunk as they are read; None: all have one size.
     Item i is (uint8 [C, H, W], float32 [label_dim]); a class index becomes a one-hot label.
     Raises UserError (one line, naming the file) for data that training cannot take. Pixels are only looked at when asked for: an image that
     turns out to be unreadable then is named on stderr and left out, the next one, with its label, takes its place.
     """
 
-    def __init__(self, path: str | Path, use_labels: bool = False, mirror: bool = False, subset: int | None = None, seed: int = 0):
+    def __init__(self, path: str | Path, use_labels: bool = False, mirror: bool = False, subset: int | None = None, seed: int = 0,
+                 resolution: int | None = None):
         self.files = open_files(path, sparse=subset is not None)
         self.path, self.name = self.files.path, self.files.title
         self.place = absolute(path)
@@ -83,9 +116,14 @@ class ImageDataset(torch.utils.data.Dataset):
         self.mirror = mirror
         self._kept: dict[str, np.ndarray] = {}
         self._told: set[str] = set()
+        self._sides: dict[str, int] = {}
+        self.least = resolution
         name, shape = self._first_header()
-        expect_shape(self.files, name, shape, first=shape)
-        self.resolution, _, self.num_channels = shape
+        if resolution is None and self.files.least_side():
+            raise AnySize(f'{self.path} holds pictures as they were: say how large training sees them with --res=N, or make a set of '
+                            f'one size: {self.files.conversion_command()}')
+        expect_shape(self.files, name, shape, shape, resolution)
+        self.resolution, self.num_channels = resolution or shape[0], shape[2]
         if use_labels:
             self._expect_labels()
         self.label_dim = self.labels.dim if use_labels else 0
@@ -123,18 +161,20 @@ class ImageDataset(torch.utils.data.Dataset):
         return len(self._chosen) * (2 if self.mirror else 1)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.take(i, lambda name, flip: flipped(self._pixels(name), flip).copy())
+
+    def take(self, i: int, read: Callable[[str, bool], Any]) -> tuple[Any, np.ndarray]:
+        """(what `read` makes of item i, its label): read(name of the file, whether to flip it) may raise BadImage."""
         i = range(len(self))[i]  # negative indices count from the end; IndexError past it
         for step in range(min(MOST_BAD, len(self._chosen))):
             taken = (i + step) % len(self)
             name, flip = self._locate(taken)
             try:
-                image = self._pixels(name)                                                     # [C, H, W]
+                return read(name, flip), self.get_label(taken)
             except BadImage as err:
                 self._tell(corrupt(self.files, name, err), name)
-                continue
             except UserError as err:
                 raise DataError(str(err)) from err
-            return (image[:, :, ::-1] if flip else image).copy(), self.get_label(taken)
         raise DataError(f'{self.path}: {step + 1} images in a row cannot be used, from {self._locate(i)[0]} on: is the disk still there? '
                         f'Every bad file is listed by: python dataset_tool.py check {self.path}')
 
@@ -142,14 +182,47 @@ class ImageDataset(torch.utils.data.Dataset):
         """uint8 [C, H, W] of an image, kept where the whole set fits into KEEP_BYTES. Raises BadImage, also for another size."""
         if name in self._kept:
             return self._kept[name]
-        image = decode(self.files.read(name))
-        first = (self.resolution, self.resolution, self.num_channels)
-        problem = shape_problem((*image.shape[:0:-1], len(image)), first, 'the first')
-        if problem is not None:
-            raise BadImage(problem)
+        image = self._decoded(name)
+        image = image if self.least is None else part_of_square(image, self.resolution, 0, 0, self.resolution)
         if image.nbytes * len(self._chosen) <= KEEP_BYTES:
             self._kept[name] = image
         return image
+
+    def _decoded(self, name: str) -> np.ndarray:
+        """uint8 [C, H, W] of an image in its own size. Raises BadImage, also for a size that is not the set's."""
+        image = decode(self.files.read(name))
+        shape = (*image.shape[:0:-1], len(image))
+        if self.least is None:
+            problem = shape_problem(shape, (self.resolution, self.resolution, self.num_channels), 'the first')
+        else:
+            problem = native_problem(shape, self.num_channels, self.least)
+        if problem is not None:
+            raise BadImage(problem)
+        return image
+
+    def picture(self, name: str) -> np.ndarray:
+        """`_decoded`; some that fit into KEEP_BYTES together are kept."""
+        key = f'{name} in its own size'
+        if key not in self._kept:
+            image = self._decoded(name)
+            if sum(kept.nbytes for kept in self._kept.values()) + image.nbytes > KEEP_BYTES:
+                return image
+            self._kept[key] = image
+        return self._kept[key]
+
+    def side(self, i: int) -> int:
+        """Pixels of the shorter side of item i; the set's resolution where its header cannot be read."""
+        name, _ = self._locate(i)
+        if name not in self._sides:
+            try:
+                self._sides[name] = max(min(self.files.header(name)[:2]), self.resolution)
+            except BadImage:
+                self._sides[name] = self.resolution
+        return self._sides[name]
+
+    def sides(self, most: int = 2000) -> list[int]:
+        """`side` of up to `most` items, spread over all, in ascending order."""
+        return sorted(self.side(int(i)) for i in spread(len(self._chosen), most))
 
     def _tell(self, problem: DataError, name: str) -> None:
         """Says once on stderr that an image is left out."""
@@ -194,7 +267,7 @@ class ImageDataset(torch.utils.data.Dataset):
             return None
         rest = np.setdiff1d(np.arange(total) if total <= LISTED else sample(total, len(self._chosen) + most, 0), self._chosen)
         other = copy.copy(self)
-        other.mirror, other._chosen = False, rest[np.linspace(0, len(rest) - 1, min(most, len(rest))).round().astype(int)]
+        other.mirror, other._chosen = False, rest[spread(len(rest), most)]
         return other
 
     def close(self) -> None:
@@ -253,10 +326,25 @@ def some_items(dataset, most: int, seed: int) -> np.ndarray:
     return order(np.arange(min(most, len(dataset))))
 
 
-def batches(dataset: ImageDataset, settings, images: int, pin: bool) -> Iterator[list[torch.Tensor]]:
-    """This process's share of each batch, endlessly, from the position after `images`. settings: config.Config; pin: for a GPU."""
+class Numbered(torch.utils.data.Sampler):
+    """Pairs (index, position) of a sampler whose first position is `first` and whose positions are `step` apart."""
+
+    def __init__(self, sampler: torch.utils.data.Sampler, first: int, step: int):
+        self.sampler, self.first, self.step = sampler, first, step
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((index, self.first + i * self.step) for i, index in enumerate(self.sampler))
+
+
+def batches(dataset: torch.utils.data.Dataset, settings, images: int, pin: bool) -> Iterator[list[torch.Tensor]]:
+    """This process's share of each batch, endlessly, from the position after `images`.
+
+    dataset: ImageDataset, or windows.Windows, whose items are numbered; settings: config.Config; pin: for a GPU
+    """
     rank, world = distributed.rank(), distributed.world_size()
-    sampler = make_sampler(dataset, settings.run.seed, rank, world, start=images)
+    sampler = make_sampler(getattr(dataset, 'dataset', dataset), settings.run.seed, rank, world, start=images)
+    if settings.windows.on:
+        sampler = Numbered(sampler, images + rank, world)
     loader = torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,
                                          num_workers=settings.run.workers, worker_init_fn=_ignore_signals)
     iterator = iter(loader)

@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 
 from torch_utils import distributed
 from training.config import LossConfig
+from training.windows import consistency
 
 PL_DECAY = 0.01   # share of a new mean in the running mean path length
 PL_SHRINK = 2     # the path-length penalty takes one of so many images of a batch
@@ -81,6 +82,7 @@ class Latents:
     z: [N, z_dim];  z_mix: the same, or None without style mixing;  c: [N, c_dim]
     chance, mix_position: [N] in [0, 1), whether and where styles are mixed
     numbers: [N, 2, augment.NUMBERS] on the CPU, what the augmentations of the phase's fakes and reals follow from; None without any
+    windows: int64 [N, 3] on the CPU, which part of each fake is drawn (training.windows); None for all of it
     """
 
     z: torch.Tensor
@@ -89,6 +91,7 @@ class Latents:
     mix_position: torch.Tensor
     c: torch.Tensor
     numbers: torch.Tensor | None = None
+    windows: torch.Tensor | None = None
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> 'Latents':
         values = [getattr(self, field.name) for field in fields(self)]
@@ -103,8 +106,9 @@ class Latents:
         return self._each(lambda value: value[first::step])
 
     def to(self, device: torch.device) -> 'Latents':
-        """The same on a device, the augmentations' numbers apart."""
-        return replace(replace(self, numbers=None)._each(lambda value: value.to(device)), numbers=self.numbers)
+        """The same on a device, the augmentations' numbers and the windows apart."""
+        moved = replace(self, numbers=None, windows=None)._each(lambda value: value.to(device))
+        return replace(moved, numbers=self.numbers, windows=self.windows)
 
 
 class GanLoss:
@@ -116,21 +120,24 @@ class GanLoss:
     augment: ada.Augmentation of what D judges, None for none
     features: pretrained.FrozenFeatures for a D that judges those too, None for none
     stage:   growing.Stage that the passes are made at, to be set before each step of a run that grows; None: at full size
+    windows: windows.Windows of a run on windows of pictures, else None
     The running mean path length is its only state.
     """
 
-    stage = None
+    stage = windows = None
 
     def __init__(self, G: torch.nn.Module, D: torch.nn.Module, config: LossConfig, stats, augment=None, features=None):
         self.G, self.D, self.config, self.stats, self.augment, self.features = G, D, config, stats, augment, features
         self.pl_mean = torch.zeros([], device=next(G.parameters()).device)
 
-    def accumulate(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float) -> None:
+    def accumulate(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, share: float,
+                   real_windows: torch.Tensor | None = None) -> None:
         """Adds a pass's gradients to one network's.
 
         phase:   'G' or 'D' (the main loss), 'G_reg' or 'D_reg' (its penalty alone), 'G_both' or 'D_both' (both, from the same forward pass)
         reals:   [N, C, H, W] in [-1, 1];  real_c: [N, c_dim]
         share:   this pass's share of the batch that one process takes in a step
+        real_windows: int64 [N, 3], which part of its picture each real image is; None for all of it
         """
         network, _, part = phase.partition('_')
         if network == 'G':
@@ -141,20 +148,27 @@ class GanLoss:
         else:
             if part != 'reg':
                 self._main_d_fake(latents, share)
-            self._d_real(reals, real_c, latents, share, logistic=part != 'reg', penalty=bool(part))
+            self._d_real(reals, self._told(real_c, real_windows), latents, share, logistic=part != 'reg', penalty=bool(part))
+
+    def _told(self, c: torch.Tensor, windows: torch.Tensor | None = None) -> torch.Tensor:
+        """What D is told of images: their labels, and where these are windows which [N, 3], None for whole pictures."""
+        return c if self.windows is None else self.windows.told(c, windows)
 
     def judge(self, images: torch.Tensor, c: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
-        """D's logits, [N, 1]: every image that D judges comes this way. numbers: [N, augment.NUMBERS], None draws them."""
-        return self._judge_pixels(self._augmented(images, numbers), c)
+        """D's logits, [N, 1], of whole pictures. numbers: [N, augment.NUMBERS], None draws them."""
+        return self._judge_pixels(self._augmented(images, numbers), self._told(c))
 
     def _augmented(self, images: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
         return images if self.augment is None else self.augment(images, numbers)
 
     def _judge_pixels(self, images: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """D's logits, [N, 1]: every image that D judges comes this way, augmented. c: as `_told` gives it"""
         return self.D(images, c) if self.stage is None else self.D(images, c, fade=self.stage.fade)
 
-    def _synthesis(self, ws: torch.Tensor) -> torch.Tensor:
-        """Images [N, C, H, W] of the stage's size."""
+    def _synthesis(self, ws: torch.Tensor, windows: torch.Tensor | None = None) -> torch.Tensor:
+        """Images [N, C, H, W] of the stage's size, or windows [N, 3] of them."""
+        if windows is not None and self.windows.are_parts(windows):
+            return self.G.synthesis(ws, windows=windows)
         return self.G.synthesis(ws) if self.stage is None else self.G.synthesis(ws, resolution=self.stage.resolution)
 
     def _gamma(self) -> float:
@@ -170,18 +184,34 @@ class GanLoss:
         return mix_styles(ws, self.G.mapping(latents.z_mix, latents.c, skip_w_avg_update=True), cutoff)
 
     def _main_g(self, latents: Latents, share: float) -> None:
-        images = self._augmented(self._synthesis(self._ws(latents)), latents.numbers_of('fake'))
-        loss = generator_loss(self._judge_pixels(images, latents.c))
+        ws, told = self._ws(latents), self._told(latents.c, latents.windows)
+        drawn = self._synthesis(ws, latents.windows)
+        images = self._augmented(drawn, latents.numbers_of('fake'))
+        loss = generator_loss(self._judge_pixels(images, told))
         self.stats.report('Loss/G', loss)
         if self.features is not None:
-            of_features = generator_loss(self.D.judge_features(self.features(images), latents.c))  # [N, heads]
+            of_features = generator_loss(self.D.judge_features(self.features(images), told))  # [N, heads]
             self.stats.report('Loss/G_features', of_features)
             loss = loss + of_features.mean(1, keepdim=True) * self.config.features_weight
-        loss.mean().mul(share).backward()
+        loss = loss.mean()
+        if self.windows is not None and self.windows.config.consistency:
+            loss = loss + self._consistency(ws, drawn, latents.windows) * self.windows.config.consistency
+        loss.mul(share).backward()
+
+    def _consistency(self, ws: torch.Tensor, images: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        """Mean of windows.consistency over all images: how far windows are from the whole pictures, which learn nothing from it."""
+        parts = (windows[:, 0] > self.G.img_resolution).nonzero()[:, 0].to(ws.device)
+        if not len(parts):
+            return images.sum() * 0
+        with torch.no_grad():
+            whole = self.G.synthesis(ws[parts])
+        distance = consistency(images[parts], windows[parts.cpu()], whole)
+        self.stats.report('Loss/consistency', distance)
+        return distance.sum() / len(images)
 
     def _reg_g(self, latents: Latents, share: float, gain: float) -> None:
         ws = self._ws(latents.strided_slice(0, PL_SHRINK))
-        images = self._synthesis(ws)
+        images = self._synthesis(ws, None if latents.windows is None else latents.windows[::PL_SHRINK])
         lengths = path_lengths(images, ws, torch.randn_like(images))
         mean = lengths.mean()
         elsewhere = distributed.sum_(mean.detach().clone()) / distributed.world_size() - mean.detach()
@@ -195,15 +225,16 @@ class GanLoss:
 
     def _main_d_fake(self, latents: Latents, share: float) -> None:
         with torch.no_grad():
-            images = self._augmented(self._synthesis(self._ws(latents)), latents.numbers_of('fake'))
+            images = self._augmented(self._synthesis(self._ws(latents), latents.windows), latents.numbers_of('fake'))
             maps = None if self.features is None else self.features(images)
-        logits = self._judge_pixels(images, latents.c)
+        told = self._told(latents.c, latents.windows)
+        logits = self._judge_pixels(images, told)
         self.stats.report('Scores/fake', logits)
         self.stats.report('Signs/fake', logits.sign())
         loss = discriminator_loss(logits, logits)[1]
         self.stats.report('Loss/D_fake', loss)
         if maps is not None:
-            logits = self.D.judge_features(maps, latents.c)
+            logits = self.D.judge_features(maps, told)
             self.stats.report('Scores/fake_features', logits)
             loss = loss + discriminator_loss(logits, logits)[1].sum(1, keepdim=True)
         loss.mean().mul(share).backward()

@@ -90,7 +90,11 @@ def foreign_generator(arguments: dict, state: dict, where: str) -> tuple[str, di
 
 def build_generator(settings) -> Any:
     """The generator of a `config.Config`, as initialized."""
-    return _built('G', settings.generator.class_name, settings.generator_kwargs())
+    G = _built('G', settings.generator.class_name, settings.generator_kwargs())
+    if settings.windows.on and not getattr(G.synthesis, 'draws_windows', False):
+        raise UserError(f'--windows: the generator of --cfg={settings.run.cfg} draws no windows of its pictures; take another preset, '
+                        'such as inr or inr-small')
+    return G
 
 
 def build_discriminator(settings, world_size: int = 1) -> Any:

@@ -53,7 +53,8 @@ def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config
     path, data = absolute(place or settings.data.path), settings.data
     if place is None and is_missing(path):
         raise UserError(f'{path}, the data of this run, is not there any more: say where it is with --data')
-    dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed)
+    dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed,
+                           resolution=data.res)
     if dataset.digest != data.digest:
         alike = (dataset.resolution, dataset.num_channels, dataset.label_dim) == (data.resolution, data.channels, data.label_dim)
         if place is None or not alike:

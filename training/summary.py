@@ -4,9 +4,10 @@ from dnnlib.util import UserError, format_bytes
 from torch_utils import distributed
 from training import clock, memory
 from training.ada import KIMG, TARGET
-from training.config import PIPES, AugmentConfig, Config, DiscriminatorConfig
+from training.config import Config, DiscriminatorConfig
 from training.ema import ema_beta
 from training.memory import Needs
+from training.options import PIPES, AugmentConfig, WindowsConfig
 
 FEW_IMAGES = 5000  # below, D learns its images by heart within hundreds of kimg (Karras et al. 2020, figure 1)
 
@@ -53,12 +54,20 @@ def describe(config: Config, world_size: int = 1) -> str:
         'EMA': f'half-life {config.ema.kimg:g} kimg ({ema_beta(run.batch, config.ema.kimg, None, 0):.6g} a step){ramp}',
         'batch': f'{run.batch}: {world_size} process(es), {run.batch // world_size // at_once} pass(es) of {at_once}',
         **({'growing': grown} if config.grow.sizes else {}),
+        **({'windows': windows(config.windows)} if config.windows.on else {}),
         'length': f'{run.kimg:g} kimg, a tick every {run.tick:g} kimg, a snapshot every {run.snap} ticks, pictures every {run.img_snap}',
         'seed': str(run.seed),
     }
     if advice := small_data(config):
         lines['few images'] = advice
     return '\n'.join(f'{name + ":":13}{text}' for name, text in lines.items())
+
+
+def windows(config: WindowsConfig) -> str:
+    """Which parts of pictures D judges."""
+    ramp = f', the highest growing from 1 in {config.ramp:g} kimg' if config.ramp else ''
+    weight = f'; distance from the whole picture weighted with {config.consistency:g}' if config.consistency else ''
+    return f'{config.whole:.0%} whole pictures, the others at scales {config.scale_min:g} to {config.scale_max:g}{ramp}{weight}'
 
 
 def augmentation(augment: AugmentConfig) -> str:

@@ -34,12 +34,17 @@ from training.loss import GanLoss, Latents, phases
 from training.optimizer import make_optimizer, restore, step_if_finite
 from training.state import expect_state
 from training.summary import describe, parameter_counts
+from training.windows import NUMBERS as WINDOW_NUMBERS
+from training.windows import Windows
 
 MAX_SKIPPED = 100  # steps in a row without finite gradients that end a run
 
 
-def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: str) -> Latents:
-    """This process's latents for a phase of the step after `images`: its share of what one process alone would draw."""
+def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: str, windows: Windows | None = None) -> Latents:
+    """This process's latents for a phase of the step after `images`: its share of what one process alone would draw.
+
+    windows: of the pictures in the data set, None for whole ones
+    """
     batch, z_dim = settings.run.batch, settings.generator.z_dim
     random = torch.Generator().manual_seed(distributed.mix_seed(settings.run.seed, images, phase))
     z, z_mix = torch.randn([2, batch, z_dim], generator=random)
@@ -47,7 +52,10 @@ def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: st
     items = torch.randint(len(dataset), [batch], generator=random).tolist()
     c = torch.from_numpy(np.stack([dataset.drawn_label(i) for i in items]))
     numbers = torch.rand(batch, 2, NUMBERS, generator=random, dtype=torch.float64) if settings.augment.kind != 'noaug' else None
-    latents = Latents(z, z_mix if settings.loss.style_mixing else None, chance, mix_position, c, numbers)
+    parts = None
+    if windows is not None:
+        parts = windows.of_items(items, torch.rand(batch, WINDOW_NUMBERS, generator=random, dtype=torch.float64).numpy(), images)
+    latents = Latents(z, z_mix if settings.loss.style_mixing else None, chance, mix_position, c, numbers, parts)
     return latents.strided_slice(distributed.rank(), distributed.world_size())
 
 
@@ -80,6 +88,8 @@ class Training:
         self.augment = Augmentation(settings.augment, self.device)
         self.features = None if settings.discriminator.features == 'none' else frozen_features(settings, dataset, self.device)
         self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment, self.features)
+        if settings.windows.on:
+            self.loss.windows = Windows(settings, dataset, self.G.synthesis)
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
         self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device)
@@ -90,8 +100,13 @@ class Training:
         """What a network file holds."""
         return {'G': self.G, 'D': self.D, 'G_ema': self.G_ema}
 
-    def step(self, reals: torch.Tensor, real_c: torch.Tensor) -> None:
-        """One step on this process's share of a batch: uint8 [N, C, H, W] and its labels [N, c_dim]."""
+    @property
+    def source(self) -> ImageDataset | Windows:
+        """What `dataset.batches` takes for the steps."""
+        return self.loss.windows or self.dataset
+
+    def step(self, reals: torch.Tensor, real_c: torch.Tensor, real_windows: torch.Tensor | None = None) -> None:
+        """One step on this process's share of a batch: uint8 [N, C, H, W], its labels [N, c_dim], and which parts [N, 3] of pictures."""
         run, world = self.settings.run, distributed.world_size()
         distributed.seed(run.seed, distributed.rank(), self.images)
         passes = len(reals) // self.settings.images_at_once(world)
@@ -100,21 +115,23 @@ class Training:
         real_c = real_c.to(self.device, non_blocking=True)
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:
-                latents = draw_latents(self.settings, self.dataset, self.images, phase).to(self.device)
-                self._phase(phase, reals, real_c, latents, passes)
+                latents = draw_latents(self.settings, self.dataset, self.images, phase, self.loss.windows).to(self.device)
+                self._phase(phase, reals, real_c, latents, passes, real_windows)
         if world > 1:
             distributed.sum_(self.G.mapping.w_avg).div_(world)
         update_ema(self.G_ema, self.G, ema_beta(run.batch, self.settings.ema.kimg, self.settings.ema.rampup, self.images))
         self.images += run.batch
         self.augment.update(self.images, run.batch)
 
-    def _phase(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, passes: int) -> None:
+    def _phase(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, passes: int,
+               real_windows: torch.Tensor | None) -> None:
         name = phase[0]
         self.G.requires_grad_(name == 'G')
         self.D.requires_grad_(name == 'D')
         self.optimizers[name].zero_grad(set_to_none=True)
         for i in range(passes):
-            self.loss.accumulate(phase, reals[i::passes], real_c[i::passes], latents.strided_slice(i, passes), 1 / passes)
+            self.loss.accumulate(phase, reals[i::passes], real_c[i::passes], latents.strided_slice(i, passes), 1 / passes,
+                                 None if real_windows is None else real_windows[i::passes])
             self.after_pass(phase, i + 1, passes)
         stepped = step_if_finite(self.optimizers[name])
         self.skipped[name] += not stepped
@@ -232,7 +249,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
                 pictures.save_fakes('fakes_init.png', training.G_ema)
         distributed.barrier()
 
-        data = stack.enter_context(contextlib.closing(batches(dataset, settings, start, pin=training.device.type == 'cuda')))
+        data = stack.enter_context(contextlib.closing(batches(training.source, settings, start, pin=training.device.type == 'cuda')))
         ends = begin + 60 * minutes if minutes is not None else float('inf')
         clock, ending = TickClock(training, ends), 0
         training.after_pass = Pace(settings, training.device, log, lambda: training.images, total, ends).passed

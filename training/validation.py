@@ -37,6 +37,11 @@ def validate(config) -> None:
         (config.discriminator.mbstd_group >= 1, f'minibatch groups of {config.discriminator.mbstd_group}: at least 1 image'),
         (all(0 <= beta < 1 for adam in (config.optimizers.G, config.optimizers.D) for beta in adam.betas), 'betas of Adam: 0 to below 1'),
         (all(adam.eps >= 0 for adam in (config.optimizers.G, config.optimizers.D)), 'eps of Adam: 0 or more'),
+        (not config.windows.on or data.res is not None, '--windows needs --res=N, the size of the windows and of the whole pictures'),
+        (config.windows.on or config.generator.synthesis.get('periodic', 'none') == 'none',
+            '--periodic needs --windows, so that D judges pictures wherever they begin; --whole=1 keeps them whole'),
+        ((config.windows.scale_max or math.inf) >= config.windows.scale_min,
+         f'--scale-min={config.windows.scale_min:g} is above the highest scale of windows, {config.windows.scale_max or 1:g}'),
         (config.ema.kimg >= 0, f'ema_kimg {config.ema.kimg}: 0 or more'),
         (config.augment.kind != 'fixed' or config.augment.p is not None, '--aug=fixed needs the chance of each augmentation, --p=0 to 1'),
         (not (config.discriminator.freeze and config.grow.sizes),
@@ -54,6 +59,13 @@ def expect_augmentation(given: dict, kind: str) -> None:
         if given.get(name) is not None and kind not in kinds:
             raise UserError(f'--{name.replace("_", "-")}={given[name]} has no effect with --aug={kind}: it is for --aug='
                             + ' and --aug='.join(kinds))
+
+
+def expect_windows(given: dict, on: bool) -> None:
+    """Raises UserError for an option about windows where there are none."""
+    for name in ('scale_min', 'scale_max', 'whole', 'scale_ramp', 'consistency', 'anywhere'):
+        if given.get(name) is not None and not on:
+            raise UserError(f'--{name.replace("_", "-")} has no effect without --windows')
 
 
 def check_processes(config, world_size: int) -> None:

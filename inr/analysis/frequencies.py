@@ -25,7 +25,7 @@ def row_frequencies(G, ws):
             cycles = rows.norm(dim=2) * span / (2 * math.pi)
             sizes = [0, 0, 0, rows.shape[1]]
             if spec is not None:
-                sizes = [block.coords.log_basis.shape[0], spec.random, spec.learned, spec.generated]
+                sizes = [block.coords.log_basis.shape[0], spec.random + spec.fine, spec.learned, spec.generated]
             parts = zip(SOURCES, cycles.split(sizes, dim=1), strict=True)
             by_source = {source: (part if source == 'generated' else part[:1]).flatten() for source, part in parts if part.shape[1]}
             if by_source:

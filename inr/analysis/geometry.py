@@ -5,12 +5,12 @@ The map is composed with the first layer, the embedding of the coordinates; the 
 
 import copy
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from inr.fourier import plane
-from inr.grid import Points
 
 
 class Placed(nn.Module):
@@ -74,5 +74,5 @@ def moved_points(points_per_grid, matrix, offset):
     moved = []
     for points in points_per_grid:
         x, y = torch.einsum('ij,jhw->ihw', matrix, plane(points)[0]) + offset[:, None, None]
-        moved.append(Points(x, y, points.parent, points.doubled, points.cells))
+        moved.append(replace(points, x=x, y=y))
     return moved

@@ -210,9 +210,11 @@ void constants_of(const Features& f, float* out, int64_t r, int64_t c, int count
     const int32_t *a = f.column_low + c, *b = f.column_high + c;
     const float *low = f.cells + f.row_low[r] * f.cell_columns, *high = f.cells + f.row_high[r] * f.cell_columns;
     const float down = f.row_share[r], *across = f.column_share + c;
-    const int64_t plane = f.cell_rows * f.cell_columns, first = std::min<int64_t>(a[0], f.cell_columns - VW);
+    int32_t lowest = a[0], highest = b[0];  // columns of a periodic picture begin again
+    for (int i = 0; i < count; ++i) lowest = std::min({lowest, a[i], b[i]}), highest = std::max({highest, a[i], b[i]});
+    const int64_t plane = f.cell_rows * f.cell_columns, first = std::min<int64_t>(lowest, f.cell_columns - VW);
 #if !defined(__clang__)
-    if (first >= 0 && b[count - 1] - first < VW) {  // all within one vector of cells
+    if (first >= 0 && highest - first < VW) {  // all within one vector of cells
         ivec at_a = {}, at_b = {};
         vec share = {};
         for (int i = 0; i < count; ++i) at_a[i] = (int32_t)(a[i] - first), at_b[i] = (int32_t)(b[i] - first), share[i] = across[i];

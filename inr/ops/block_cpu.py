@@ -201,7 +201,10 @@ class _Coordinates:
         self.features = features
         self.raw = [] if features.raw is None else [axis.to(torch.float32).contiguous() for axis in features.raw]
         phases = [phase.to(torch.float32) for phase in (features.phase_x, features.phase_y)]
-        self.waves = [wave.contiguous() for phase in phases for wave in (phase.sin(), phase.cos())]  # [N or 1, n, W or H]
+        waves = [[phase.sin(), phase.cos()] for phase in phases]  # [N or 1, n, W or H]
+        if features.kept is not None:  # every product of sines and cosines has one factor along x
+            waves[0] = [wave * features.kept[:, :, None] for wave in waves[0]]
+        self.waves = [wave.contiguous() for pair in waves for wave in pair]
         if features.constants is not None:
             self.constants = features.constants.detach().to(torch.float32).contiguous()
             self.cells = _axis_reads(points.cells or (None, None), points.shape, self.constants.shape[2:])

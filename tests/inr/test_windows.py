@@ -1,9 +1,13 @@
 """Windows that training draws are parts of the pictures that render draws, whatever the reads, features and family."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
 from inr import grid, refinement, render
+from inr.fourier import kept_by_pixels
 from inr.generator import Generator
 from inr.hypernetwork import Generator as GeneratorA
 from tests.helpers import relative_error
@@ -23,6 +27,9 @@ MODELS = {
     'linear': lambda: small(features=FEATURES, upsampling='linear'),
     'constants': lambda: small(features=dict(log=8, constants=3)),
     'one grid': lambda: small(features=FEATURES, input_resolution='full', upsampling='linear'),
+    'footprint': lambda: small(features=dict(FEATURES, fine=4, footprint='pixel', generated=2), upsampling='linear'),
+    'larger': lambda: small(features=dict(FEATURES, footprint='larger', learned=2)),
+    'periodic': lambda: small(features=dict(FEATURES, constants=2), upsampling='linear', periodic='xy'),
     'generator A': lambda: GeneratorA(8, 0, 8, 32, 3, dict(num_layers=1), dict(channel_max=8, fmm_rank=2)).eval(),
 }
 
@@ -32,7 +39,7 @@ MODELS = {
 def test_a_window_is_a_tile_of_the_picture(name, middles):
     G = MODELS[name]()
     synthesis = G.synthesis
-    synthesis.convention = grid.Convention(synthesis.convention.lower_corner, synthesis.convention.centred, middles)
+    synthesis.convention = replace(synthesis.convention, middles=middles)
     ws = G.mapping(torch.randn(len(WINDOWS), 8), None)
     drawn = synthesis(ws, windows=torch.tensor(WINDOWS), noise_mode='const')
     assert drawn.shape == (len(WINDOWS), 3, 32, 32)
@@ -80,3 +87,87 @@ def test_middles_of_pixels_sample_what_trained_pixels_there_do(convention, refin
         assert torch.allclose(finest.x, expected, atol=1e-6)
         step = trained.y[1] - trained.y[0]
         assert torch.allclose(finest.y, trained.y[0] - step / 2 + step * (torch.arange(size) + 0.5) * 32 / size, atol=1e-6)
+
+
+# ---- Pixels have an area
+
+
+def test_a_row_keeps_what_the_average_over_a_pixel_keeps():
+    rows = torch.tensor([[1.0, 0], [0, 3], [2, -2], [5, 1]])
+    corners = torch.linspace(-0.5, 0.5, 101)
+    for width, height in ((0.1, 0.1), (0.6, 0.2), (0.2, 0.9)):
+        waves = (rows[:, 0, None, None] * corners * width + rows[:, 1, None, None] * corners[:, None] * height).cos()
+        assert torch.allclose(kept_by_pixels(rows, (width, height)), waves.mean((1, 2)), atol=0.03)
+    assert kept_by_pixels(torch.tensor([[math.pi, 0]]), (1, 1)) == pytest.approx(0.663, abs=1e-3)
+
+
+def test_weight_is_one_up_to_the_trained_size_where_that_is_chosen():
+    plain, larger, pixel = (small(features=dict(FEATURES, footprint=footprint)) for footprint in (None, 'larger', 'pixel'))
+    ws = plain.mapping(torch.randn(2, 8), None)
+    for size, same in ((32, True), (80, True), (16, False)):
+        drawn = [render.render(G, ws, size, size) for G in (plain, larger, pixel)]
+        assert torch.equal(drawn[0], drawn[1]) == same and not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize('synthesis', [dict(features=dict(FEATURES, fine=4, footprint='pixel')), dict(features=FEATURES, periodic='x')])
+@pytest.mark.parametrize('size', [32, 20, 45])
+def test_blocks_drawn_whole_have_footprints_and_circles_too(synthesis, size):
+    G = small(upsampling='linear', **synthesis)
+    ws = G.mapping(torch.randn(2, 8), None)
+    points = G.synthesis.plan(grid.lattice(size, size, convention=G.synthesis.convention))
+    with torch.no_grad():
+        assert (G.synthesis.draw(ws, points) - G.synthesis.draw(ws, points, impl='ref')).abs().max() < 1e-5
+
+
+def test_a_smaller_picture_is_the_average_of_the_larger_one():
+    """Rows finer than its pixels fade; middles put it where it belongs."""
+    errors = {}
+    for name, options in {'plain': {}, 'both': dict(middles=True)}.items():
+        features = dict(log=10, random=8, raw=True, footprint='pixel' if options else None)
+        G = small(features=features, upsampling='linear', **options)
+        ws = G.mapping(torch.randn(8, 8, generator=torch.Generator().manual_seed(1)), None)
+        half, own = (render.render(G, ws, size, size) for size in (16, 32))
+        errors[name] = (half - torch.nn.functional.avg_pool2d(own, 2)).square().mean() / own.var()
+    assert errors['both'] < errors['plain'] / 3
+
+
+# ---- Pictures that close
+
+
+@pytest.mark.parametrize('upsampling', ['nearest', 'linear'])
+@pytest.mark.parametrize('axes', ['x', 'y', 'xy'])
+def test_a_periodic_picture_goes_on_at_its_beginning(axes, upsampling):
+    G = small(features=dict(FEATURES, constants=2), upsampling=upsampling, periodic=axes, middles=True)
+    ws = G.mapping(torch.randn(2, 8), None)
+    for size in (32, 72):
+        own = render.render(G, ws, size, size)
+        wide = render.render(G, ws, 2 * size, 2 * size, window=(-0.5, -0.5, 1.5, 1.5))  # the picture and half of the next ones
+        columns, rows = (wide[:, :, size // 2 : -size // 2], wide[:, :, :, size // 2 : -size // 2])
+        for axis, part, dim in (('x', columns, 3), ('y', rows, 2)):
+            moved = own.roll(size // 2, dim)
+            agrees = (part.narrow(dim, 0, size) - moved).abs().max() < 1e-5
+            assert agrees == (axis in axes), (axis, size)
+    points = G.synthesis.convention.coordinates(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
+    assert [bool(axis[0] == axis[1]) for axis in points] == [axis in axes for axis in 'xy']
+
+
+def test_a_window_goes_on_at_the_beginning_of_a_periodic_picture():
+    G = small(features=FEATURES, upsampling='linear', periodic='x')
+    ws = G.mapping(torch.randn(2, 8), None)
+    shifted = G.synthesis(ws, windows=torch.tensor([(32, 20, 0), (64, 48, 16)]))
+    assert (shifted[0] - G.synthesis(ws)[0].roll(-20, 2)).abs().max() < 1e-5
+    whole = render.render(G, ws[1:], 64, 64)[0].roll(-48, 2)
+    assert (shifted[1] - whole[:, 16:48, :32]).abs().max() < 1e-5
+    with pytest.raises(ValueError, match='do not lie'):
+        G.synthesis(ws, windows=torch.tensor([(64, 0, 48)] * 2))
+
+
+@pytest.mark.parametrize('options, says', [
+    (dict(upsampling='bilinear'), 'bilinear reads and stored noise'), (dict(noise=True), 'bilinear reads and stored noise'),
+    (dict(features=dict(learned=4)), 'no whole periods'), (dict(periodic='z'), "unknown periodic 'z'"),
+    (dict(features=dict(log=4, footprint='round')), "unknown footprint 'round'"),
+    (dict(features=dict(fine=4, reach=1)), 'give more than 1'),
+])
+def test_mistakes(options, says):
+    with pytest.raises(ValueError, match=says):
+        small(**{'periodic': 'x', **options})

@@ -5,7 +5,7 @@ import torch
 
 from training import ada
 from training.ada import Augmentation, Controller, advice
-from training.config import AugmentConfig
+from training.options import AugmentConfig
 
 
 def run(controller, logits, steps=4, batch=10, p=0.5, start=0):

@@ -12,7 +12,7 @@ from tests.helpers import relative_error
 from training import augment
 from training import augment_ops as ops
 from training.augment import COLUMNS, NUMBERS, TRANSFORMS, AugmentPipe, Dice
-from training.config import PIPES
+from training.options import PIPES
 
 ALL = ('blit', 'geom', 'color', 'filter', 'noise', 'cutout')
 

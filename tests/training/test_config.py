@@ -112,7 +112,7 @@ def test_a_preset_sets_any_option_by_its_name_and_the_command_line_comes_first()
         build('x', {**ROW, 'cond': True}, data())
 
 
-WITHOUT_A_VALUE = ('subset', 'channels_last', 'p', 'target', 'ada_kimg')  # None has a meaning
+WITHOUT_A_VALUE = ('subset', 'channels_last', 'res', 'scale_max', 'p', 'target', 'ada_kimg')  # None has a meaning
 
 
 def test_every_option_has_one_row_and_lands_where_it_says():

@@ -5,10 +5,10 @@ import torch
 
 from dnnlib.util import UserError
 from training import checkpoint, growing
-from training.config import GrowConfig
 from training.growing import Stage
 from training.loss import GanLoss
 from training.networks import Discriminator, Generator
+from training.options import GrowConfig
 from training.training_loop import Training, train
 
 from .test_training_loop import assert_same_snapshot

@@ -20,8 +20,9 @@ from tests.training.tiny import make_images, tiny_run
 from torch_utils.misc import allow_tf32
 from torch_utils.pixels import from_uint8
 from training import checkpoint, training_loop
-from training.config import AugmentConfig, LossConfig
+from training.config import LossConfig
 from training.loss import phases
+from training.options import AugmentConfig
 from training.training_loop import Training, batches, train
 
 NO_NOISE = {'synthesis': {'use_noise': False}}  # noise knows its process and pass

@@ -1,6 +1,7 @@
 """From an image of any size and kind to one that training takes: cut or framed, resized, 1, 3 or 4 channels. Pillow only, no torch."""
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,29 @@ def cropped(image: Image.Image, width: int, height: int) -> Image.Image:
     left, top = (image.width - part_width) // 2, (image.height - part_height) // 2
     with any_size():
         return image.crop((left, top, left + part_width, top + part_height))
+
+
+def part_of_square(picture: np.ndarray, size: int, left: int, top: int, side: int, place: float = 0.5) -> np.ndarray:
+    """side x side pixels from (left, top) of what the square of a picture is at size x size (Lanczos, which averages where it shrinks).
+
+    picture: uint8 [C, H, W]
+    place:   where the square is along the longer side, from 0, its beginning, to 1
+    Returns uint8 [C, side, side].
+    """
+    C, H, W = picture.shape
+    pixels = min(H, W)
+    corners = [int((length - pixels) * place) for length in (W, H)]
+    step = pixels / size
+    begin = [corner + first * step for corner, first in zip(corners, (left, top), strict=True)]
+    reach = math.ceil(3 * max(step, 1)) + 1  # of the filter
+    inside = [(max(int(first) - reach, 0), min(math.ceil(first + side * step) + reach, length))
+              for first, length in zip(begin, (W, H), strict=True)]
+    (x0, x1), (y0, y1) = inside
+    part = np.ascontiguousarray(picture[:, y0:y1, x0:x1].transpose(1, 2, 0))
+    image = Image.fromarray(part[:, :, 0] if C == 1 else part)
+    box = (begin[0] - x0, begin[1] - y0, min(begin[0] - x0 + side * step, x1 - x0), min(begin[1] - y0 + side * step, y1 - y0))
+    small = np.atleast_3d(np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box)))
+    return np.ascontiguousarray(small.transpose(2, 0, 1))
 
 
 def framed(image: Image.Image, size: int, padding: tuple[int, int, int]) -> Image.Image:
