@@ -13,13 +13,14 @@ from inference.directions import COUNT, find, load
 from inference.latents import Walk, label_of_seed, latents_of, network_digest
 from inference.painter import Painter, draws_tiles
 from training.checkpoint import images_of, load_networks, snapshots
-from viewing import MAX_SAVED, TILE
+from viewing import MARGIN, MAX_SAVED, TILE
 from viewing.kept import Kept
 from viewing.state import Limits, View, tile_window
 
 KEPT_NETWORKS = 3
 KEPT_LATENTS = 256
 BAND_BYTES = 32 * 2**20  # working memory of a saved picture's band: a fraction of a second, between which tiles are drawn
+SIDE = TILE + 2 * MARGIN
 PNG_LEVEL = 1  # of zlib
 
 
@@ -109,7 +110,7 @@ class Drawing:
 
     def tile(self, view, level, x, y):
         """A tile as the bytes of a PNG."""
-        painter = Painter(self.network(view.snapshot), TILE, TILE, tile_window(level, x, y), view.refine, force_fp32=True)
+        painter = Painter(self.network(view.snapshot), SIDE, SIDE, tile_window(level, x, y), view.refine, force_fp32=True)
         packed = io.BytesIO()
         pixels = painter.whole(self.ws(view))[0]
         image_io.from_array(pixels).save(packed, 'PNG', compress_level=PNG_LEVEL)

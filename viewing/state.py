@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 
 from inference import REFINEMENTS
-from viewing import MAX_LEVEL, MAX_SAVED, MIN_LEVEL, PLANE
+from viewing import MARGIN, MAX_LEVEL, MAX_SAVED, MIN_LEVEL, PLANE, TILE
 
 WIDEST = 1000.0  # as inr.grid.FARTHEST
 MOST_PAIRS = 64  # classes or directions at once
@@ -145,14 +145,15 @@ def read_view(query, limits):
 
 
 def tile_window(level, x, y):
-    """The window of a tile, exact in float64. Raises BadQuery for one that is not there."""
+    """The window of a tile with its margin, exact in float64. Raises BadQuery for a tile that is not there."""
     if not MIN_LEVEL <= level <= MAX_LEVEL:
         raise BadQuery(f'levels go from {MIN_LEVEL} to {MAX_LEVEL}')
     if not (0 <= x < 2**level and 0 <= y < 2**level):
         raise BadQuery(f'level {level} has {2**level} tiles a side')
     left, top, side = PLANE
     side /= 2**level
-    return left + x * side, top + y * side, left + (x + 1) * side, top + (y + 1) * side
+    margin = side * MARGIN / TILE
+    return left + x * side - margin, top + y * side - margin, left + (x + 1) * side + margin, top + (y + 1) * side + margin
 
 
 @dataclass(frozen=True)

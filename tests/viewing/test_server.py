@@ -17,8 +17,9 @@ from tests import tiny_snapshots
 from tests.viewing.serving import served, tiny
 from torch_utils.pixels import to_uint8
 from training.checkpoint import network_path
-from viewing import TILE, guard, run, server
-from viewing.drawing import Drawing
+from viewing import guard, run, server
+from viewing.drawing import SIDE, Drawing
+from viewing.state import tile_window
 
 render = pytest.importorskip('inr.render')
 
@@ -51,12 +52,11 @@ def of_seed(G, seed, label=None, psi=1.0, cutoff=None):
 def test_a_tile_is_what_render_draws(viewer):
     address, _, drawing = viewer
     ws = of_seed(drawing.G, 5)
-    whole = render.render(drawing.G, ws, 4096, 4096, (-8, -8, 8, 8), tile=(7 * 256, 8 * 256, 256, 256), force_fp32=True)
+    whole = render.render(drawing.G, ws, 4096, 4096, (-8, -8, 8, 8), tile=(7 * 256 - 1, 8 * 256 - 1, 258, 258), force_fp32=True)
     tile = pixels(requests.get(f'{address}/tile/4/8/7?seed=5'))
     assert np.array_equal(tile, to_uint8(whole)[0]) and tile.std() > 5
     deep = pixels(requests.get(f'{address}/tile/19/262147/262150?seed=5&refine=last'))
-    side = 2.0**-15
-    assert np.array_equal(deep, drawn(drawing.G, ws, (TILE, TILE), (3 * side, 6 * side, 4 * side, 7 * side), 'last'))
+    assert np.array_equal(deep, drawn(drawing.G, ws, (SIDE, SIDE), tile_window(19, 262147, 262150), 'last'))
 
 
 @pytest.mark.parametrize('query, view', [
@@ -72,7 +72,7 @@ def test_a_tile_is_what_render_draws(viewer):
 def test_every_word_of_a_view_counts(viewer, query, view):
     address, _, drawing = viewer
     tile = pixels(requests.get(f'{address}/tile/4/8/8?{query}'))
-    assert np.array_equal(tile, drawn(drawing.G, view(drawing.G), (TILE, TILE), (0, 0, 1, 1)))
+    assert np.array_equal(tile, drawn(drawing.G, view(drawing.G), (SIDE, SIDE), tile_window(4, 8, 8)))
     assert not np.array_equal(tile, pixels(requests.get(f'{address}/tile/4/8/8?seed=9')))
 
 
@@ -83,7 +83,7 @@ def test_snapshots_of_the_run(viewer):
     tiles = [pixels(requests.get(f'{address}/tile/4/8/8?seed=3{more}')) for more in ('', '&snapshot=0', '&snapshot=2000', '&snapshot=4000')]
     torch.manual_seed(4000)
     assert np.array_equal(tiles[0], tiles[2]) and not np.array_equal(tiles[0], tiles[1])
-    assert np.array_equal(tiles[3], drawn(drawing.network(4000), of_seed(drawing.network(4000), 3), (TILE, TILE), (0, 0, 1, 1)))
+    assert np.array_equal(tiles[3], drawn(drawing.network(4000), of_seed(drawing.network(4000), 3), (SIDE, SIDE), tile_window(4, 8, 8)))
     assert not np.array_equal(tiles[1], tiles[3]) and drawing.network(2000) is drawing.G
 
 

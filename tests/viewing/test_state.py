@@ -46,9 +46,12 @@ def test_no_classes_and_no_directions():
 
 
 def test_tiles_of_a_level_cover_the_plane():
-    assert tile_window(4, 8, 8) == (0, 0, 1, 1) and tile_window(4, 0, 15) == (-8, 7, -7, 8)
+    margin = 2**-8
+    assert tile_window(4, 8, 8) == (-margin, -margin, 1 + margin, 1 + margin)
+    assert tile_window(4, 0, 15) == (-8 - margin, 7 - margin, -7 + margin, 8 + margin)
     left, top, right, bottom = tile_window(MAX_LEVEL, 8 * 2**15, 8 * 2**15 + 1)
-    assert (left, top) == (0, 2**-15) and (right, bottom) == (2**-15, 2**-14)
+    margin = 2**-23
+    assert (left, top) == (-margin, 2**-15 - margin) and (right, bottom) == (2**-15 + margin, 2**-14 + margin)
     for place in [(1, 0, 0), (20, 0, 0), (4, 16, 0), (4, 0, 16), (4, -1, 0), (4, 0, -1)]:
         with pytest.raises(BadQuery):
             tile_window(*place)
