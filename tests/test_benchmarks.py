@@ -73,30 +73,24 @@ def test_a_peak_beyond_the_estimate_is_a_failure(monkeypatch):
 BROKEN = """
 import importlib
 import sys
-from unittest import mock
 sys.path[:0] = ['benchmarks', '.']
 check_operators = importlib.import_module('check_operators')
 import torch_utils.ops.upfirdn2d as ops
 from inr.ops import layer_cpu
 upfirdn2d, backward = ops.upfirdn2d, layer_cpu.backward
-breaks = {
-    'upfirdn2d': (ops, lambda *args, impl, **more: upfirdn2d(*args, impl=impl, **more) * (1 if impl == 'ref' else 1.02)),
-    'backward': (layer_cpu, lambda *args: tuple(part * 1.02 for part in backward(*args))),
-}
-name = sys.argv.pop(1)
-with mock.patch.object(breaks[name][0], name, breaks[name][1]):
-    check_operators.main()
+ops.upfirdn2d = lambda *args, impl, **more: upfirdn2d(*args, impl=impl, **more) * (1 if impl == 'ref' else 1.02)
+layer_cpu.backward = lambda *args: tuple(part * 1.02 for part in backward(*args))
+check_operators.main()
 """
 
 
-@pytest.mark.parametrize('broken, operator', [('upfirdn2d', 'upfirdn2d'), ('backward', 'fmm')])
-def test_operators_that_are_off_are_found(broken, operator, tmp_path):
-    """Results, or derivatives, that are 2% too large."""
-    command = [sys.executable, '-c', BROKEN, broken, '--device=cpu', '--small', f'--json={tmp_path}/found.json']
+def test_operators_that_are_off_are_found(tmp_path):
+    """Results of one operator and derivatives of another that are 2% too large."""
+    command = [sys.executable, '-c', BROKEN, '--device=cpu', '--small', f'--json={tmp_path}/found.json']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     bad = {case['case'].split()[0] for case in json.loads((tmp_path / 'found.json').read_text()) if not case['ok']}
-    assert bad == {operator}
+    assert bad == {'upfirdn2d', 'fmm'}
 
 
 def test_profile(tmp_path):
