@@ -17,6 +17,7 @@ const viewer = OpenSeadragon({
   imageLoaderLimit: 4, maxTilesPerFrame: 4, timeout: 300000, maxImageCacheCount: 300, animationTime: 0.6, minPixelRatio: 0.7,
   silenceMultiImageWarnings: true, preserveViewport: true, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
 });
+$('stage').viewer = viewer; // for whoever looks from the console, and for the tests
 let settled = null, coming = null, again = false;
 
 // Shows the view as it is now: over the last one, which stays until the new one is there.
@@ -223,8 +224,6 @@ let playing = 0;
 function play() {
   if (playing) { cancelAnimationFrame(playing); playing = 0; $('play').textContent = 'Play'; return; }
   view.to ??= clampSeed(view.seed + 1);
-  addSliders(Math.max(5, ...[...strengths().keys()].map((number) => number + 1)));
-  $('directions').open = view.directions !== '';
   $('walk').open = true;
   $('play').textContent = 'Pause';
   let last = performance.now();
@@ -287,15 +286,17 @@ const toggle = () => {
   const closed = document.body.classList.toggle('closed');
   $('toggle').setAttribute('aria-expanded', String(!closed));
 };
-const zoom = (factor) => { viewer.viewport.zoomBy(factor); viewer.viewport.applyConstraints(); };
+const zoom = (factor) => { viewer.viewport.zoomBy(factor); viewer.viewport.applyConstraints(); keepInAddress(); };
 const pan = (x, y) => {
   const { width, height } = viewer.viewport.getBounds();
   viewer.viewport.panBy(new OpenSeadragon.Point(x * width / 8, y * height / 8));
   viewer.viewport.applyConstraints();
+  keepInAddress();
 };
+const home = () => { fit(HOME); keepInAddress(); };
 const KEYS = {
   ArrowLeft: () => pan(-1, 0), ArrowRight: () => pan(1, 0), ArrowUp: () => pan(0, -1), ArrowDown: () => pan(0, 1),
-  '+': () => zoom(1.5), '=': () => zoom(1.5), '-': () => zoom(1 / 1.5), h: () => fit(HOME), n: () => step(1), b: () => step(-1), r: draw,
+  '+': () => zoom(1.5), '=': () => zoom(1.5), '-': () => zoom(1 / 1.5), h: home, n: () => step(1), b: () => step(-1), r: draw,
   ' ': play, s: save, l: copyLink, p: toggle,
 };
 document.addEventListener('keydown', (event) => {
@@ -305,7 +306,7 @@ document.addEventListener('keydown', (event) => {
   KEYS[event.key]();
 });
 const BUTTONS = {
-  'zoom-in': () => zoom(2), 'zoom-out': () => zoom(0.5), home: () => fit(HOME), previous: () => step(-1), next: () => step(1), random: draw, play,
+  'zoom-in': () => zoom(2), 'zoom-out': () => zoom(0.5), home, previous: () => step(-1), next: () => step(1), random: draw, play,
   more: () => addSliders(5), straight: () => { view.directions = ''; changed(); }, 'save-view': save, copy: copyLink, toggle,
 };
 for (const [id, press] of Object.entries(BUTTONS)) $(id).addEventListener('click', press);
@@ -336,6 +337,8 @@ function build() {
   $('other').replaceChildren(new Option('none', ''), ...names.map((name, index) => new Option(name, index)));
   $('snapshots').hidden = info.snapshots.length < 2 || info.opened === null;
   $('snapshot').max = info.snapshots.length - 1;
+  addSliders(Math.max(5, ...[...strengths().keys()].map((number) => number + 1)));
+  $('directions').open = view.directions !== '';
   $('walk').open = view.to !== null;
   $('mix').open = view.style !== null;
   if (matchMedia('(max-width: 760px)').matches) toggle();
