@@ -289,6 +289,8 @@ def _explain_os_error(err: OSError) -> str | None:
         return f'{file} is there already and is not a folder: choose another place'
     if err.errno == errno.ENOTDIR:
         return f'{file}: a part of this path is a file, not a folder'
+    if err.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EILSEQ):
+        return f'{str(file)[:200]}: {os.strerror(err.errno)}'
     return None
 
 

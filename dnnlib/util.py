@@ -152,6 +152,10 @@ def fetch(url_or_path: str | Path, sha256: str | None = None, cache_dir: str | P
     if sha256 is not None and not re.fullmatch(r'[0-9a-f]{8,64}', sha256.lower()):
         raise ValueError(f'sha256={sha256!r}: 8 to 64 hex digits are needed')
     address = str(url_or_path)
+    try:
+        urlsplit(address)
+    except ValueError as err:
+        raise UserError(f'{address} is no address ({err})') from None
     if not address.lower().startswith(('http://', 'https://')):
         path = Path(url2pathname(urlsplit(address).path)) if address.lower().startswith('file://') else Path(url_or_path)
         if not path.is_file():
@@ -190,7 +194,7 @@ def _check_digest(path: Path, address: str, sha256: str | None) -> None:
 def _cache_name(url: str) -> str:
     """A file name that tells the URL's last part to people and the whole URL to us."""
     name = re.sub(r'[^\w.\-]', '_', unquote(urlsplit(url).path).rsplit('/', 1)[-1])[-100:] or 'download'
-    return hashlib.sha256(url.encode()).hexdigest()[:12] + '-' + name
+    return hashlib.sha256(url.encode(errors='backslashreplace')).hexdigest()[:12] + '-' + name
 
 
 def _download(url: str, target: Path, final: Path) -> None:
@@ -200,13 +204,16 @@ def _download(url: str, target: Path, final: Path) -> None:
     try:
         with requests.get(url, stream=True, timeout=30, headers={'Accept-Encoding': 'identity'}) as response:
             response.raise_for_status()
-            size = int(response.headers.get('Content-Length') or 0)
+            length = response.headers.get('Content-Length', '')
+            size = int(length) if re.fullmatch(r'\d{1,15}', length) else 0
             bar = tqdm(total=size or None, desc=final.name, unit='B', unit_scale=True, disable=None)
             with bar, target.open('wb') as file:
                 for chunk in response.iter_content(1 << 20):
                     file.write(chunk)
                     bar.update(len(chunk))
-    except requests.RequestException as err:
+                if size and file.tell() != size:
+                    raise UserError(f'cannot download {url} ({file.tell():,} bytes of {size:,} came): try again')
+    except (requests.RequestException, UnicodeError) as err:
         response = getattr(err, 'response', None)
         reason = f'the server answered {response.status_code}' if response is not None else _innermost(err)
         raise UserError(f'cannot download {url} ({reason}): try again, or put the file by hand at {final}') from err

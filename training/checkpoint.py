@@ -30,6 +30,8 @@ from training.config_json import from_json
 from training.state import read_state
 
 VERSION = 1
+LARGEST = 1 << 53  # of a number in a header
+TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
 BEST = 'network-best.safetensors'
 SNAPSHOT_NAME = re.compile(r'network-snapshot-(\d{6,})(?:_(\d{3}))?\.safetensors')
 
@@ -235,13 +237,23 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         meta = json.loads(metadata['header'])
         version = int(meta['version'])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(f'{path}: the header is damaged: take another snapshot') from None
     if version > VERSION:
         raise UserError(f'{path} was written in format {version} and this version reads up to {VERSION}: update the code')
     for key, kind in (('networks', dict), ('dataset', dict), ('recipe', dict), ('crc32', dict), ('cfg', str), ('kimg', (int, float))):
         if not isinstance(meta.get(key), kind):
             raise UserError(f'{path}: the header is damaged, {key!r} is missing: take another snapshot')
+    data = meta['dataset']
+    for where, value, kind in (('images', meta.get('images', 0), int), ('kimg', meta['kimg'], (int, float)),
+                               *((f'dataset.{key}', data.get(key, 0), int) for key in ('resolution', 'channels', 'label_dim')),
+                               *((f'dataset.{key}', data.get(key, ''), str) for key in ('path', 'digest')),
+                               ('dataset.classes', data.get('classes') or [], list)):
+        if not isinstance(value, kind) or isinstance(value, (int, float)) and not 0 <= value <= LARGEST:
+            raise UserError(f'{path}: the header is damaged, {where} is {str(value)[:40]!r}: take another snapshot')
+    if not all(isinstance(name, str) for name in data.get('classes') or []) or not meta['networks'].keys() <= {'G', 'D', 'G_ema'}:
+        raise UserError(f'{path}: the header is damaged, the names of classes or networks: take another snapshot')
+    meta['dataset'] = {'path': 'unknown', 'digest': '', 'resolution': 0, 'channels': 0, 'label_dim': 0, 'classes': None, **data}
     return meta
 
 
@@ -257,7 +269,7 @@ def _damage(path: Path) -> str:
     try:
         header = json.loads(text)
         ends = sorted((entry['data_offsets'][1], key) for key, entry in header.items() if key != '__metadata__')
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return 'the header is damaged or cut off'
     cut = [key for end, key in ends if 8 + length + end > size]
     return f'cut off in the tensor {cut[0]!r}' if cut else 'the header does not fit the data'
@@ -269,7 +281,12 @@ def read_tensors(path: Path, meta: dict, names: Iterable[str]) -> dict[str, torc
     with safe_open(path, framework='pt') as file:
         for key in file.keys():
             if key.partition('.')[0] in names:
-                tensors[key] = file.get_tensor(key)
+                try:
+                    tensors[key] = file.get_tensor(key)
+                except (SafetensorError, RuntimeError, ValueError) as err:
+                    raise UserError(f'{path}: the tensor {key[:100]!r} cannot be read ({" ".join(str(err).split())[:100]})') from None
+                if tensors[key].dtype not in TYPES:
+                    raise UserError(f'{path}: the tensor {key[:100]!r} is of a type that networks do not have, {tensors[key].dtype}')
                 if meta['crc32'].get(key) != checksum(tensors[key]):
                     raise UserError(f'{path}: the tensor {key!r} is damaged (wrong checksum): take another snapshot')
                 if tensors[key].is_floating_point() and not tensors[key].isfinite().all():
@@ -317,4 +334,4 @@ def stored_config(folder: Path) -> Config:
     path = folder / 'training_options.json'
     if not path.is_file():
         raise UserError(f'{folder} is not a run folder: it has no training_options.json')
-    return from_json(path.read_text(encoding='utf-8'), str(path))
+    return from_json(path.read_bytes(), str(path))

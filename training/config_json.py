@@ -16,10 +16,10 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2)
 
 
-def from_json(text: str, where: str = 'training_options.json') -> Config:
+def from_json(text: str | bytes, where: str = 'training_options.json') -> Config:
     """The configuration that `to_json` wrote. Raises UserError naming `where` for anything else."""
     try:
-        tree = json.loads(text, parse_constant=_no_number)
+        tree = json.loads(text.decode('utf-8') if isinstance(text, bytes) else text, parse_constant=_no_number)
     except (ValueError, RecursionError) as err:
         raise UserError(f'{where} is not JSON ({err}): restore the file, or start a new run') from None
     config = _from_tree(Config, tree, where)

@@ -36,7 +36,7 @@ def channels_per_resolution(img_resolution, channel_base, channel_max):
 
 def half_precision_from(img_resolution, num_fp16_res):
     """Lowest resolution that runs in half precision when the `num_fp16_res` highest do; never below 8."""
-    return max(img_resolution * 2 // 2**num_fp16_res, 8)
+    return max(img_resolution * 2 >> num_fp16_res, 8)
 
 
 class MappingNetwork(nn.Module):

@@ -224,7 +224,7 @@ class ImageFiles:
             raise UserError(f'{self.path} is neither a zip nor a folder of images (or the zip is cut short). '
                             f'Convert it first: {self.conversion_command()}')
         if self.is_zip:
-            self._entries = {info.filename.replace('\\', '/'): info.filename for info in self._open().infolist() if not info.is_dir()}
+            self._entries = {name.replace('\\', '/'): name for name in self._open().namelist() if name and not name.endswith('/')}
         else:
             folders = os.walk(self.path)
             found = (Path(folder, file).relative_to(self.path) for folder, _, files in folders for file in files)
@@ -253,7 +253,7 @@ class ImageFiles:
             except READ_ERRORS as err:  # zipfile raises many kinds
                 if isinstance(err, OSError) and err.filename is not None:
                     raise
-                raise UserError(f'{self.path} is a damaged zip ({err}): copy or make it again') from err
+                raise UserError(f'{self.path} is a damaged zip ({str(err)[:200]}): copy or make it again') from err
         return self._zip
 
     def __getstate__(self):
@@ -316,7 +316,7 @@ class ImageFiles:
                 raise BadImage(f'would be {info.file_size:,} bytes out of {info.compress_size:,}')
             return self._zip.open(info)
         except READ_ERRORS as err:
-            raise BadImage(f'cannot be read ({err})') from err
+            raise BadImage(f'cannot be read ({str(err)[:200]})') from err
 
     def read(self, name: str) -> bytes:
         """A file, whole. Raises BadImage, also when the zip's checksum does not fit."""
@@ -324,7 +324,7 @@ class ImageFiles:
             with self.open(name) as file:
                 return file.read()
         except READ_ERRORS as err:
-            raise BadImage(f'cannot be read ({err})') from err
+            raise BadImage(f'cannot be read ({str(err)[:200]})') from err
 
     def header(self, name: str) -> tuple[int, int, int]:
         """(width, height, channels) of an image. Raises BadImage."""
