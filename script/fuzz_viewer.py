@@ -8,6 +8,7 @@ bytes; some hang up before the answer. Fails at a status of 500 or more that is 
 """
 
 import collections
+import contextlib
 import random
 import re
 import socket
@@ -83,11 +84,12 @@ def send(dice, host, port):
 
 
 def fuzz(host, port, count, seed=0, every=lambda done: None):
-    """A Counter of the statuses of `count` requests; `every` is called after each."""
+    """A Counter of the statuses of `count` requests, or of those until Ctrl-C; `every` is called after each."""
     dice, found = random.Random(seed), collections.Counter()
-    for done in range(count):
-        found[send(dice, host, port)] += 1
-        every(done)
+    with contextlib.suppress(KeyboardInterrupt):
+        for done in range(count):
+            found[send(dice, host, port)] += 1
+            every(done)
     return found
 
 
@@ -127,7 +129,8 @@ def main(count, network, seed):
         finally:
             process.terminate()
         said = process.communicate()[1]
-    print(f'{count} requests in {time.time() - begin:.0f} s: ' + ', '.join(f'{n} x {status}' for status, n in statuses.most_common()))
+    print(f'{statuses.total()} requests in {time.time() - begin:.0f} s: '
+          + ', '.join(f'{n} x {status}' for status, n in statuses.most_common()))
     print(f'memory {start / 2**20:.0f} MiB before, {peak / 2**20:.0f} MiB at most; the same tile as before: {same}')
     print(f'on stderr: {said.strip() or "nothing"}')
     if bad(statuses) or said or not same or peak - start > 2**30:

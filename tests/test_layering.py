@@ -133,6 +133,8 @@ def test_commands_do_not_need_torch_to_start():
     ('inference/targets.py', 'from inr import render', 'only the painter asks for inr'),
     ('inference/a.py', 'from metrics import perceptual', 'inference may not import metrics'),
     ('metrics/a.py', 'from inr.render import render', 'metrics may not import inr.render'),
+    ('viewing/a.py', 'from inr.render import render', 'viewing may not import inr.render'),
+    ('inference/a.py', 'from viewing import state', 'inference may not import viewing'),
     ('inr/a.py', 'from dnnlib.util import UserError', 'inr may not take UserError'),
     ('inr/a.py', 'from training.networks import Generator', 'inr may not take Generator'),
     ('inr/a.py', 'import training.networks', 'inr may not take training.networks'),

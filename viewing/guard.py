@@ -7,6 +7,7 @@ says of where a request comes from (Sec-Fetch-Site), or, where a name of its own
 import ipaddress
 import re
 import secrets
+import socket
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl
 
@@ -40,7 +41,7 @@ def host_allowed(header, bound, port):
         return False
     if found[0] in LOOPBACK or found[0] == bound.lower():
         return True
-    return bound in ('0.0.0.0', '::') and _is_address(found[0])
+    return bound in ('0.0.0.0', '::') and (_is_address(found[0]) or found[0] == socket.gethostname().lower())
 
 
 def _is_address(host):

@@ -253,6 +253,8 @@ def test_hosts_of_a_server_that_others_may_use(header, bound, allowed):
 
 
 def test_links():
+    link = run.link('0.0.0.0', 80, 'abc').removeprefix('http://').partition('/')[0]
+    assert guard.host_allowed(link, '0.0.0.0', 80) and not guard.host_allowed(link, '192.168.0.7', 80)
     assert run.link('127.0.0.1', 8400, None) == 'http://127.0.0.1:8400'
     assert run.link('::1', 80, None) == 'http://[::1]:80' and run.link('pc', 80, 'abc') == 'http://pc:80/?token=abc'
     assert run.link('0.0.0.0', 80, 'abc') == f'http://{socket.gethostname()}:80/?token=abc'
