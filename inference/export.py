@@ -4,8 +4,10 @@ from pathlib import Path
 
 from dnnlib.util import UserError, atomic_path
 
+WHOLE_FLOATS = 2**17  # numbers of a function that a page holds in float32; more are in half precision
 
-def _write_onnx(path, function):
+
+def _write_onnx(path, function, name):
     try:
         path.write_bytes(function.to_onnx())
     except ImportError as error:
@@ -14,8 +16,18 @@ def _write_onnx(path, function):
         raise UserError(str(error)) from None
 
 
-WRITERS = {  # format: (suffix, function of path and inr.fixed.Function)
-    'function': ('safetensors', lambda path, function: path.write_bytes(function.to_bytes())),
+def _write_page(path, function, name):
+    from inference import pages
+
+    if function.form.upsampling == 'bilinear':
+        raise UserError('the page reads coarser grids as nearest or linear, this network reads them as bilinear')
+    small = sum(value.numel() for value in function.tensors.values()) <= WHOLE_FLOATS
+    path.write_text(pages.function(name, function.to_bytes(half=not small)), encoding='utf-8')
+
+
+WRITERS = {  # format: (suffix, function of path, inr.fixed.Function and the picture's name)
+    'function': ('safetensors', lambda path, function, name: path.write_bytes(function.to_bytes())),
+    'html': ('html', _write_page),
     'onnx': ('onnx', _write_onnx),
 }
 
@@ -33,7 +45,7 @@ def write_each(outdir, painter, codes, function_format, network):
         path = Path(outdir) / f'{name}.{suffix}'
         try:
             with atomic_path(path) as temporary:
-                write(temporary, painter.function(ws, f'{name} of {network}'))
+                write(temporary, painter.function(ws, f'{name} of {network}'), name)
         except UserError as error:
             raise UserError(f'--format={function_format}: {error}') from None
         print(path, flush=True)

@@ -1,5 +1,9 @@
-"""Pages of one file that a browser shows without a network: put together from web/."""
+"""Pages of one file that a browser shows without a network: put together from web/.
 
+The page of a function draws by WebAssembly with 128-bit SIMD, in workers: web/layers.c, which script/build_wasm compiles, and web/inr.js.
+"""
+
+import base64
 import html
 import json
 from pathlib import Path
@@ -39,8 +43,8 @@ def _text(name):
 
 
 def _constant(name, value):
-    """A script that defines a constant; what would end the script is written otherwise."""
-    return f'const {name} = {json.dumps(value)};'.replace('</', '<\\/')
+    """A script that defines a constant; what could end the script is written otherwise."""
+    return f'const {name} = {json.dumps(value)};'.replace('<', r'\u003c')
 
 
 def deep_zoom(name, width, height, tile, finest):
@@ -49,3 +53,19 @@ def deep_zoom(name, width, height, tile, finest):
 
     picture = {'files': f'{quote(name)}_files', 'width': width, 'height': height, 'tile': tile, 'finest': finest}
     return _page(f'{name}, {width} x {height}', '', _constant('PICTURE', picture), _text('view.js'), _text('deepzoom.js'))
+
+
+def function(name, content):
+    """The page of one image, drawn by WebAssembly from the bytes of a function file (fixed.Function.to_bytes)."""
+    controls = """<button name="save" title="Save what is shown as PNG (s)">Save PNG</button>
+<select name="times" aria-label="Size of the PNG"><option value="1">as shown</option><option value="2">2 x</option>
+<option value="4">4 x</option><option value="8">8 x</option></select>
+"""
+    texts = {'NAME': name, 'MODEL': _base64(content), 'WASM': _base64((WEB / 'layers.wasm').read_bytes()),
+             'CODE': f'{_text("inr.js")}\n{_text("worker.js")}'}
+    constants = '\n'.join(_constant(key, value) for key, value in texts.items())
+    return _page(name, controls, constants, _text('inr.js'), _text('view.js'), _text('function.js'))
+
+
+def _base64(content):
+    return base64.b64encode(content).decode()

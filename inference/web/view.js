@@ -24,14 +24,15 @@ class View {
   fit() {
     const {width, height} = this.canvas.parentElement.getBoundingClientRect();
     this.ratio = window.devicePixelRatio || 1;
-    this.canvas.width = Math.max(Math.round(width * this.ratio), 1);
-    this.canvas.height = Math.max(Math.round(height * this.ratio), 1);
+    const size = [width, height].map(side => Math.max(Math.round(side * this.ratio), 1));
+    if (size[0] === this.canvas.width && size[1] === this.canvas.height) return false;
+    [this.canvas.width, this.canvas.height] = size;  // which clears it
+    return true;
   }
 
   resize() {
     const {width, height} = this.canvas, {x, y, scale} = this;
-    this.fit();
-    if (width === this.canvas.width && height === this.canvas.height) return;
+    if (!this.fit()) return;
     this.set(x, y, scale * Math.min(this.canvas.width / width, this.canvas.height / height));
   }
 

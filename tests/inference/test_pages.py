@@ -1,0 +1,137 @@
+"""Pages: the function that a browser draws is the one that render.py draws, in node and in Chromium."""
+
+import base64
+import hashlib
+import io
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import generate
+from inference import latents, pages
+from tests import browser as driver
+from tests import tiny_snapshots
+from tests.tiny_snapshots import call, mistake
+from torch_utils.pixels import to_uint8
+
+fixed = pytest.importorskip('inr.fixed')
+render = pytest.importorskip('inr.render')
+WHOLE, OUTSIDE, CLOSE = (0, 0, 1, 1), (-0.3, -0.2, 1.4, 1.1), (0.4, 0.4, 0.43, 0.45)
+
+
+def test_the_compiled_code_is_of_its_source():
+    """script/build_wasm writes the checksums of both."""
+    noted = dict(reversed(line.split()) for line in (pages.WEB / 'layers.sha256').read_text().splitlines())
+    assert noted == {name: hashlib.sha256((pages.WEB / name).read_bytes()).hexdigest() for name in ('layers.c', 'layers.wasm')}
+
+
+def drawn_by_node(tmp_path, function, half, height, width, window, part=None):
+    """What draw.js draws, float32 [1, C, height, width]."""
+    if shutil.which('node') is None:
+        pytest.skip('there is no node')
+    file, out = tmp_path / 'a.safetensors', tmp_path / 'a.raw'
+    file.write_bytes(function.to_bytes(half))
+    args = [file, out, width, height, ','.join(map(str, window)), *([] if part is None else [','.join(map(str, part))])]
+    done = subprocess.run(['node', pages.WEB / 'draw.js', *map(str, args)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows, columns = (height, width) if part is None else part[2:]
+    return torch.from_numpy(np.fromfile(out, np.float32)).reshape(1, -1, rows, columns)
+
+
+@pytest.mark.parametrize('kind, refine, cases', [
+    ('linear', 'all', [(64, 64, WHOLE), (150, 140, WHOLE), (90, 70, OUTSIDE), (33, 47, CLOSE), (20, 20, (-8, -8, 9, 9))]),
+    ('linear', 'last', [(150, 100, OUTSIDE)]),
+    ('constants', 'smooth', [(150, 140, OUTSIDE), (64, 64, WHOLE)]),
+    ('generated', 'all', [(90, 140, OUTSIDE)]),
+    ('hypernetwork', 'all', [(90, 140, OUTSIDE)]),
+])
+def test_node_draws_what_render_draws(tmp_path, kind, refine, cases):
+    from tests.inr.test_function import generator
+
+    G = generator(kind)
+    ws = torch.randn(1, G.num_ws, 8)
+    function = fixed.function_of(G, ws, refine=refine)
+    for case in cases:
+        expected = render.render(G, ws, *case, refine)
+        assert (drawn_by_node(tmp_path, function, False, *case) - expected).abs().max() < 2e-4
+    height, width, window = cases[-1]
+    part = drawn_by_node(tmp_path, function, False, height, width, window, (3, 5, 7, 11))
+    assert (part - expected[:, :, 3:10, 5:16]).abs().max() < 2e-4
+    halves = [each.render(*case, refine) for each in (function, fixed.Function(function.form, {
+        name: value if name.endswith(('rows', 'shift')) else value.half() for name, value in function.tensors.items()}))]
+    assert 0 < (halves[0] - halves[1]).abs().max()
+    assert (drawn_by_node(tmp_path, function, True, *case) - halves[1]).abs().max() < 2e-4
+
+
+def test_generate_writes_a_page(tmp_path):
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.inr())
+    args = [f'--network={network}', '--seeds=3', '--format=html', f'--outdir={tmp_path}']
+    code, out, _err = call(generate.main, *args)
+    page = (tmp_path / 'seed0003.html').read_text()
+    assert code == 0 and f'{tmp_path}/seed0003.html' in out and '<title>seed0003</title>' in page
+    assert len(page) < 300_000 and 'http:' not in page and 'https:' not in page and page.count('</script>') == 4
+    other = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.inr(upsampling='bilinear'))
+    assert 'nearest or linear, this network reads them as bilinear' in mistake(generate.main, *args, f'--network={other}')
+
+
+def test_a_name_cannot_end_a_script():
+    page = pages.function('</script><b>', b'')
+    assert page.count('</script>') == 4 and '<b>' not in page
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A page in Chromium, of 340 x 300 pixels."""
+    if driver.program() is None:
+        pytest.skip('there is no Chromium')
+    with driver.Browser(tmp_path, (340, 300)) as found:
+        yield found
+        assert found.complaints() == []
+
+
+def test_chromium_shows_what_render_draws(tmp_path, browser):
+    torch.manual_seed(4)
+    G = tiny_snapshots.inr(upsampling='linear', resolution=64).eval()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
+    assert call(generate.main, f'--network={network}', '--seeds=3', '--format=html', f'--outdir={tmp_path}')[0] == 0
+    ws = latents.latents_of(G, 3, None)
+
+    def shown():
+        """The window of the canvas once it rests, after comparing its pixels with those of render.py."""
+        browser.wait('document.body && document.body.dataset.rest')
+        data = browser.value("document.querySelector('canvas').toDataURL()")
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(',')[1]))).convert('RGB'))
+        window = browser.value('view.window')
+        expected = to_uint8(render.render(G, ws, *pixels.shape[:2], tuple(window)))[0]
+        assert expected.std() > 2 and np.abs(expected.astype(int) - pixels).max() <= 2
+        return window
+
+    browser.open((tmp_path / 'seed0003.html').as_uri())
+    home = shown()
+    assert home[1] == 0 and home[3] == 1 and home[0] + home[2] == pytest.approx(1) and home[0] < 0
+    browser.mouse('mouseWheel', 40, 40, deltaX=0, deltaY=-300)
+    closer = shown()
+    assert closer[2] - closer[0] < 0.6 * (home[2] - home[0])
+    browser.drag((200, 150), (120, 110))
+    moved = shown()
+    assert moved[0] > closer[0] and moved[1] > closer[1] and moved[2] - moved[0] == pytest.approx(closer[2] - closer[0])
+    touches = [[(100, 100), (200, 100)], [(50, 100), (250, 100)]]
+    for kind, places in (('touchStart', touches[0]), ('touchMove', touches[1]), ('touchEnd', [])):
+        browser('Input.dispatchTouchEvent', type=kind, touchPoints=[{'x': x, 'y': y, 'id': i} for i, (x, y) in enumerate(places)])
+    assert 2 * (shown()[2] - browser.value('view.window')[0]) == pytest.approx(moved[2] - moved[0], rel=0.01)
+    for key in ('0', '-', '-', 'ArrowLeft'):
+        browser.press(key)
+    assert shown()[0] < home[0] - 0.5
+    browser.value('view.set(0.4, 0.4, 1e9)')
+    assert 'as close as float32 goes' in browser.value("document.querySelector('output').value") and shown()[0] < 0.4
+    browser.press('0')
+    assert shown() == pytest.approx(home)
+    browser.click('[name=save]')
+    size = browser.wait('document.body.dataset.saved')
+    assert size == 'x'.join(map(str, browser.value("[document.querySelector('canvas').width, document.querySelector('canvas').height]")))
+    again = browser.value('location.hash')
+    assert again.startswith('#0.5,0.5,')
