@@ -19,8 +19,8 @@ def _write_onnx(path, function, name):
 def _write_page(path, function, name):
     from inference import pages
 
-    if function.form.upsampling == 'bilinear':
-        raise UserError('the page reads coarser grids as nearest or linear, this network reads them as bilinear')
+    if function.form.special:
+        raise UserError(f'the page has no {function.form.special}; --format=function has')
     small = sum(value.numel() for value in function.tensors.values()) <= WHOLE_FLOATS
     path.write_text(pages.function(name, function.to_bytes(half=not small)), encoding='utf-8')
 

@@ -34,6 +34,7 @@ class BlockForm:
     uses_coords: of each layer, whether its last columns are for coordinate features. These are, in this order: x and y if `raw`, the sines
     of `rows` phases W p, their cosines if `cosine`, `constants` numbers of each of the R x R cells; all 0 where a block has none
     slope, gain, clamp: y = clamp(gain * lrelu(z)) of every layer; rgb_clamp: of to-RGB; None for no limit
+    footprint: see fourier.FeatureSpec
     """
 
     name: int
@@ -50,6 +51,7 @@ class BlockForm:
     gain: float
     clamp: float | None
     rgb_clamp: float | None
+    footprint: str | None = None
 
     @property
     def layers(self):
@@ -78,7 +80,8 @@ class BlockForm:
 class Form:
     """What a function is, beside its weights; the header of its file.
 
-    lower_corner, centred: see grid.Convention; upsampling, refine: see refinement.plan; activation: of the image, one of ACTIVATIONS
+    lower_corner, centred, middles, periodic: see grid.Convention; upsampling, refine: see refinement.plan
+    activation: of the image, one of ACTIVATIONS
     window: where a viewer begins; source: what it was taken from, for people
     """
 
@@ -93,14 +96,26 @@ class Form:
     window: tuple = grid.WHOLE
     source: str = ''
     version: int = VERSION
+    middles: bool = False
+    periodic: tuple = (False, False)
+
+    @property
+    def special(self):
+        """What of this function render.py alone draws, no graph or page, in words; None for nothing."""
+        found = {
+            'bilinear reads of coarser grids': self.upsampling == 'bilinear', 'pixels sampled at their middles': self.middles,
+            'a periodic picture': any(self.periodic), 'rows that fade in large pixels': any(block.footprint for block in self.blocks),
+        }  # fmt: skip
+        return next((what for what, has in found.items() if has), None)
 
 
 class FixedCoordinates(CoordinateFeatures):
     """The coordinate features of a block whose rows are known."""
 
-    def __init__(self, form, tensors):
+    def __init__(self, form, tensors, periodic):
         nn.Module.__init__(self)
-        self.spec, self.num_features = FeatureSpec(raw=form.raw, cosine=form.cosine, constants=form.constants), form.features
+        self.spec = FeatureSpec(raw=form.raw, cosine=form.cosine, constants=form.constants, footprint=form.footprint)
+        self.num_features, self.resolution, self.periodic = form.features, form.grid, periodic
         self.register_buffer('fixed_rows', tensors.get('rows', torch.zeros(0, 2)))
         self.register_buffer('fixed_shift', tensors.get('shift', torch.zeros(0)))
         if form.constants:
@@ -113,10 +128,10 @@ class FixedCoordinates(CoordinateFeatures):
 class FunctionBlock(nn.Module):
     """A block of layers with known weights; called as blocks.SynthesisBlock is. tensors: of BlockForm.shapes"""
 
-    def __init__(self, form, tensors, upsampling):
+    def __init__(self, form, tensors, upsampling, periodic):
         super().__init__()
         self.spec, self.upsampling = form, upsampling
-        self.coords = FixedCoordinates(form, tensors) if form.features else None
+        self.coords = FixedCoordinates(form, tensors, periodic) if form.features else None
         for name, value in tensors.items():
             if name.endswith(('weight', 'bias')):
                 self.register_buffer(name.replace('.', '_'), value)
@@ -161,13 +176,14 @@ class Function(nn.Module):
     def __init__(self, form, tensors):
         super().__init__()
         self.form, self.tensors = form, {name: value.float() for name, value in tensors.items()}
-        blocks = [
-            FunctionBlock(block, {name: self.tensors[f'b{block.name}.{name}'] for name in block.shapes(form.img_channels)}, form.upsampling)
-            for block in form.blocks
-        ]
+        blocks = []
+        for block in form.blocks:
+            own = {name: self.tensors[f'b{block.name}.{name}'] for name in block.shapes(form.img_channels)}
+            blocks.append(FunctionBlock(block, own, form.upsampling, form.periodic))
         self.synthesis = SynthesisNetwork(
             0, form.img_resolution, form.img_channels, [block.name for block in form.blocks], blocks,
-            grid.Convention(form.lower_corner, form.centred), form.upsampling, activation=ACTIVATIONS[form.activation],
+            grid.Convention(form.lower_corner, form.centred, form.middles, form.periodic), form.upsampling,
+            activation=ACTIVATIONS[form.activation],
         )  # fmt: skip
         self.num_ws, self.w_dim = self.synthesis.num_ws, 0
         self.img_resolution, self.img_channels = form.img_resolution, form.img_channels
@@ -223,9 +239,10 @@ def function_of(G, ws, noise_mode='const', **more):
         tensors |= {f'b{form.name}.{name}': value for name, value in held.items()}
         first += block.spec.layers
     activation = next(name for name, each in ACTIVATIONS.items() if each is synthesis.activation)
+    convention = synthesis.convention
     form = Form(
-        synthesis.img_resolution, synthesis.img_channels, synthesis.convention.lower_corner, synthesis.convention.centred,
-        synthesis.upsampling, activation, forms, **more,
+        synthesis.img_resolution, synthesis.img_channels, convention.lower_corner, convention.centred, synthesis.upsampling, activation,
+        forms, middles=convention.middles, periodic=convention.periodic, **more,
     )  # fmt: skip
     return Function(form, {name: value.detach().cpu() for name, value in tensors.items()}).eval()
 
@@ -251,6 +268,6 @@ def _block_of(block, w, noise_mode):
     form = BlockForm(
         getattr(spec, 'name', spec.grid), spec.grid, spec.in_channels, spec.channels, [layer.uses_coords for layer in layers],
         getattr(spec, 'upsamples', spec.in_channels > 0), of_coords.raw, count, of_coords.cosine, of_coords.constants,
-        layers[0].slope, layers[0].gain, layers[0].clamp, to_rgb.clamp,
+        layers[0].slope, layers[0].gain, layers[0].clamp, to_rgb.clamp, of_coords.footprint,
     )  # fmt: skip
     return form, tensors

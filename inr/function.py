@@ -51,7 +51,8 @@ def _form(header):
     for given, choices in ((form.upsampling, UPSAMPLINGS), (form.activation, ACTIVATIONS), (form.refine, REFINEMENTS)):
         if given not in choices:
             raise NoFunction(f'{given!r} is not known; known are {", ".join(choices)}')
-    return Form(**{**vars(form), 'blocks': [BlockForm(**block) for block in form.blocks], 'window': tuple(form.window)})
+    lists = {'blocks': [BlockForm(**block) for block in form.blocks], 'window': tuple(form.window), 'periodic': tuple(form.periodic)}
+    return Form(**{**vars(form), **lists})
 
 
 # ---- The command

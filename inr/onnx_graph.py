@@ -241,13 +241,13 @@ def _block(block, tensors, x, image, features, reads):
 
 
 def to_onnx(function):
-    """onnx.ModelProto of a fixed.Function. Raises NoFunction for one that reads its grids as 'bilinear', ImportError without onnx."""
+    """onnx.ModelProto of a fixed.Function. Raises NoFunction for one that has what Form.special names, ImportError without onnx."""
     import onnx
     from onnx import TensorProto, helper
 
     form, graph = function.form, Graph()
-    if form.upsampling == 'bilinear':
-        raise NoFunction('the graph reads coarser grids as nearest or linear, this network reads them as bilinear')
+    if form.special:
+        raise NoFunction(f'the graph has no {form.special}; --format=function has')
     u, v, density = (Value(graph, name, np.float64) for name in INPUTS)
     grids = sorted({block.grid for block in form.blocks})
     along = [graph.node('Slice', [density, *(graph.constant([i], np.int64) for i in (axis, axis + 1))], np.float64) for axis in (0, 1)]

@@ -75,7 +75,7 @@ def test_generate_writes_a_page(tmp_path):
     assert code == 0 and f'{tmp_path}/seed0003.html' in out and '<title>seed0003</title>' in page
     assert len(page) < 300_000 and 'http:' not in page and 'https:' not in page and page.count('</script>') == 4
     other = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.inr(upsampling='bilinear'))
-    assert 'nearest or linear, this network reads them as bilinear' in mistake(generate.main, *args, f'--network={other}')
+    assert 'the page has no bilinear reads of coarser grids; --format=function has' in mistake(generate.main, *args, f'--network={other}')
 
 
 def test_a_name_cannot_end_a_script():

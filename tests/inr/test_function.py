@@ -27,6 +27,8 @@ KINDS = {
     'bilinear': dict(upsampling='bilinear'),
     'generated': dict(features=dict(log=4, generated=5), coord_skips=True, conv_clamp=0.5),
     'cips': dict(fmm_rank=None, input_resolution='full', input_features=dict(learned=6, cosine=False)),
+    'any size': dict(upsampling='linear', middles=True, features=dict(log=8, random=4, raw=True, fine=4, footprint='pixel')),
+    'periodic': dict(upsampling='linear', periodic='x', features=dict(log=8, random=4, raw=True, footprint='larger')),
     'tanh': dict(squash='tanh', noise=True),
 }
 
@@ -52,7 +54,7 @@ def test_a_function_is_its_generators_image(kind):
     G = generator(kind)
     ws = torch.randn(2, G.num_ws, 8)
     taken, other = (fixed.function_of(G, each) for each in ws.split(1))
-    for options in [(64, 64), (90, 70, WINDOW)]:
+    for options in [(64, 64), (90, 70, WINDOW), (20, 30)]:
         drawn = render.render(G, ws, *options)
         assert relative_error(taken.render(*options), drawn[:1]) < 1e-5
         assert relative_error(other.render(*options), drawn[1:]) < 1e-5
@@ -60,7 +62,7 @@ def test_a_function_is_its_generators_image(kind):
     assert relative_error(taken.synthesis.draw(taken.ws, points, impl='ref'), G.synthesis(ws[:1], noise_mode='none', impl='ref')) < 1e-5
 
 
-@pytest.mark.parametrize('kind', ['constants', 'linear', 'hypernetwork'])
+@pytest.mark.parametrize('kind', ['constants', 'any size', 'periodic', 'hypernetwork'])
 def test_a_file_gives_the_image_in_half_precision(tmp_path, kind):
     G = generator(kind)
     ws = torch.randn(1, G.num_ws, 8)
@@ -73,6 +75,13 @@ def test_a_file_gives_the_image_in_half_precision(tmp_path, kind):
     assert not torch.equal(drawn[0], drawn[1])
     (tmp_path / 'b.safetensors').write_bytes(taken.to_bytes(half=False))
     assert torch.equal(function.load(tmp_path / 'b.safetensors').render(70, 90), taken.render(70, 90))
+
+
+@pytest.mark.parametrize('kind, what', [('bilinear', 'bilinear'), ('any size', 'middles'), ('periodic', 'periodic'), ('linear', None)])
+def test_what_render_alone_draws_is_named(kind, what):
+    G = generator(kind)
+    special = fixed.function_of(G, torch.zeros(1, G.num_ws, 8)).form.special
+    assert special is None if what is None else what in special
 
 
 def test_numbers_beyond_half_precision_are_kept():

@@ -60,6 +60,6 @@ def test_generate_writes_it(tmp_path, monkeypatch):
     assert code == 0 and f'{tmp_path}/seed0003.onnx' in out
     assert session_of(str(tmp_path / 'seed0003.onnx')).run(None, onnx_graph.inputs_of(16, 24))[0].shape == (1, 3, 16, 24)
     other = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.inr(upsampling='bilinear'))
-    assert 'this network reads them as bilinear' in mistake(generate.main, *args, f'--network={other}')
+    assert 'the graph has no bilinear reads of coarser grids; --format=function has' in mistake(generate.main, *args, f'--network={other}')
     monkeypatch.setitem(sys.modules, 'onnx', None)
     assert "--format=onnx: it needs a package that is not here" in mistake(generate.main, *args)
