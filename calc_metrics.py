@@ -3,12 +3,15 @@
 import functools
 import json
 import time
+from pathlib import Path
 
 import click
 
 from dnnlib import cli
 from dnnlib.util import UserError, format_time
 from metrics import registry
+
+OUT = Path('out') / 'metrics.jsonl'
 
 
 @click.command(context_settings={'show_default': True, 'max_content_width': 140},
@@ -140,13 +143,25 @@ def origin(meta):
 
 def record_path(given, meta):
     """The file that the scores are added to: --record, or that of the run which the snapshot lies in, or out/."""
-    from pathlib import Path
-
     if given:
         return Path(given)
     if meta is not None and (Path(meta['path']).parent / 'training_options.json').is_file():
         return Path(meta['path']).parent / 'metrics.jsonl'
-    return Path('out') / 'metrics.jsonl'
+    return OUT
+
+
+def add_to(record, line):
+    """Adds a line to the record, or where that cannot be written to OUT. Returns which; a score is printed before, and never lost."""
+    from training.run_folder import add_line
+
+    for place in dict.fromkeys((record, OUT)):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            add_line(place, line)
+            return place
+        except OSError as err:
+            print(f'Not recorded in {place} ({err.strerror})', flush=True)
+    return record
 
 
 def run(metrics, subject, record, what):
@@ -163,11 +178,9 @@ def run(metrics, subject, record, what):
                 continue
             line = metric_main.as_json(score, **what, date=time.strftime('%Y-%m-%dT%H:%M:%S'), torch=torch.__version__,
                                        processes=distributed.world_size())
-            record.parent.mkdir(parents=True, exist_ok=True)
-            with open(record, 'a', encoding='utf-8') as file:
-                file.write(json.dumps(line) + '\n')
             told = '  '.join(f'{name} {value:.6g}' for name, value in score.values.items())
             print('\n'.join([told, *(f'  note: {note}' for note in score.notes)]), flush=True)
+            record = add_to(record, json.dumps(line))
     except metric_main.OtherProcessFailed:
         raise SystemExit(2) from None  # the process that failed says why
     distributed.print0(f'Done in {format_time(time.monotonic() - began)}; recorded in {record}')

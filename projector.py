@@ -42,11 +42,13 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
 
     import torch
 
-    from inference import opening, projection, targets
+    from inference import opening, projection, targets, video
     from metrics import perceptual
     from torch_utils.misc import pick_device
     from torch_utils.pixels import from_uint8
 
+    if save_video and not video.has_mp4():
+        raise UserError('--save-video needs imageio-ffmpeg, which is not installed: pip install imageio-ffmpeg, or leave the option out')
     G, meta = opening.open_network(network, pick_device(device))
     device = next(G.parameters()).device
     if noise_maps and not any(name.endswith('noise_const') for name, _ in G.synthesis.named_buffers()):
@@ -231,7 +233,7 @@ class Result:
         print(f'Draw it at any size: python generate.py{self.network_option} --projected-w={self.outdir}/projected_w.npz --res=2048')
 
     def write_video(self):
-        """The search from its start as an MP4, target on the left; one line instead where imageio-ffmpeg is not installed."""
+        """The search from its start as an MP4, target on the left."""
         import numpy as np
 
         from inference.sheets import enlarged

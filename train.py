@@ -3,6 +3,7 @@
 The options of a run are rows of training/config.py and inr/presets.py; those of this one call are the fields of `Call`.
 """
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,17 +62,25 @@ def main(**options) -> int:
     """
     from torch_utils import distributed
     from torch_utils.misc import pick_device
-    from training import checkpoint, memory, resuming, snapshot, summary, training_loop, transfer
+    from training import resuming, run_folder
 
     call = Call.parsed(options)
     if call.resume and call.init_from:
         raise UserError('--resume goes on with a run and --init-from starts one: give one of them')
-    kind, folder, network = str(pick_device(call.device)), None, None
-    if call.resume:
-        folder, network, settings = resuming.resumed(call.resume, call.outdir, call.given)
-        dataset, settings = resuming.same_data(call.data, settings)
-    else:
-        dataset, settings = new_run(call, kind)
+    kind = str(pick_device(call.device))
+    if not call.resume:
+        return run(call, kind, *new_run(call, kind))
+    folder, network = resuming.place(call.resume, call.outdir)
+    with run_folder.held(folder) if distributed.is_main() and not call.dry_run else contextlib.nullcontext():
+        network, settings = resuming.resumed(folder, network, call.given)
+        return run(call, kind, *resuming.same_data(call.data, settings), folder, network)
+
+
+def run(call: Call, kind: str, dataset, settings: Config, folder: Path | None = None, network: Path | None = None) -> int:
+    """Trains, or tells the plan. folder: of a run that goes on, from `network`; None: of a new one, which gets its own."""
+    from torch_utils import distributed
+    from training import checkpoint, memory, run_folder, summary, training_loop, transfer
+
     loaded = transfer.check(call.init_from, settings) if call.init_from else []
     world_size, chosen = distributed.world_size(), bool('batch_gpu' in call.given or call.resume)
     check_processes(settings, world_size)
@@ -85,17 +94,17 @@ def main(**options) -> int:
     device = distributed.init(kind, settings.run.allow_tf32)
     settings, line = memory.fit(settings, memory.needs(settings), device, world_size, chosen)
     note = f'Resuming {folder} from {network.name if network else "the start, it has no snapshot yet"}'
-    if folder is None:
-        folder = call.outdir
-        if distributed.is_main():
-            folder = snapshot.new_run_folder(folder, f'{dataset.name}-{settings.run.cfg}')
-        note = f'New run in {folder}'
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(distributed.shutdown)
+        if folder is None:
+            folder = call.outdir
+            if distributed.is_main():
+                folder = run_folder.new_run_folder(folder, f'{dataset.name}-{settings.run.cfg}')
+                stack.enter_context(run_folder.held(folder))
+            note = f'New run in {folder}'
         number = training_loop.train(settings, dataset, folder, device, network, call.init_from, call.minutes,
                                      evaluation(settings, folder, device, world_size),
                                      note=f'{note} on {device}' + call.text() + f'\n{line}')
-    finally:
-        distributed.shutdown()
     return 128 + number if number else 0
 
 

@@ -4,7 +4,8 @@ import copy
 from pathlib import Path
 
 from dnnlib.util import UserError
-from training.checkpoint import find_latest_snapshot, load_networks, snapshots
+from training.checkpoint import load_networks, snapshots
+from training.run_folder import find_latest_snapshot
 
 RUNS = 'training-runs'
 BUNDLED = Path(__file__).resolve().parents[1] / 'assets' / 'emoji.safetensors'

@@ -8,6 +8,7 @@ import torch
 from metrics import detectors, metric_main, registry
 from torch_utils import distributed
 from training.dataset import ImageDataset
+from training.run_folder import add_line
 
 
 class Evaluation:
@@ -56,8 +57,10 @@ class Evaluation:
                     cost = -first if score.metric.higher_is_better else first
                 if distributed.is_main():
                     line = metric_main.as_json(score, images=images, date=time.strftime('%Y-%m-%dT%H:%M:%S'))
-                    with open(self.folder / 'metrics.jsonl', 'a', encoding='utf-8') as file:
-                        file.write(json.dumps(line) + '\n')
+                    try:
+                        add_line(self.folder / 'metrics.jsonl', json.dumps(line))
+                    except OSError as err:
+                        say(f'kimg {images / 1000:g}: not recorded in metrics.jsonl: {_line(err)}')
         return figures, cost
 
     def _draw_with(self, G):

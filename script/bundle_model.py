@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from inference.opening import BUNDLED  # noqa: E402
-from training import checkpoint  # noqa: E402
+from training import checkpoint, run_folder  # noqa: E402
 
 if __name__ == '__main__':
     given = Path(sys.argv[1])
-    snapshot = checkpoint.find_latest_snapshot(given) if given.is_dir() else given
+    snapshot = run_folder.find_latest_snapshot(given) if given.is_dir() else given
     loaded = checkpoint.load_networks(snapshot, only=('G_ema', 'D'))
-    config = checkpoint.stored_config(snapshot.parent)
+    config = run_folder.stored_config(snapshot.parent)
     config = replace(config, data=replace(config.data, path='demo'))
     halves = {name: loaded[name].half() for name in ('G_ema', 'D')}
     checkpoint.save_networks(BUNDLED, halves, config, loaded['meta']['images'])

@@ -225,7 +225,7 @@ def score_set(name: str, folder: Path, data: Path, test_data: Path | None, rungs
     """{rung: scores} of a set, and its sample sheet SET.png: a row for each rung in the order of the ladder, the last row real images."""
     import torch
 
-    from training import checkpoint
+    from training import checkpoint, run_folder
     from training.dataset import ImageDataset
     from training.snapshot import save_grid
 
@@ -235,7 +235,7 @@ def score_set(name: str, folder: Path, data: Path, test_data: Path | None, rungs
     if test is not None and reals.label_dim:  # one for all sets of a source
         classifier = train_classifier(reals, folder.parent / f'{SETS[name].source}-classifier.pt', device)
     for rung in rungs:
-        path = checkpoint.find_latest_snapshot(folder / rung)
+        path = run_folder.find_latest_snapshot(folder / rung)
         if path is None:
             raise UserError(f'{folder / rung} holds no snapshot: train it first')
         loaded = checkpoint.load_networks(path, device=device, only=('G_ema', 'D'))

@@ -1,8 +1,11 @@
 """What several test files need: how far two tensors are apart, and commands run as a user runs them."""
 
 import os
+import resource
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +18,19 @@ def relative_error(actual, expected) -> float:
     actual, expected = (torch.as_tensor(x).detach().to('cpu', torch.float64) for x in (actual, expected))
     assert actual.shape == expected.shape, f'shapes differ: {tuple(actual.shape)} and {tuple(expected.shape)}'
     return ((actual - expected).norm() / expected.norm()).item()
+
+
+@contextmanager
+def file_size_limit(n):
+    """Stands in for a full disk: no file may grow past n bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 def needs_compiled_code(**how) -> None:

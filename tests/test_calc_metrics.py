@@ -95,6 +95,18 @@ def test_scores_of_a_folder(tmp_path, data):
     assert (tmp_path / 'out' / 'metrics.jsonl').is_file()
 
 
+def test_a_score_is_never_lost_for_want_of_a_place(tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert calc_metrics.add_to(tmp_path / 'file' / 'metrics.jsonl', '{"a": 1}') == calc_metrics.OUT
+    assert capsys.readouterr().out == f'Not recorded in {tmp_path}/file/metrics.jsonl (Not a directory)\n'
+    calc_metrics.OUT.write_text('{"half')
+    assert calc_metrics.add_to(calc_metrics.OUT, '{"a": 2}') == calc_metrics.OUT
+    assert calc_metrics.OUT.read_text() == '{"half\n{"a": 2}\n'
+    calc_metrics.OUT.unlink()
+    calc_metrics.OUT.mkdir()
+    assert calc_metrics.add_to(calc_metrics.OUT, '{"a": 3}') == calc_metrics.OUT and capsys.readouterr().out.count('Not recorded in') == 1
+
+
 def test_offline_it_says_which_file_from_where_and_where_to(tmp_path, data, monkeypatch):
     url = 'http://127.0.0.1:9/inception-2015-12-05.pt'
     monkeypatch.setitem(detectors.PUBLISHED, 'inception', [(url, '0' * 64)])

@@ -17,7 +17,7 @@ import train
 from tests.helpers import ROOT, run_command
 from tests.tiny_snapshots import call, mistake
 from tests.training.tiny import ROW, make_images
-from training import checkpoint, plugins
+from training import checkpoint, plugins, run_folder
 from training.dataset import ImageDataset
 from training.presets import PRESETS
 
@@ -63,7 +63,7 @@ def test_new_run_and_resume(started, capsys):
     assert code == 0 and 'from network-snapshot-000000_008.safetensors' in out
     assert ', with --cfg=tiny --gamma=2.0 --kimg=0.012 --workers=0\n' in out
     assert [path.name for path in started.parent.iterdir()] == [started.name]
-    assert checkpoint.find_resumable(started) == checkpoint.network_path(started, 12)
+    assert run_folder.find_resumable(started) == checkpoint.network_path(started, 12)
     assert json.loads((started / 'training_options.json').read_text())['loss']['gamma'] == 2
     code, out, _ = call(train.main, f'--resume={checkpoint.network_path(started, 8)}', '--kimg=0.012')
     assert code == 0 and (started / 'superseded' / 'network-snapshot-000000_012.safetensors').is_file()
@@ -83,7 +83,7 @@ def test_a_snapshot_that_is_cut_off_is_passed_over(started, part):
     os.truncate(started / part, 1000)
     code, out, err = call(train.main, '--resume=latest', '--kimg=0.016')
     assert code == 0 and 'from network-snapshot-000000_008.safetensors' in out, err
-    assert f'Passing over training-runs/{started.name}/{part}: ' in out
+    assert f'Passing over training-runs/{started.name}/{part}' in out
     for path in started.glob('training-state-*'):
         os.truncate(path, 1000)
     code, out, err = call(train.main, '--resume=latest', '--kimg=0.02')
@@ -299,13 +299,13 @@ def test_signals_save_first(images, number, workers):
     os.killpg(child.pid, number)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number and err == ''
-    last = checkpoint.find_resumable(run)
+    last = run_folder.find_resumable(run)
     assert f'\n{number.name}: stops after this step, with a snapshot' in out
     assert f'Stopped by {number.name} at' in out and str(last.name) in out
     assert out.rstrip().endswith('Go on with: python train.py --resume=training-runs/00000-shapes-stylegan2-tiny')
     total = checkpoint.read_header(last)['images'] + 4
     code, out, err = call(train.main, '--resume=latest', f'--kimg={total / 1000}', '--workers=0')
-    assert code == 0 and checkpoint.find_resumable(run) == checkpoint.network_path(run, total), err
+    assert code == 0 and run_folder.find_resumable(run) == checkpoint.network_path(run, total), err
 
 
 ANSWER = 'SIGINT: stops after this step, with a snapshot; a second one ends at once, without\n'

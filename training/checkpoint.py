@@ -12,7 +12,6 @@ import dataclasses
 import json
 import re
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,7 +25,6 @@ from dnnlib.util import UserError, atomic_path, fetch
 from training import legacy
 from training.building import built, expect_same_tensors
 from training.config import Config
-from training.config_json import from_json
 from training.state import read_state
 
 VERSION = 1
@@ -66,41 +64,6 @@ def snapshots(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def find_latest_snapshot(root: str | Path = 'training-runs') -> Path | None:
-    """The furthest snapshot of the run folder below `root` that was written to last, None where there is none."""
-    runs = [files for folder in Path(root).glob('*/') if (files := snapshots(folder))]
-    return max(runs, key=lambda files: max(path.stat().st_mtime_ns for path in files))[-1] if runs else None
-
-
-def find_resumable(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path | None:
-    """The network file of a run's latest snapshot that has its training state, None where there is none.
-
-    A snapshot that is cut off is passed over, and `say` gets a line about it. Raises UserError if all of them are.
-    """
-    problem = None
-    for path in reversed([path for path in snapshots(folder) if state_path(path).is_file()]):
-        try:
-            read_header(path)
-            if not zipfile.is_zipfile(state_path(path)):
-                raise UserError(f'{state_path(path)}: cut off or not a training state')
-            return path
-        except UserError as err:
-            problem = err
-            say(f'Passing over {err}')
-    if problem is not None:
-        raise UserError(f'{folder} has no snapshot to go on from: {problem}, or start anew')
-    return None
-
-
-def find_latest_run(root: Path) -> Path:
-    """The run folder below `root` that wrote last. Raises UserError where there is none."""
-    runs = [(max(path.stat().st_mtime_ns for path in (options, *snapshots(options.parent))), options.parent)
-            for options in root.glob('*/training_options.json')]
-    if not runs:
-        raise UserError(f'--resume=latest: no run in {root}: start one without --resume, or name its folder')
-    return max(runs)[1]
-
-
 # ---- Writing
 
 
@@ -134,15 +97,6 @@ def write_networks(path: Path, networks: dict[str, torch.nn.Module], header: dic
         temporary.chmod(mode)
 
 
-def expect_finite(networks: dict[str, torch.nn.Module], images: int) -> None:
-    """Raises UserError for weights that are infinite or NaN, before they take the place of good ones."""
-    for name, network in networks.items():
-        for key, value in network.state_dict().items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise UserError(f'the weights of {name} are not finite at {images / 1000:g} kimg ({key}), so they are not saved: '
-                                'go on from the last snapshot with a lower --lr, or start anew with --precision=fp32')
-
-
 def save_state(path: Path, state: dict) -> None:
     """Writes a training state: tensors, numbers, words, lists and dicts."""
     with atomic_path(path) as temporary:
@@ -152,25 +106,6 @@ def save_state(path: Path, state: dict) -> None:
 def checksum(tensor: torch.Tensor) -> int:
     """CRC-32 of a tensor's bytes."""
     return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
-
-
-def remove_old(folder: Path, keep: int) -> None:
-    """Removes all snapshots but the last `keep` (0 keeps all); a network file goes before its state."""
-    for path in snapshots(folder)[:-keep] if keep else []:
-        path.unlink(missing_ok=True)
-        state_path(path).unlink(missing_ok=True)
-
-
-def set_aside_later(folder: Path, network: Path | None) -> list[str]:
-    """Moves the snapshots after `network` (None: all) into superseded/, so that the latest one is always of the run that is going on."""
-    names = snapshots(folder)
-    later = names[names.index(network) + 1:] if network is not None else names
-    for path in later:
-        (folder / 'superseded').mkdir(exist_ok=True)
-        path.rename(folder / 'superseded' / path.name)
-        if state_path(path).is_file():
-            state_path(path).rename(folder / 'superseded' / state_path(path).name)
-    return [path.name for path in later]
 
 
 # ---- Reading
@@ -314,24 +249,25 @@ def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, 
 
     Raises UserError.
     """
-    meta = read_header(network)
-    tensors = read_tensors(network, meta, list(networks))
+    tensors, state = read_pair(network, networks)
     for name, module in networks.items():
-        state = _part(tensors, name)
-        expect_same_tensors(module, state, f'{network}: {name}')
-        module.load_state_dict(state)
+        weights = _part(tensors, name)
+        expect_same_tensors(module, weights, f'{network}: {name}')
+        module.load_state_dict(weights)
+    return state
+
+
+def read_pair(network: Path, names: Iterable[str] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors by full key, training state) of a snapshot, all checksums verified. Raises UserError.
+
+    names: of the networks, None takes all
+    """
+    meta = read_header(network)
+    tensors = read_tensors(network, meta, list(meta['networks'] if names is None else names))
     path = state_path(network)
     if not path.is_file():
         raise UserError(f'{network} has no {path.name} beside it, so it cannot be resumed: start anew with --init-from={network}')
     state = read_state(path)
-    if state.get('images') != meta['images']:
+    if state.get('images') != meta.get('images'):
         raise UserError(f'{path} is of another step than {network.name}: remove both and resume from the snapshot before')
-    return state
-
-
-def stored_config(folder: Path) -> Config:
-    """The configuration of a run folder. Raises UserError."""
-    path = folder / 'training_options.json'
-    if not path.is_file():
-        raise UserError(f'{folder} is not a run folder: it has no training_options.json')
-    return from_json(path.read_bytes(), str(path))
+    return tensors, state

@@ -159,7 +159,7 @@ class TickClock:
     def __init__(self, training, ends: float = float('inf')):
         self.ends = ends
         self.training, self.images, self.begin, self.waited = training, training.images, time.monotonic(), 0.0
-        self.advised = False
+        self.advised, self.ticks = False, 0
 
     def next(self, data: Iterator) -> list[torch.Tensor]:
         """The next batch; the time it took to come counts as waiting."""
@@ -175,7 +175,8 @@ class TickClock:
 
     def tick(self, log) -> None:
         """Writes a tick's line and numbers, if there were steps. All processes must call this."""
-        training, means = self.training, {name: value['mean'] for name, value in self.training.stats.collect().items()}
+        training, stats = self.training, self.training.stats.collect()
+        means = {name: value['mean'] for name, value in stats.items()}
         count, seconds, gpu = training.images - self.images, time.monotonic() - self.begin, ''
         augmented = ''
         self.restart()
@@ -199,6 +200,8 @@ class TickClock:
                 f'ETA {format_time(left)}  data wait {wait:.0%}  memory {format_bytes(memory)}{gpu}  '
                 f'loss G {means["Loss/G"]:.3f} D {means["Loss/D_real"] + means["Loss/D_fake"]:.3f}{augmented}{skipped}')
         self._advise(means.get('Signs/real', 0.0), log)
+        means.update(training.health.look(training.health.tick(stats, wait if self.ticks else None), log.say))  # the first starts processes
+        self.ticks += 1
         log.stats(training.images, {
             'Progress/kimg': training.images / 1000, **{f'Progress/skipped_{name}': number for name, number in training.skipped.items()},
             'Timing/total_seconds': training.seconds, 'Timing/seconds_per_kimg': 1000 / speed, 'Timing/images_per_second': speed,

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -324,42 +323,3 @@ def some_items(dataset, most: int, seed: int) -> np.ndarray:
     if order is None:
         return np.random.RandomState(seed).permutation(len(dataset))[:most]
     return order(np.arange(min(most, len(dataset))))
-
-
-class Numbered(torch.utils.data.Sampler):
-    """Pairs (index, position) of a sampler whose first position is `first` and whose positions are `step` apart."""
-
-    def __init__(self, sampler: torch.utils.data.Sampler, first: int, step: int):
-        self.sampler, self.first, self.step = sampler, first, step
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((index, self.first + i * self.step) for i, index in enumerate(self.sampler))
-
-
-def batches(dataset: torch.utils.data.Dataset, settings, images: int, pin: bool) -> Iterator[list[torch.Tensor]]:
-    """This process's share of each batch, endlessly, from the position after `images`.
-
-    dataset: ImageDataset, or windows.Windows, whose items are numbered; settings: config.Config; pin: for a GPU
-    """
-    rank, world = distributed.rank(), distributed.world_size()
-    sampler = make_sampler(getattr(dataset, 'dataset', dataset), settings.run.seed, rank, world, start=images)
-    if settings.windows.on:
-        sampler = Numbered(sampler, images + rank, world)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,
-                                         num_workers=settings.run.workers, worker_init_fn=_ignore_signals)
-    iterator = iter(loader)
-    try:
-        while True:
-            yield next(iterator)
-    except Exception as err:
-        problem = err.with_traceback(None)
-    del iterator  # ends the processes; frames of a traceback that hold it would keep them, deaf as they are, past the end of this one
-    if 'DataLoader worker' in str(problem):
-        problem = UserError(f'a process that loads data ended ({" ".join(str(problem).split())}): lower --workers')
-    raise problem
-
-
-def _ignore_signals(worker: int) -> None:
-    """Leaves it to the main process to answer Ctrl-C and SIGTERM, which may go to all processes; it still wants a batch or none."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -75,6 +75,11 @@ def phases(loss: LossConfig) -> list[tuple[str, int]]:
     return result
 
 
+def brightness(images: torch.Tensor) -> torch.Tensor:
+    """Mean of each image [N, C, H, W], [N]: what varies among images that are not all alike (`training.health`)."""
+    return images.detach().float().mean([1, 2, 3])
+
+
 @dataclass(frozen=True)
 class Latents:
     """What the images of a phase are drawn from.
@@ -225,7 +230,9 @@ class GanLoss:
 
     def _main_d_fake(self, latents: Latents, share: float) -> None:
         with torch.no_grad():
-            images = self._augmented(self._synthesis(self._ws(latents), latents.windows), latents.numbers_of('fake'))
+            images = self._synthesis(self._ws(latents), latents.windows)
+            self.stats.report('Brightness/fake', brightness(images))
+            images = self._augmented(images, latents.numbers_of('fake'))
             maps = None if self.features is None else self.features(images)
         told = self._told(latents.c, latents.windows)
         logits = self._judge_pixels(images, told)
@@ -246,6 +253,7 @@ class GanLoss:
         loss = logits * 0  # gives every parameter a gradient, so that Adam counts the step of R1 alone for all of them
         if logistic:
             loss = discriminator_loss(logits, logits)[0]
+            self.stats.report('Brightness/real', brightness(reals))
             self.stats.report('Scores/real', logits)
             self.stats.report('Signs/real', logits.sign())
             self.stats.report('Loss/D_real', loss)

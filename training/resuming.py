@@ -6,28 +6,37 @@ from pathlib import Path
 from dnnlib.options import kept
 from dnnlib.util import UserError
 from torch_utils import distributed
-from training import checkpoint, plugins
+from training import checkpoint, plugins, run_folder
 from training.config import OPTIONS, Config, override
 from training.data.opening import absolute, is_missing
 from training.dataset import ImageDataset
 
 
-def resumed(where: str, outdir: Path, given: dict) -> tuple[Path, Path | None, Config]:
-    """(run folder, network file of the snapshot to go on from or None, configuration) for --resume, with the options that may change.
+def place(where: str, outdir: Path) -> tuple[Path, Path | None]:
+    """(run folder, network file if one was named) that --resume means. Raises UserError where there is nothing to resume.
 
-    where: 'latest', a run folder, or one of its network files;  outdir: where 'latest' is looked for;  given: {option: value}
-    Raises UserError where there is nothing to resume, and for an option that differs from the run's and may not.
+    where: 'latest', a run folder, or one of its network files;  outdir: where 'latest' is looked for
     """
-    place = checkpoint.find_latest_run(outdir) if where == 'latest' else Path(where)
-    if place.is_file():
-        if not checkpoint.SNAPSHOT_NAME.fullmatch(place.name):
-            raise UserError(f'--resume={place}: give a run folder or its network-snapshot-*.safetensors; --init-from takes any weights')
-        folder, network = place.parent, place
-    elif place.is_dir():
-        folder, network = place, checkpoint.find_resumable(place, distributed.print0)
-    else:
-        raise UserError(f'--resume={place}: no such run folder or snapshot; --resume=latest finds the newest run in {outdir}')
-    settings = checkpoint.stored_config(folder)
+    found = run_folder.find_latest_run(outdir) if where == 'latest' else Path(where)
+    if found.is_file():
+        if not checkpoint.SNAPSHOT_NAME.fullmatch(found.name):
+            raise UserError(f'--resume={found}: give a run folder or its network-snapshot-*.safetensors; --init-from takes any weights')
+        return found.parent, found
+    if not found.is_dir():
+        raise UserError(f'--resume={found}: no such run folder or snapshot; --resume=latest finds the newest run in {outdir}')
+    if not run_folder.is_run(found):
+        raise UserError(f'{found} is not a run folder: it has no {run_folder.OPTIONS}')
+    return found, None
+
+
+def resumed(folder: Path, network: Path | None, given: dict) -> tuple[Path | None, Config]:
+    """(network file of the snapshot to go on from or None, configuration) of a run folder, with the options that may change.
+
+    network: the snapshot to take, None takes the last whole one;  given: {option: value}
+    Raises UserError for a run without a whole snapshot, and for an option that differs from the run's and may not.
+    """
+    network = network or run_folder.find_resumable(folder, distributed.print0)
+    settings = run_folder.stored_config(folder, distributed.print0)
     table = {**OPTIONS, **{row.name: row for row in plugins.knob_rows()}}
     for name, value in given.items():
         row = table[name]
@@ -41,7 +50,7 @@ def resumed(where: str, outdir: Path, given: dict) -> tuple[Path, Path | None, C
     before, now = (text.partition(',')[0] for text in (settings.run.metrics, given.get('metrics', '')))
     if before and now and before != now:
         raise UserError(f'--metrics={given["metrics"]}: the best snapshot so far was chosen by {before}, so that must stay the first')
-    return folder, network, override(settings, **{name: value for name, value in given.items() if table[name].resume})
+    return network, override(settings, **{name: value for name, value in given.items() if table[name].resume})
 
 
 def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config]:

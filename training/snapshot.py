@@ -1,11 +1,15 @@
 """What a run folder shows of a run: grids of images, log.txt, stats.jsonl, TensorBoard events."""
 
+import contextlib
+import io
 import json
 import math
 import os
 import re
+import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +17,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dnnlib.util import UserError, atomic_path, format_time
+from dnnlib.cli import explain
+from dnnlib.util import atomic_path, format_time
 from torch_utils import distributed
 from torch_utils.pixels import to_uint8
 from training.config import Config
 from training.dataset import ImageDataset, some_items
+from training.run_folder import Grown, cut_stats
 
 
 def grid_size(resolution: int) -> tuple[int, int]:
@@ -104,17 +110,29 @@ class RunLog:
 
     folder: run folder, or None to print only (processes other than the first get None and `quiet`)
     images: images seen so far, 0 for a new run
+    What cannot be written, on a full disk for example, ends no run: the console says so when it begins, and lines are missing.
     """
 
     def __init__(self, folder: Path | None, images: int = 0, quiet: bool = False):
         self.folder, self.quiet = folder, quiet
         self._bar, self._events, self._text, self._stats = None, None, None, None
-        if folder is None:
+        self._failing: set[str] = set()
+        if folder is not None:
+            self._text = Grown(folder / 'log.txt')
+            self.rewind(images)
+
+    def rewind(self, images: int) -> None:
+        """Cuts off the numbers of steps later than `images`, and whatever is damaged."""
+        if self.folder is None:
             return
-        self._text = open(folder / 'log.txt', 'a', encoding='utf-8')
-        cut_stats(folder / 'stats.jsonl', images)
-        self._stats = open(folder / 'stats.jsonl', 'a', encoding='utf-8')
-        self._events = _event_writer(folder, images)
+        for part in (self._stats, self._events):
+            if part is not None:
+                part.close()
+        damaged = cut_stats(self.folder / 'stats.jsonl', images)
+        self._stats = Grown(self.folder / 'stats.jsonl')
+        self._events = Events(self.folder, images)
+        if damaged:
+            self.say(f'{damaged} damaged line{"s" * (damaged > 1)} of stats.jsonl left out')
 
     def say(self, line: str) -> None:
         """Prints a line, above the progress bar if there is one, and adds it to log.txt."""
@@ -122,18 +140,33 @@ class RunLog:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
         if self._text is not None:
-            self._text.write(line + '\n')
-            self._text.flush()
+            with self.going_on('log.txt', also_written=False):
+                self._text.add_line(line)
+
+    @contextlib.contextmanager
+    def going_on(self, what: str, also_written: bool = True) -> Iterator[None]:
+        """An OSError in the block becomes a line, the first time in a row.
+
+        what: is missing then;  also_written: whether the line goes to log.txt too
+        """
+        try:
+            yield
+        except OSError as err:
+            if what not in self._failing:
+                self._failing.add(what)
+                line = f'{explain(err) or err}. The run goes on without {what}'
+                self.say(line) if also_written else tqdm.write(line, file=sys.stdout)
+        else:
+            self._failing.discard(what)
 
     def stats(self, images: int, values: dict[str, float]) -> None:
         """A line of stats.jsonl and the same numbers for TensorBoard."""
         if self._stats is None:
             return
-        self._stats.write(json.dumps({'images': images, 'timestamp': time.time(), **values}) + '\n')
-        self._stats.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, global_step=images, walltime=time.time())
-        self._events.flush()
+        with self.going_on('stats.jsonl'):
+            self._stats.add_line(json.dumps({'images': images, 'timestamp': time.time(), **values}))
+        with self.going_on('TensorBoard'):
+            self._events.add(images, values)
 
     def progress(self, images: int, total: int, start: int, ends: float = float('inf')) -> None:
         """Moves the progress bar, which is there only where stdout is a terminal. ends: when time is up, on the monotonic clock."""
@@ -147,38 +180,37 @@ class RunLog:
         """Ends the bar and closes the files."""
         for part in (self._bar, self._events, self._text, self._stats):
             if part is not None:
-                part.close()
+                with contextlib.suppress(OSError):
+                    part.close()
 
 
-def _event_writer(folder: Path, images: int):
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-    from torch.utils.tensorboard import SummaryWriter
+class Events:
+    """Scalars for TensorBoard, written when they are given and without a thread. images: after which those of earlier files do not count"""
 
-    return SummaryWriter(str(folder), purge_step=images + 1 if images else None)
+    def __init__(self, folder: Path, images: int):
+        os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
+        self.proto, self.values, self.record = event_pb2, summary_pb2, RecordWriter
+        self._begin = [event_pb2.Event(file_version='brain.Event:2', step=images)]
+        if images:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._begin.append(event_pb2.Event(step=images + 1, session_log=start))
+        before = [int(match[1]) for path in folder.glob('events.*') if (match := re.match(r'events\.out\.tfevents\.(\d{10})\.', path.name))]
+        stamp = max(int(time.time()), *(number + 1 for number in before), 0)  # TensorBoard reads files by name; a clock may go backwards
+        self._file = Grown(folder / f'events.out.tfevents.{stamp:010d}.{socket.gethostname()}.{os.getpid()}')
 
-def cut_stats(path: Path, images: int) -> None:
-    """Removes the lines of stats.jsonl of steps later than `images`, and a last line that was never finished."""
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith('\n') and json.loads(line)['images'] <= images]
-    if kept != lines:
-        with atomic_path(path) as temporary:
-            temporary.write_text(''.join(kept), encoding='utf-8')
+    def add(self, images: int, values: dict[str, float]) -> None:
+        """Raises OSError."""
+        scalars = [self.values.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        content = io.BytesIO()
+        for event in (*self._begin, self.proto.Event(step=images, summary=self.values.Summary(value=scalars))):
+            event.wall_time = time.time()
+            self.record(content).write(event.SerializeToString())
+        self._file.add(content.getvalue())
+        self._begin = []
 
-
-def new_run_folder(outdir: Path, name: str) -> Path:
-    """Makes outdir/00000-name with the next free number. Raises UserError where outdir is not a folder."""
-    while True:
-        try:
-            outdir.mkdir(parents=True, exist_ok=True)
-            numbers = [int(match[1]) for entry in outdir.iterdir() if (match := re.match(r'(\d{5,})(-|$)', entry.name))]
-        except (FileExistsError, NotADirectoryError):
-            raise UserError(f'{outdir} is not a folder: choose another --outdir') from None
-        folder = outdir / f'{max(numbers, default=-1) + 1:05d}-{name}'
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            continue  # another run was faster
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()

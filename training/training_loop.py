@@ -18,20 +18,22 @@ import torch
 
 from dnnlib.util import UserError, atomic_path
 from torch_utils import distributed
-from torch_utils.misc import allow_tf32, count_parameters, keep_freed_memory
+from torch_utils.misc import count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
-from training import checkpoint, growing, plugins, pretrained, snapshot, transfer
+from training import checkpoint, growing, health, plugins, pretrained, run_folder, snapshot, transfer
 from training.ada import Augmentation
 from training.augment import NUMBERS
 from training.clock import Pace, StopSignal, TickClock
 from training.config import Config
 from training.config_json import to_json
-from training.dataset import ImageDataset, batches
+from training.dataset import ImageDataset
 from training.ema import ema_beta, update_ema
 from training.held_out import HeldOut
+from training.loading import batches
 from training.loss import GanLoss, Latents, phases
 from training.optimizer import make_optimizer, restore, step_if_finite
+from training.saving import Saver
 from training.state import expect_state
 from training.summary import describe, parameter_counts
 from training.windows import NUMBERS as WINDOW_NUMBERS
@@ -93,6 +95,7 @@ class Training:
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
         self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device)
+        self.health = health.Health(self.G_ema)
         self.after_pass = lambda phase, done, passes: None
 
     @property
@@ -102,7 +105,7 @@ class Training:
 
     @property
     def source(self) -> ImageDataset | Windows:
-        """What `dataset.batches` takes for the steps."""
+        """What `loading.batches` takes for the steps."""
         return self.loss.windows or self.dataset
 
     def step(self, reals: torch.Tensor, real_c: torch.Tensor, real_windows: torch.Tensor | None = None) -> None:
@@ -160,53 +163,6 @@ class Training:
             restore(optimizer, state['optimizers'][name])
 
 
-def save(training: Training, folder: Path, log: snapshot.RunLog, evaluate: Callable | None) -> None:
-    """Writes a snapshot, scores it if there is a way to, and removes those that are too old. All processes must call this.
-
-    Raises UserError, in all processes, for weights that are not finite.
-    """
-    checkpoint.expect_finite(training.networks, training.images)
-    allow_tf32(False)  # scores are those that calc_metrics.py gives
-    scores, cost = evaluate(training.G_ema, training.images, log.say) if evaluate else ({}, None)
-    allow_tf32(training.settings.run.allow_tf32)
-    better = cost is not None and cost < training.best
-    if better:
-        training.best = cost
-    state = training.state_dict()
-    if not distributed.is_main():
-        return
-    path = checkpoint.network_path(folder, training.images)
-    checkpoint.save_state(checkpoint.state_path(path), state)
-    checkpoint.save_networks(path, training.networks, training.settings, training.images)
-    if better:
-        checkpoint.save_networks(folder / checkpoint.BEST, training.networks, training.settings, training.images)
-    checkpoint.remove_old(folder, training.settings.run.keep_last)
-    if scores:
-        log.stats(training.images, scores)
-        told = ', '.join(f'{name} {score:.4g}' for name, score in scores.items())
-        log.say(f'kimg {training.images / 1000:g}: {told}{" (best so far)" if better else ""}')
-
-
-@contextlib.contextmanager
-def saved_on_error(training: Training, folder: Path, log: snapshot.RunLog, saved_at: Callable[[], int | None]) -> Iterator[None]:
-    """An error in the block passes on after a snapshot was written, unless the last one is of this step.
-
-    saved_at: returns the images of the last one. An error within a step may leave one network a step ahead; going on from there is then
-    no longer bit for bit what it would have been.
-    """
-    try:
-        yield
-    except Exception:
-        distributed.shutdown()  # nobody waits for processes that are somewhere else
-        if distributed.is_main() and saved_at() != training.images:
-            try:
-                save(training, folder, log, None)
-                log.say(f'An error ends the run, saved at {training.images / 1000:g} kimg: python train.py --resume={folder} goes on')
-            except Exception as problem:
-                log.say(f'An error ends the run at {training.images / 1000:g} kimg, which could not be saved: {problem}')
-        raise
-
-
 def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.device | str = 'cpu', resume: Path | None = None,
           init_from: str | None = None, minutes: float | None = None,
           evaluate: Callable[[torch.nn.Module, int, Callable], tuple[dict[str, float], float | None]] | None = None, note: str = '') -> int:
@@ -234,11 +190,23 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         def tick_ends() -> bool:
             return int(training.images / (run.tick * 1000)) > int((training.images - run.batch) / (run.tick * 1000))
 
-        log = snapshot.RunLog(folder if main else None, start if tick_ends() else start - 1, quiet=not main)
+        def told() -> int:  # up to where the numbers of ticks stay
+            return training.images if tick_ends() else training.images - 1
+
+        def load() -> Iterator[list[torch.Tensor]]:
+            data = batches(training.source, settings, training.images, pin=training.device.type == 'cuda', say=log.say)
+            return stack.enter_context(contextlib.closing(data))
+
+        def draw() -> int:
+            with log.going_on('this picture'):
+                pictures.save_fakes(f'fakes{checkpoint.step_name(training.images)}.png', training.G_ema)
+            return training.images
+
+        log = snapshot.RunLog(folder if main else None, told(), quiet=not main)
         stack.enter_context(contextlib.closing(log))
         if main:
-            checkpoint.set_aside_later(folder, resume)
-            with atomic_path(folder / 'training_options.json') as temporary:
+            run_folder.set_aside_later(folder, resume)
+            with atomic_path(folder / run_folder.OPTIONS) as temporary:
                 temporary.write_text(to_json(settings), encoding='utf-8')
             pictures = snapshot.Pictures(folder, dataset, settings)
             counts = parameter_counts({name: count_parameters(getattr(training, name)) for name in ('G', 'D')})
@@ -249,34 +217,41 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
                 pictures.save_fakes('fakes_init.png', training.G_ema)
         distributed.barrier()
 
-        data = stack.enter_context(contextlib.closing(batches(training.source, settings, start, pin=training.device.type == 'cuda')))
+        data, saver = load(), Saver(training, folder, log, evaluate, at=start if resume else None)
         ends = begin + 60 * minutes if minutes is not None else float('inf')
-        clock, ending = TickClock(training, ends), 0
+        clock, ending, drawn_at = TickClock(training, ends), 0, start if resume else None
         training.after_pass = Pace(settings, training.device, log, lambda: training.images, total, ends).passed
-        saved_at = drawn_at = start if resume else None
-        with saved_on_error(training, folder, log, lambda: saved_at):
+        with saver.on_error():
             while training.images < total:
                 if ending := _agree(stop.number, time.monotonic() > ends, training.device):
                     break
                 training.step(*clock.next(data))
                 log.progress(training.images, int(total), start, ends)
+                if (tick_ends() or any(training.skipped_in_a_row.values())) and (reason := health.problem(training)):
+                    saver.roll_back(reason)
+                    log.rewind(told())
+                    data.close()
+                    data, drawn_at = load(), training.images
+                    clock.restart()
+                    continue
                 if not tick_ends():
                     continue
                 clock.tick(log)
                 tick = int(training.images / (run.tick * 1000))
-                if tick % run.snap == 0:
-                    save(training, folder, log, evaluate)
-                    saved_at = training.images
+                if tick % run.snap == 0 or saver.missed:
+                    saver.save()
                 if tick % run.img_snap == 0 and main:
-                    pictures.save_fakes(f'fakes{checkpoint.step_name(training.images)}.png', training.G_ema)
-                    drawn_at = training.images
+                    drawn_at = draw()
                 clock.restart()
 
-        if saved_at != training.images:
-            save(training, folder, log, evaluate)  # before the statistics of an unfinished tick are told, so that it can be finished
+        if saver.at != training.images:
+            saver.save()  # before the statistics of an unfinished tick are told, so that it can be finished
         clock.tick(log)
         if drawn_at != training.images and ending <= 0 and main:
-            pictures.save_fakes(f'fakes{checkpoint.step_name(training.images)}.png', training.G_ema)
+            draw()
+        if saver.missed:
+            last = 'it has none' if saver.at is None else f'the last one is of {saver.at / 1000:g} kimg'
+            raise UserError(f'{folder}: no snapshot of the end at {training.images / 1000:g} kimg could be written, {last}')
         reason = 'Finished' if not ending else f'Stopped by {signal.Signals(ending).name if ending > 0 else f"--minutes={minutes:g}"}'
         log.say(f'{reason} at {training.images / 1000:g} kimg: {checkpoint.network_path(folder, training.images)}')
         if ending:

@@ -1,16 +1,14 @@
 import errno
 import hashlib
 import os
-import resource
-import signal
 import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from dnnlib import util
 from dnnlib.util import UserError
+from tests.helpers import file_size_limit
 
 CONTENT = b'weights' * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -115,25 +113,12 @@ def test_atomic_path_learns_what_torch_and_safetensors_hide(tmp_path):
         with pytest.raises(FileNotFoundError) as missing, util.atomic_path(tmp_path / 'no_folder' / 'a.bin') as temporary:
             save(temporary)
         assert missing.value.filename == str(tmp_path / 'no_folder' / 'a.bin')
-        with pytest.raises(OSError) as full, _file_size_limit(10_000), util.atomic_path(tmp_path / 'a.bin') as temporary:
+        with pytest.raises(OSError) as full, file_size_limit(10_000), util.atomic_path(tmp_path / 'a.bin') as temporary:
             save(temporary)
         assert (full.value.errno, full.value.filename) == (errno.EFBIG, str(tmp_path / 'a.bin'))
         assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match='a bug'), util.atomic_path(tmp_path / 'a.bin'):
         raise RuntimeError('a bug')
-
-
-@contextmanager
-def _file_size_limit(n):
-    """Stands in for a full disk: no file may grow past n bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
 
 
 # ---- Downloads

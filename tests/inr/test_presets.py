@@ -10,7 +10,7 @@ from inr.presets import PRESETS
 from tests.tiny_snapshots import call, mistake
 from tests.training.test_config import data
 from tests.training.tiny import make_images
-from training import checkpoint
+from training import checkpoint, run_folder
 from training.config import build
 from training.training_loop import Training
 
@@ -73,7 +73,7 @@ def test_a_run_of_generator_a_resumes_bit_for_bit(images):
     assert call(train.main, *args, '--kimg=0.012', '--outdir=whole')[0] == 0
     assert call(train.main, *args, '--kimg=0.004', '--outdir=halves')[0] == 0
     assert call(train.main, '--resume=latest', '--kimg=0.012', '--outdir=halves')[0] == 0
-    whole, halves = (checkpoint.load_networks(checkpoint.find_latest_snapshot(outdir)) for outdir in ('whole', 'halves'))
+    whole, halves = (checkpoint.load_networks(run_folder.find_latest_snapshot(outdir)) for outdir in ('whole', 'halves'))
     for network in ('G', 'D', 'G_ema'):
         pairs = zip(whole[network].state_dict().values(), halves[network].state_dict().values(), strict=True)
         assert all(a.equal(b) for a, b in pairs)

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import struct
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,21 +14,7 @@ from safetensors.torch import load_file, save_file
 from dnnlib.util import UserError
 from tests.training.tiny import make_images, tiny_run
 from training import checkpoint
-from training.checkpoint import (
-    find_latest_run,
-    find_latest_snapshot,
-    find_resumable,
-    load_networks,
-    load_pair,
-    network_path,
-    remove_old,
-    save_networks,
-    save_state,
-    set_aside_later,
-    snapshots,
-    state_path,
-    step_name,
-)
+from training.checkpoint import load_networks, load_pair, network_path, save_networks, save_state, snapshots, state_path, step_name
 from training.state import expect_state, read_state
 from training.training_loop import Training
 
@@ -301,76 +286,6 @@ def test_single_flipped_bits_are_noticed_or_harmless(stepped, tmp_path, kind):
             continue
         assert same(found, whole), place
     assert noticed > 30
-
-
-def pair(folder, images, state=True, mtime=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    path = network_path(folder, images)
-    path.touch()
-    if state:
-        state_path(path).touch()
-    if mtime:
-        os.utime(path, (mtime, mtime))
-    return path
-
-
-def test_latest(tmp_path):
-    runs = tmp_path / 'runs'
-    assert find_latest_snapshot(runs) is None
-    assert 'no run in' in message(find_latest_run, runs)
-    newest = pair(runs / '00000-a', 2000, mtime=2_000_000_000)
-    pair(runs / '00001-b', 9000, mtime=1_900_000_000)
-    pair(runs / '00001-b' / 'superseded', 99_000, mtime=2_100_000_000)
-    assert find_latest_snapshot(runs) == newest
-    further = pair(runs / '00000-a', 3000, mtime=1_950_000_000)  # copied files lose the order of their times, not that of their steps
-    assert find_latest_snapshot(runs) == further
-    for name, time in (('00000-a', 1_800_000_000), ('00001-b', 1_950_000_000)):
-        options = runs / name / 'training_options.json'
-        options.touch()
-        os.utime(options, (time, time))
-    assert find_latest_run(runs) == runs / '00000-a'
-    os.utime(runs / '00001-b' / 'training_options.json', (2_050_000_000, 2_050_000_000))   # started later, no snapshot yet
-    assert find_latest_run(runs) == runs / '00001-b'
-
-
-def test_half_a_pair_is_never_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, 'read_header', lambda path: {})
-    monkeypatch.setattr(checkpoint.zipfile, 'is_zipfile', lambda path: True)
-    assert find_resumable(tmp_path) is None
-    whole = pair(tmp_path, 1000)
-    pair(tmp_path, 2000, state=False)
-    state_path(network_path(tmp_path, 3000)).touch()
-    assert find_resumable(tmp_path) == whole
-
-
-def test_old_pairs_go(tmp_path):
-    for images in (1000, 2000, 3000):
-        pair(tmp_path, images)
-    (tmp_path / 'network-best.safetensors').touch()
-    remove_old(tmp_path, 0)
-    assert len(snapshots(tmp_path)) == 3
-    remove_old(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        'network-best.safetensors', 'network-snapshot-000002.safetensors', 'network-snapshot-000003.safetensors',
-        'training-state-000002.pt', 'training-state-000003.pt']
-
-
-def test_a_network_file_goes_before_its_state(tmp_path, monkeypatch):
-    """Whatever ends it in between, a network file is there only when its state is."""
-    for images in (1000, 2000):
-        pair(tmp_path, images)
-    gone, unlink = [], Path.unlink
-    monkeypatch.setattr(Path, 'unlink', lambda path, **options: gone.append(path.name) or unlink(path, **options))
-    remove_old(tmp_path, 1)
-    assert gone == ['network-snapshot-000001.safetensors', 'training-state-000001.pt']
-
-
-def test_later_pairs_are_set_aside(tmp_path):
-    kept, *_ = [pair(tmp_path, images) for images in (1000, 2000, 3000)]
-    assert set_aside_later(tmp_path, kept) == ['network-snapshot-000002.safetensors', 'network-snapshot-000003.safetensors']
-    assert snapshots(tmp_path) == [kept] and len(snapshots(tmp_path / 'superseded')) == 2
-    assert state_path(snapshots(tmp_path / 'superseded')[0]).is_file()
-    assert set_aside_later(tmp_path, None) == [kept.name] and snapshots(tmp_path) == []
 
 
 def test_a_full_disk_names_the_file(training, tmp_path, monkeypatch):

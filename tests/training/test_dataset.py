@@ -8,18 +8,23 @@ import os
 import pickle
 import shutil
 import tarfile
+import time
 import zipfile
 from hashlib import sha256
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 from dnnlib.util import UserError
 from tests.helpers import ROOT
+from tests.training.tiny import make_images, tiny_run
 from training.data.files import resolve
 from training.dataset import ImageDataset, InfiniteSampler, quick_check
+from training.loading import _lost_worker, batches
 
 
 def make_set(path, count=5, size=16, mode='RGB', labels=None, classes=None):
@@ -264,6 +269,54 @@ def test_workers_read_the_same_images(tmp_path, method):
     np.testing.assert_array_equal(copy[9][0], pixels[9])
     copy.close()
     dataset.close()
+
+
+def run_of(tmp_path, **given):
+    """(data set, settings) of a run with one process that loads."""
+    if not (tmp_path / 'images').exists():
+        make_images(tmp_path / 'images')
+    return tiny_run(tmp_path / 'images', **given)
+
+
+@pytest.mark.filterwarnings('ignore:.*multi-threaded, use of fork:DeprecationWarning')
+def test_a_worker_that_is_killed_is_replaced_once_and_the_batches_stay_the_same(tmp_path):
+    expected = [images for images, _ in itertools.islice(batches(*run_of(tmp_path, workers=0), 8, pin=False), 12)]
+    said, before = [], psutil.Process().children()
+    data = batches(*run_of(tmp_path, workers=1), 8, pin=False, say=said.append)
+    found = []
+    for number in range(12):
+        found.append(next(data)[0])
+        for child in [child for child in psutil.Process().children() if child not in before] if number in (2, 7) else []:
+            child.kill()
+            while child.status() != psutil.STATUS_ZOMBIE:  # the run's own process is to see its end
+                time.sleep(0.01)
+    assert [child for child in psutil.Process().children() if child not in before] == []
+    data.close()
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert said == ['A process that loads data ended (killed): another takes its place',
+                    'A process that loads data ended (killed): the main one loads, as with --workers=0']
+
+
+def test_where_no_worker_can_start_the_main_process_loads(tmp_path, monkeypatch):
+    def full():
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch.multiprocessing, 'get_context', lambda: SimpleNamespace(Queue=full))
+    said = []
+    data = batches(*run_of(tmp_path, workers=2), 0, pin=False, say=said.append)
+    expected = next(batches(*run_of(tmp_path, workers=0), 0, pin=False))
+    assert torch.equal(next(data)[0], expected[0])
+    assert said == ['No process that loads data can start (is /dev/shm full?): the main one loads, as with --workers=0']
+
+
+@pytest.mark.parametrize('error, reason', [
+    (RuntimeError('Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: unable to allocate shared memory(shm) for '
+                  'file </torch_1_2>: No space left on device (28)'), 'no room in /dev/shm'),
+    (RuntimeError('DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that there is not enough shm'),
+     '(pid 7) is killed by signal: Bus error'),
+    (RuntimeError('Caught RuntimeError in DataLoader worker process 0.\nsomething else'), ''), (UserError('DataLoader worker'), '')])
+def test_how_a_worker_was_lost(error, reason):
+    assert _lost_worker(error) == reason
 
 
 def take(sampler, count):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
-from training import checkpoint, growing
+from training import growing, run_folder
 from training.growing import Stage
 from training.loss import GanLoss
 from training.networks import Discriminator, Generator
@@ -150,7 +150,7 @@ def test_a_run_that_grows_resumes_bit_for_bit(tmp_path, stop_at):
         (tmp_path / name).mkdir()
     train(whole, dataset, tmp_path / 'whole')
     train(part, dataset, tmp_path / 'parts')
-    train(whole, dataset, tmp_path / 'parts', resume=checkpoint.find_resumable(tmp_path / 'parts'))
+    train(whole, dataset, tmp_path / 'parts', resume=run_folder.find_resumable(tmp_path / 'parts'))
     assert_same_snapshot(tmp_path / 'parts', tmp_path / 'whole', 40)
     assert 'growing:     8:0.008,16:0.008 (size:kimg), then 32 pixels' in (tmp_path / 'whole' / 'log.txt').read_text()
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.util import UserError, format_time
+from dnnlib.util import format_time
 from tests.training.tiny import make_images
 from training.dataset import ImageDataset
-from training.snapshot import Bar, RunLog, cut_stats, grid_image, grid_items, grid_size, new_run_folder, save_grid
+from training.run_folder import Grown
+from training.snapshot import Bar, RunLog, grid_image, grid_items, grid_size, save_grid
 
 
 def test_grid_fits_a_screen():
@@ -61,19 +62,49 @@ def test_log_and_stats(tmp_path, capsys):
     assert capsys.readouterr().out == '' and (tmp_path / 'log.txt').read_text() == 'first\nsecond\n'
     lines = [json.loads(line) for line in (tmp_path / 'stats.jsonl').read_text().splitlines()]
     assert [(line['images'], line['Loss/G']) for line in lines] == [(32, 0.5), (64, 0.125)]
+    assert scalars(tmp_path, 'Loss/G') == [(32, 0.5), (64, 0.125)]
+
+
+def test_a_full_disk_costs_lines_and_no_run(tmp_path, capsys, monkeypatch):
+    log, add = RunLog(tmp_path), Grown.add
+
+    def full(file, content):
+        raise OSError(28, 'No space left on device', str(file.path))
+
+    log.say('before')
+    log.stats(8, {'a': 1.0})
+    monkeypatch.setattr(Grown, 'add', full)
+    log.say('lost')
+    log.stats(16, {'a': 2.0})
+    log.stats(24, {'a': 3.0})
+    monkeypatch.setattr(Grown, 'add', add)
+    log.say('after')
+    log.stats(32, {'a': 4.0})
+    log.close()
+    out = capsys.readouterr().out
+    assert [out.count(f'The run goes on without {what}\n') for what in ('log.txt', 'stats.jsonl', 'TensorBoard')] == [1, 1, 1]
+    assert f'disk full while writing {tmp_path}/stats.jsonl' in out
+    assert (tmp_path / 'log.txt').read_text() == 'before\nafter\n'
+    assert [json.loads(line)['images'] for line in (tmp_path / 'stats.jsonl').read_text().splitlines()] == [8, 32]
+    assert scalars(tmp_path, 'a') == [(8, 1), (32, 4)]
+
+
+def test_a_clock_that_goes_back_keeps_the_order_for_tensorboard(tmp_path, monkeypatch):
+    for now, images in ((2e9, 8), (1e9, 16)):
+        monkeypatch.setattr('training.snapshot.time.time', lambda now=now: now)
+        log = RunLog(tmp_path, images - 8, quiet=True)
+        log.stats(images, {'a': images})
+        log.close()
+    names = sorted(path.name.split('.')[3] for path in tmp_path.glob('events.*'))
+    assert names == ['2000000000', '2000000001'] and scalars(tmp_path, 'a') == [(8, 8), (16, 16)]
+
+
+def scalars(folder, name):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    events = EventAccumulator(str(tmp_path))
+
+    events = EventAccumulator(str(folder))
     events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars('Loss/G')] == [(32, 0.5), (64, 0.125)]
-
-
-def test_unfinished_line_is_cut(tmp_path):
-    path = tmp_path / 'stats.jsonl'
-    path.write_text('{"images": 8}\n{"images": 16}\n{"imag')
-    cut_stats(path, 8)
-    assert path.read_text() == '{"images": 8}\n'
-    cut_stats(tmp_path / 'none.jsonl', 8)
-    assert not (tmp_path / 'none.jsonl').exists()
+    return [(event.step, event.value) for event in events.Scalars(name)]
 
 
 def test_log_without_a_folder_writes_nothing(capsys):
@@ -103,17 +134,3 @@ def test_eta_is_what_comes_first(monkeypatch, capsys, ends, expected):
     assert bar.format_dict['eta'] == format_time(int(expected[3:]))
     monkeypatch.setattr('tqdm.tqdm.format_dict', {'rate': None, 'n': 32, 'initial': 32, 'elapsed': 0.0, 'total': 64})
     assert Bar(float('inf'), total=64, initial=32, disable=True).format_dict['eta'] == '?'
-
-
-def test_run_folders_are_numbered(tmp_path):
-    runs = tmp_path / 'a' / 'runs'
-    assert new_run_folder(runs, 'demo-inr').name == '00000-demo-inr'
-    assert new_run_folder(runs, 'demo-inr').name == '00001-demo-inr'
-    (runs / '00041').mkdir()
-    (runs / 'other').mkdir()
-    assert new_run_folder(runs, 'x').name == '00042-x'
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='file is not a folder: choose another --outdir'):
-        new_run_folder(tmp_path / 'file', 'x')
-    with pytest.raises(UserError, match='is not a folder: choose another --outdir'):
-        new_run_folder(tmp_path / 'file' / 'below', 'x')

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.training.tiny import make_images, tiny_run
-from training import checkpoint, memory
+from training import checkpoint, memory, run_folder
 from training.summary import costs, describe, parameter_counts
 from training.training_loop import train
 
@@ -20,7 +20,7 @@ def test_disk_estimate_is_what_a_snapshot_takes(tmp_path):
                                                                        'd_channel_max': 64}, kimg=0.004)
     (tmp_path / 'run').mkdir()
     train(settings, dataset, tmp_path / 'run')
-    network = checkpoint.find_resumable(tmp_path / 'run')
+    network = run_folder.find_resumable(tmp_path / 'run')
     size = network.stat().st_size + checkpoint.state_path(network).stat().st_size
     found = re.search(r'disk: +([\d.]+) MiB a snapshot; the last 3 are kept', costs(settings, memory.needs(settings), 'memory'))
     assert abs(float(found[1]) * 2 ** 20 / size - 1) < 0.1

@@ -19,7 +19,7 @@ from tests.helpers import ROOT, relative_error
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.misc import allow_tf32
 from torch_utils.pixels import from_uint8
-from training import checkpoint, training_loop
+from training import checkpoint, run_folder, training_loop
 from training.config import LossConfig
 from training.loss import phases
 from training.options import AugmentConfig
@@ -56,7 +56,8 @@ def gradients(network):
 
 def stats_of(folder):
     """The lines of stats.jsonl without what the clock and the memory say."""
-    return [{key: value for key, value in json.loads(line).items() if not key.startswith(('Timing/', 'Resources/', 'timestamp'))}
+    clocked = ('Timing/', 'Resources/', 'timestamp', 'Health/data')
+    return [{key: value for key, value in json.loads(line).items() if not key.startswith(clocked)}
             for line in (folder / 'stats.jsonl').read_text().splitlines()]
 
 
@@ -97,7 +98,7 @@ def test_resume_is_bit_exact(labelled, folder, stop_at):
     _, half = tiny_run(labelled, use_labels=True, kimg=stop_at, tick=0.016, snap=100)
     halves = folder('halves')
     train(half, dataset, halves)
-    train(whole, dataset, halves, resume=checkpoint.find_resumable(halves))
+    train(whole, dataset, halves, resume=run_folder.find_resumable(halves))
     assert_same_snapshot(halves, folder.root / 'whole', 48)
     assert [line['images'] for line in stats_of(halves)] == [16, 32, 48]
 
@@ -115,7 +116,7 @@ def test_resume_is_bit_exact_with_adaptive_augmentation(labelled, folder, stop_a
     _, half = tiny_run(labelled, use_labels=True, kimg=stop_at, tick=0.016, snap=100)
     halves = folder('halves')
     train(augmented(half, **ada_run), dataset, halves)
-    train(whole, dataset, halves, resume=checkpoint.find_resumable(halves))
+    train(whole, dataset, halves, resume=run_folder.find_resumable(halves))
     assert_same_snapshot(halves, folder.root / 'whole', 48)
     p = [line['Augment/p'] for line in stats_of(halves)]
     assert len(set(p)) > 1 and 0.5 not in p
@@ -160,7 +161,7 @@ train(settings, dataset, Path(sys.argv[2]))
         time.sleep(0.01)
     child.kill()
     child.wait()
-    last = checkpoint.find_resumable(killed)
+    last = run_folder.find_resumable(killed)
     total = checkpoint.read_header(last)['images'] + 32
     dataset, settings = tiny_run(images, kimg=total / 1000, tick=0.016, snap=2, keep_last=0)
     train(settings, dataset, killed, resume=last)
@@ -220,7 +221,7 @@ distributed.shutdown()
     assert same_state(state, alone.augment.state_dict()) and state['sums'][0] == 8
     assert stats.keys() == expected.keys()
     assert all(torch.allclose(stats[name], expected[name], rtol=1e-4) for name in stats)
-    assert checkpoint.find_resumable(run) == checkpoint.network_path(run, 16)
+    assert run_folder.find_resumable(run) == checkpoint.network_path(run, 16)
 
 
 def free_port():
@@ -384,7 +385,7 @@ def test_minutes_stop_with_a_snapshot(images, folder, capsys):
     dataset, settings = tiny_run(images, kimg=1000)
     run = folder('run')
     assert train(settings, dataset, run, minutes=1e-9) == 0
-    assert checkpoint.find_resumable(run) == checkpoint.network_path(run, 0)
+    assert run_folder.find_resumable(run) == checkpoint.network_path(run, 0)
     assert f'Go on with: python train.py --resume={run}' in capsys.readouterr().out
 
 
@@ -414,24 +415,130 @@ def test_an_error_saves_first_and_the_run_goes_on_as_if_there_had_been_none(labe
     with pytest.raises(ValueError, match='a disk fails'):
         train(settings, dataset, broken)
     monkeypatch.setattr(Training, 'step', step)
-    last = checkpoint.find_resumable(broken)
+    last = run_folder.find_resumable(broken)
     assert last == checkpoint.network_path(broken, 20)
     assert f'An error ends the run, saved at 0.02 kimg: python train.py --resume={broken} goes on' in capsys.readouterr().out
     train(settings, dataset, broken, resume=last)
     assert_same_snapshot(broken, whole, 32)
 
 
-def test_weights_that_are_not_finite_are_not_saved(images, folder, monkeypatch, capsys):
-    dataset, settings = tiny_run(images, kimg=0.024, tick=0.004, snap=1)
-    step, run = Training.step, folder('run')
+def spoiled_weight(training):
+    next(training.G_ema.parameters())[0] = float('nan')
 
-    def spoiled(training, *batch):
+
+def spoiled_moment(training):
+    next(iter(training.optimizers['D'].state.values()))['exp_avg_sq'][0] = float('inf')
+
+
+def spoil(monkeypatch, act, times):
+    """Calls act(training) after the step to 12 images, so many times."""
+    step, left = Training.step, [None] * times
+
+    def patched(training, *batch):
         step(training, *batch)
-        if training.images == 12:
-            next(training.G_ema.parameters())[0] = float('nan')
+        if training.images == 12 and left:
+            left.pop()
+            act(training)
 
-    monkeypatch.setattr(Training, 'step', spoiled)
-    with pytest.raises(UserError, match='the weights of G_ema are not finite at 0.012 kimg .*, so they are not saved: go on'):
+    monkeypatch.setattr(Training, 'step', patched)
+
+
+@pytest.mark.parametrize('act, tick', [(spoiled_weight, 0.004), (lambda training: spoiled_nan(training.G), 0.02)])
+def test_a_number_that_is_lost_once_comes_right_from_the_last_snapshot(images, folder, monkeypatch, capsys, act, tick):
+    dataset, settings = tiny_run(images, kimg=0.008, tick=0.004, snap=1)
+    whole, run = folder('whole'), folder('run')
+    for place in (whole, run):
+        train(settings, dataset, place)
+    _, settings = tiny_run(images, kimg=0.024, tick=tick, snap=1)  # a tick of 20 images: the first step without gradients tells
+    train(settings, dataset, whole, resume=checkpoint.network_path(whole, 8))
+    capsys.readouterr()
+    spoil(monkeypatch, act, times=1)
+    train(settings, dataset, run, resume=checkpoint.network_path(run, 8))
+    out = capsys.readouterr().out
+    assert out.count(': going back to network-snapshot-000000_008.safetensors, once\n') == 1 and 'is not finite at 0.01' in out
+    assert_same_snapshot(run, whole, 24)
+
+
+def spoiled_nan(network):
+    with torch.no_grad():
+        next(network.parameters())[0] = float('nan')
+
+
+@pytest.mark.parametrize('act, name', [(spoiled_weight, 'G_ema.'), (spoiled_moment, 'D.optimizer.')])
+def test_what_is_not_finite_again_ends_the_run_and_takes_no_good_snapshots_place(images, folder, monkeypatch, capsys, act, name):
+    dataset, settings = tiny_run(images, kimg=0.024, tick=0.004, snap=1, keep_last=1)
+    run = folder('run')
+    spoil(monkeypatch, act, times=9)
+    report = f'{name}.* is not finite at 0.012 kimg; stats.jsonl has .* second time from network-snapshot-000000_008'
+    with pytest.raises(UserError, match=report):
         train(settings, dataset, run)
-    assert checkpoint.find_resumable(run) == checkpoint.network_path(run, 8) and not list(run.glob('*000000_012*'))
-    assert 'An error ends the run at 0.012 kimg, which could not be saved: the weights of G_ema' in capsys.readouterr().out
+    assert checkpoint.snapshots(run) == [run_folder.find_resumable(run)] == [checkpoint.network_path(run, 8)]
+    out = capsys.readouterr().out
+    assert out.count('going back to') == 1 and 'An error ends the run at 0.012 kimg, which could not be saved: ' + name in out
+
+
+def test_without_a_snapshot_there_is_no_way_back(images, folder, monkeypatch):
+    dataset, settings = tiny_run(images, kimg=0.024, tick=0.004, snap=100)
+    spoil(monkeypatch, spoiled_weight, times=1)
+    with pytest.raises(UserError, match='there is no snapshot to go back to'):
+        train(settings, dataset, folder('run'))
+
+
+def full(path, *_):
+    raise OSError(28, 'No space left on device', str(path))
+
+
+def test_a_full_disk_costs_a_snapshot_that_is_tried_again(images, folder, monkeypatch, capsys):
+    dataset, settings = tiny_run(images, kimg=0.032, tick=0.004, snap=3, img_snap=3)
+    whole, run = folder('whole'), folder('run')
+    train(settings, dataset, whole)
+    capsys.readouterr()
+    save, left = checkpoint.save_networks, [12, 16]
+
+    def small(path, networks, config, seen):
+        if left and seen == left[0]:
+            left.pop(0)
+            full(path)
+        save(path, networks, config, seen)
+
+    monkeypatch.setattr(checkpoint, 'save_networks', small)
+    monkeypatch.setattr('training.snapshot.save_grid', lambda path, *_: full(path) if '012' in path.name else None)
+    train(settings, dataset, run)
+    out = capsys.readouterr().out
+    assert out.count('disk full while writing') == 2 and out.count('without this snapshot, and tries again at the next tick') == 1
+    assert 'without this picture' in out
+    assert checkpoint.snapshots(run) == [checkpoint.network_path(run, step) for step in (20, 24, 32)]
+    assert not checkpoint.state_path(checkpoint.network_path(run, 12)).exists()
+    assert_same_snapshot(run, whole, 32)
+
+
+def test_an_end_that_cannot_be_saved_is_an_error(images, folder, monkeypatch):
+    dataset, settings = tiny_run(images, kimg=0.012, tick=0.004, snap=2)
+    save, run = checkpoint.save_networks, folder('run')
+    monkeypatch.setattr(checkpoint, 'save_networks', lambda path, *args: full(path) if '012' in path.name else save(path, *args))
+    with pytest.raises(UserError, match='no snapshot of the end at 0.012 kimg could be written, the last one is of 0.008 kimg'):
+        train(settings, dataset, run)
+    assert run_folder.find_resumable(run) == checkpoint.network_path(run, 8)
+
+
+def test_a_snapshot_is_there_before_it_is_scored(images, folder):
+    dataset, settings = tiny_run(images, kimg=0.008, tick=0.004, snap=1)
+    run, seen = folder('run'), []
+
+    def evaluate(G, step, say):
+        seen.append(run_folder.find_resumable(run) == checkpoint.network_path(run, step))
+        return {'pr_recall': 0.5 / 100 ** len(seen)}, None
+
+    train(settings, dataset, run, evaluate=evaluate)
+    assert seen == [True, True]
+    assert [line['Health/recall'] for line in stats_of(run) if 'Health/recall' in line] == [0.005, 0.00005]
+    assert (run / 'log.txt').read_text().count('Look: recall has fallen to 5e-05') == 1
+
+
+def test_the_health_of_a_run_is_among_its_numbers(images, folder):
+    dataset, settings = tiny_run(images, kimg=0.008, tick=0.004)
+    train(settings, dataset, run := folder('run'))
+    first, _ = stats_of(run)
+    assert {'Health/loss_G', 'Health/loss_D', 'Health/D_range', 'Health/average', 'Health/variety'} <= first.keys()
+    assert first['Health/loss_D'] == first['Loss/D_real'] + first['Loss/D_fake'] and 'Health/data_wait' not in first
+    assert json.loads((run / 'stats.jsonl').read_text().splitlines()[1])['Health/data_wait'] >= 0

@@ -13,7 +13,8 @@ from tests.helpers import relative_error
 from tests.training.tiny import ROW, make_images
 from training import checkpoint, config, options, training_loop
 from training.data.transforms import part_of_square
-from training.dataset import ImageDataset, batches
+from training.dataset import ImageDataset
+from training.loading import batches
 from training.training_loop import Training
 from training.windows import Windows, condition, consistency
 
