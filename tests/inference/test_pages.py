@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import generate
-from inference import latents, pages
+from inference import latents, pages, pyramid
 from tests import browser as driver
 from tests import tiny_snapshots
 from tests.tiny_snapshots import call, mistake
@@ -135,3 +135,23 @@ def test_chromium_shows_what_render_draws(tmp_path, browser):
     assert size == 'x'.join(map(str, browser.value("[document.querySelector('canvas').width, document.querySelector('canvas').height]")))
     again = browser.value('location.hash')
     assert again.startswith('#0.5,0.5,')
+
+
+def test_chromium_shows_a_deep_zoom(tmp_path, browser, monkeypatch):
+    monkeypatch.setattr(pyramid, 'TILE', 16)
+    pixels = np.random.RandomState(0).randint(0, 256, (170, 300, 3), np.uint8)
+
+    def draw(top, left, height, width):
+        return pixels[top:top + height, left:left + width]
+
+    pyramid.write(tmp_path / 'a b.dzi', 'dzi', draw, 300, 170, 3, {}, say=lambda line: None)
+    browser.open((tmp_path / 'a b.html').as_uri())
+    browser.wait('window.view && document.body.dataset.waiting === "0"')
+    browser.value('view.set(150, 85, 1)')
+    browser.wait('new Promise(done => setTimeout(() => done(document.body.dataset.waiting === "0"), 100))')
+    left, top = browser.value('[-view.window[0], -view.window[1]].map(Math.round)')
+    shown = np.asarray(Image.open(io.BytesIO(browser.picture())).convert('RGB'))
+    assert np.array_equal(shown[top:top + 170, left:left + 300], pixels)
+    assert '300 x 170, 100%' == browser.value("document.querySelector('output').value")
+    browser.press('0')
+    browser.wait('view.scale > 1.1')
