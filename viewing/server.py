@@ -137,6 +137,7 @@ async def unless_gone(request, work, stop):
         while (await request.receive())['type'] != 'http.disconnect':
             pass
 
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask for it
     gone = asyncio.ensure_future(hung_up())
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -6,6 +6,7 @@ from viewing import MAX_LEVEL, MAX_SAVED
 from viewing.kept import Kept
 from viewing.state import BadQuery, Limits, Picture, View, read_picture, read_view, tile_window
 
+pytest.importorskip('inr')  # which names the refinements
 LIMITS = Limits(num_ws=10, c_dim=9, directions=4, snapshots=(0, 12288))
 SIZE = {'x0': '0', 'y0': '-0.5', 'x1': '1', 'y1': '1.5', 'width': '30', 'height': '60', 'format': 'png'}
 
