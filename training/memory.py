@@ -47,6 +47,12 @@ def judgement(D: torch.nn.Module, settings: Config) -> Callable[[torch.Tensor, t
     return lambda images, c: (D(images, c), D.judge_features(features(images), c))
 
 
+def parts(settings: Config, images: int) -> dict:
+    """What the synthesis of G is asked for in the largest pass: windows in the middle of pictures, if the run has any."""
+    R = settings.data.resolution
+    return {'windows': torch.tensor([[2 * R, R // 2, R // 2]], device='cpu').expand(images, -1)} if settings.windows.on else {}
+
+
 def activations(G: torch.nn.Module, D: torch.nn.Module, judge: Callable, settings: Config, images: int) -> int:
     """Bytes of the largest pass on so many images: G's main loss, R1, or the path-length penalty. All are on the meta device.
 
@@ -58,7 +64,7 @@ def activations(G: torch.nn.Module, D: torch.nn.Module, judge: Callable, setting
 
     def fool():
         D.requires_grad_(False)
-        judge(G.synthesis(G.mapping(z, c)), told)
+        judge(G.synthesis(G.mapping(z, c), **parts(settings, images)), told)
         D.requires_grad_(True)
 
     def r1():
@@ -128,7 +134,7 @@ def macs(settings: Config, resolution: int | None = None) -> dict[str, int]:
         z, c, told = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim]), torch.zeros([1, D.c_dim])
         size = resolution or G.img_resolution
         image, judge = torch.zeros([1, G.img_channels, size, size]), judgement(D, settings)
-    smaller = {} if size == G.img_resolution else {'resolution': size}
+    smaller = parts(settings, 1) if size == G.img_resolution else {'resolution': size}
     return {'G': count_macs(lambda: G.synthesis(G.mapping(z, c), **smaller)), 'D': count_macs(lambda: judge(image, told))}
 
 

@@ -127,7 +127,7 @@ class Training:
         self.augment.update(self.images, run.batch)
 
     def _phase(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, passes: int,
-               real_windows: torch.Tensor | None) -> None:
+               real_windows: torch.Tensor | None = None) -> None:
         name = phase[0]
         self.G.requires_grad_(name == 'G')
         self.D.requires_grad_(name == 'D')

@@ -11,7 +11,7 @@ import train
 from dnnlib.util import UserError
 from tests.helpers import relative_error
 from tests.training.tiny import ROW, make_images
-from training import checkpoint, config, options, training_loop
+from training import checkpoint, config, memory, options, training_loop
 from training.data.transforms import part_of_square
 from training.dataset import ImageDataset
 from training.loading import batches
@@ -176,6 +176,12 @@ def test_without_windows_nothing_changes(pictures):
     latents = training_loop.draw_latents(settings, dataset, 8, 'G')
     same = training_loop.draw_latents(*windows_run(pictures)[::-1], 8, 'G', Windows(windows_run(pictures)[1], dataset, SYNTHESIS))
     assert latents.windows is None and torch.equal(latents.z, same.z) and same.windows.shape == (4, 3)
+
+
+def test_what_windows_take_is_counted(pictures):
+    """The coarse grids have a cell more on each side, every image has features of its own; up to a half more for a tiny G."""
+    whole, windows = (memory.needs(windows_run(pictures, **given)[1]) for given in (dict(windows=False, scale_max=None), {}))
+    assert whole.macs['G'] < windows.macs['G'] < 1.5 * whole.macs['G'] and whole.per_image < windows.per_image
 
 
 @pytest.mark.parametrize('given, says', [
