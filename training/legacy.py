@@ -47,16 +47,16 @@ def load(path: Path, only: Iterable[str] | None = None) -> tuple[dict[str, Any],
     """
     try:
         content = _content(path)
-        data = content.get('training_set_kwargs')
-        about = _about(Plain(RULES)(data) if type(data) in (dict, Call) else {})
+        about = _about(content.get('training_set_kwargs'))
         found = {name: content[name] for name in CLASSES if content.get(name) is not None}
         if 'D' in found and _described(found['D'])[0] != CLASSES['D']:
             del found['D']  # a fork's own, which drawing has no need of
         if not found:
             raise NotPlain(f'it holds {", ".join(map(repr, list(content)[:5])) or "nothing"}, not G, D or G_ema')
         networks = {name: _network(path, name, content[name]) for name in (found if only is None else only) if name in found}
-    except NotPlain as err:
-        raise UserError(f'{path}: not a network pickle of stylegan2-ada-pytorch or INR-GAN ({err}); nothing in it was run') from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as err:  # of parts of other kinds
+        reason = ' '.join(str(err).split())[:300] or type(err).__name__
+        raise UserError(f'{path}: not a network pickle of stylegan2-ada-pytorch or INR-GAN ({reason}); nothing in it was run') from None
     header = {'cfg': 'stylegan2', 'kimg': 0.0, 'images': 0, 'recipe': {}, 'dataset': about, 'networks': dict.fromkeys(found)}
     for network in networks.values():
         if type(network).__module__ != 'training.networks':
@@ -83,8 +83,11 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _about(data: Any) -> dict[str, Any]:
-    """The header's entry on the data set."""
-    place = data.get('path') if type(data) is dict else None
+    """The header's entry on the data set, which may be described in ways that are not known."""
+    try:
+        place = expect(convert(data, Plain(RULES)), dict).get('path')
+    except NotPlain:
+        place = None
     known = place if type(place) is str else 'unknown'
     return {'path': known, 'digest': '', 'resolution': 0, 'channels': 0, 'label_dim': 0, 'classes': None}
 
@@ -101,10 +104,14 @@ def _described(found: Any) -> tuple[str, dict]:
     return expect(about.get('class_name'), str), expect(about.get('state'), dict)
 
 
-def _tensors(found: Any, prefix: str, plain: Plain, into: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state dict of an object: its parameters and persistent buffers, and those of its parts. A ModuleList has parts alone."""
-    if len(into) > MOST_PARTS or prefix.count('.') > 20:
+def _tensors(found: Any, prefix: str, plain: Plain, into: dict[str, torch.Tensor], seen: dict[int, Any]) -> dict[str, torch.Tensor]:
+    """The state dict of an object: its parameters and persistent buffers, and those of its parts. A ModuleList has parts alone.
+
+    seen: the parts so far, by id: none is in two places, or there would be no end of them
+    """
+    if len(seen) > MOST_PARTS or id(found) in seen or prefix.count('.') > 20:
         raise NotPlain('more parts than a network has')
+    seen[id(found)] = found
     if type(found) is Call and found.name.startswith('torch.nn.modules.container '):
         attributes = expect(found.state, dict)
     else:
@@ -116,7 +123,7 @@ def _tensors(found: Any, prefix: str, plain: Plain, into: dict[str, torch.Tensor
                 into[f'{prefix}{expect(key, str)}'] = expect(convert(value, plain), torch.Tensor)
     for key, part in _entries(attributes, '_modules', dict).items():
         if part is not None:
-            _tensors(part, f'{prefix}{expect(key, str)}.', plain, into)
+            _tensors(part, f'{prefix}{expect(key, str)}.', plain, into, seen)
     return into
 
 
@@ -170,7 +177,7 @@ def _network(path: Path, name: str, found: Any) -> torch.nn.Module:
     class_name, attributes = _described(found)
     if class_name != CLASSES[name]:
         raise NotPlain(f'{name} is of a class {class_name:.100}, not a {CLASSES[name]}')
-    state = _tensors(found, '', Plain(RULES), {})
+    state = _tensors(found, '', Plain(RULES), {}, {})
     if any(key.startswith('synthesis.L0_') for key in state):
         raise UserError(f'{path}: {name} is a generator of StyleGAN3, which is not read: give one of StyleGAN2 or INR-GAN')
     where = f'{path}: {name}'
