@@ -69,7 +69,7 @@ def main(network, images, data, res, text, num, batch, psi, seed, files, extrapo
     scored = open_set(images, res) if images else None
     place = distributed.init('cpu' if (chosen := pick_device(device)).type == 'cpu' else str(chosen))
     try:
-        with cli_quiet(not distributed.is_main()):
+        with cli.quiet(not distributed.is_main()):
             G, meta = opening.open_network(network, place) if scored is None else (None, None)
         if data and dataset is None:
             dataset = open_set(data, G.img_resolution)
@@ -97,14 +97,6 @@ def _opened(data, res, later):
         if later:
             return None
         raise
-
-
-def cli_quiet(quiet):
-    """A context in which nothing is printed to stdout, where `quiet`."""
-    import contextlib
-    import io
-
-    return contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext()
 
 
 def subject_of(G, meta, dataset, scored, metrics):

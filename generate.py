@@ -1,5 +1,6 @@
 """Draw images from a trained generator, at any size and in any window (INR-GAN, Figs. 2, 9, 14)."""
 
+import collections
 import math
 
 import click
@@ -74,10 +75,11 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
     from inference.latents import labels_of_seeds, latents_of, load_projection, truncated
     from inference.opening import open_network, with_precision
     from inference.painter import Painter, default_size
-    from torch_utils.distributed import own_device
+    from torch_utils import distributed
     from torch_utils.misc import pick_device
 
-    G, meta = open_network(network, own_device(str(pick_device(device, allow_tf32))))
+    with cli.quiet(not distributed.is_main()):
+        G, meta = open_network(network, distributed.own_device(str(pick_device(device, allow_tf32))))
     G = with_precision(G, precision)
     painter = Painter(G, *(res or default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')
     if projected_w:
@@ -96,12 +98,14 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
 
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
+    share = dict(list(codes.items())[distributed.rank()::distributed.world_size()])  # of the files, for this process
     if image_format in FUNCTION_FORMATS:
-        export.write_each(outdir, painter, codes, image_format, Path(meta['path']).name)
+        export.write_each(outdir, painter, share, image_format, Path(meta['path']).name)
         return
 
     batch = 1 if noise_mode == 'random' else batch  # so that the noise of a picture does not depend on what else is drawn
-    painter.say_how()
+    with cli.quiet(not distributed.is_main()):
+        painter.say_how()
     if image_format == 'dzi' or image_format in PYRAMIDS and painter.streams and not grid:
         write_pyramids(outdir, painter, codes, image_format, resume, precision)
     elif resume:
@@ -109,8 +113,8 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
     elif grid:
         write_sheet(outdir / f'grid.{image_format}', painter, list(codes.values()), batch, image_format,
                     None if direction is None else len(strength))
-    else:
-        write_each(outdir, painter, codes, batch, image_format)
+    elif share:
+        write_each(outdir, painter, share, batch, image_format)
 
 
 def expect_disk(size, folder):
@@ -200,10 +204,18 @@ def sheet_shape(count, width, height):
 
 
 def write_sheet(path, painter, latents, batch, image_format, columns=None):
-    """All of latents (w [1, num_ws, w_dim] each) on one contact sheet, row by row; empty places stay white. columns: None chooses them."""
+    """All of latents (w [1, num_ws, w_dim] each) on one contact sheet, row by row; empty places stay white. columns: None chooses them.
+
+    The processes of torchrun draw a row each; the main one writes.
+    """
     import numpy as np
     import torch
 
+    from torch_utils import distributed
+
+    if (world := distributed.world_size()) > 1:
+        distributed.init(str(latents[0].device))
+    rank = distributed.rank()
     columns, rows = (columns, len(latents) // columns) if columns else sheet_shape(len(latents), painter.width, painter.height)
     width, height = columns * painter.width, rows * painter.height
     image_io.check_size(image_format, width, height)
@@ -211,17 +223,31 @@ def write_sheet(path, painter, latents, batch, image_format, columns=None):
     held_rows = 1 if image_format in image_io.STREAMED else rows
     expect_memory(held_rows * columns * painter.bytes, ', draw fewer images or leave out --grid')
 
-    def bands():
-        for row in range(rows):
-            band = np.full((painter.height, columns, painter.width, painter.channels), 255, np.uint8)
-            some = latents[row * columns:(row + 1) * columns]
-            for first in range(0, len(some), batch):
-                pictures = painter.whole(torch.cat(some[first:first + batch]))
-                band[:, first:first + len(pictures)] = pictures.swapaxes(0, 1)
-            yield band.reshape(painter.height, width, painter.channels)
+    def drawn(row):
+        band = np.full((painter.height, columns, painter.width, painter.channels), 255, np.uint8)
+        some = latents[row * columns:(row + 1) * columns]
+        for first in range(0, len(some), batch):
+            pictures = painter.whole(torch.cat(some[first:first + batch]))
+            band[:, first:first + len(pictures)] = pictures.swapaxes(0, 1)
+        return band.reshape(painter.height, width, painter.channels)
 
-    image_io.write(path, bands(), width, height, painter.channels, image_format)
-    print(f'{path}  {columns} x {rows} images of {painter.width}x{painter.height}')
+    def bands():
+        for first in range(0, rows, world):
+            mine = drawn(min(first + rank, rows - 1))  # a process without a row repeats the last
+            if world == 1:
+                yield mine
+                continue
+            mine = torch.from_numpy(mine).to(latents[0].device)
+            for source in range(min(world, rows - first)):
+                yield distributed.broadcast_(mine.clone(), source).cpu().numpy()
+
+    if distributed.is_main():
+        image_io.write(path, bands(), width, height, painter.channels, image_format)
+        print(f'{path}  {columns} x {rows} images of {painter.width}x{painter.height}')
+    else:
+        collections.deque(bands(), maxlen=0)
+    distributed.barrier()  # a group that another process still needs is not left
+    distributed.shutdown()
 
 
 if __name__ == '__main__':

@@ -62,12 +62,14 @@ def main(**options) -> int:
     """
     from torch_utils import distributed
     from torch_utils.misc import pick_device
-    from training import resuming, run_folder
+    from training import joining, resuming, run_folder
 
     call = Call.parsed(options)
     if call.resume and call.init_from:
         raise UserError('--resume goes on with a run and --init-from starts one: give one of them')
     kind = str(pick_device(call.device))
+    if not call.resume and (began := joining.run_of_job(call.outdir)):  # torchrun starts this job again
+        call = dataclasses.replace(call, resume=str(began), init_from=None)
     if not call.resume:
         return run(call, kind, *new_run(call, kind))
     folder, network = resuming.place(call.resume, call.outdir)
@@ -79,7 +81,7 @@ def main(**options) -> int:
 def run(call: Call, kind: str, dataset, settings: Config, folder: Path | None = None, network: Path | None = None) -> int:
     """Trains, or tells the plan. folder: of a run that goes on, from `network`; None: of a new one, which gets its own."""
     from torch_utils import distributed
-    from training import checkpoint, memory, run_folder, summary, training_loop, transfer
+    from training import checkpoint, joining, memory, run_folder, summary, training_loop, transfer
 
     loaded = transfer.check(call.init_from, settings) if call.init_from else []
     world_size, chosen = distributed.world_size(), bool('batch_gpu' in call.given or call.resume)
@@ -92,6 +94,7 @@ def run(call: Call, kind: str, dataset, settings: Config, folder: Path | None = 
         return 0
 
     device = distributed.init(kind, settings.run.allow_tf32)
+    joining.expect_same_start(settings)
     settings, line = memory.fit(settings, memory.needs(settings), device, world_size, chosen)
     note = f'Resuming {folder} from {network.name if network else "the start, it has no snapshot yet"}'
     with contextlib.ExitStack() as stack:
@@ -101,6 +104,7 @@ def run(call: Call, kind: str, dataset, settings: Config, folder: Path | None = 
             if distributed.is_main():
                 folder = run_folder.new_run_folder(folder, f'{dataset.name}-{settings.run.cfg}')
                 stack.enter_context(run_folder.held(folder))
+                joining.remember_run(call.outdir, folder)
             note = f'New run in {folder}'
         number = training_loop.train(settings, dataset, folder, device, network, call.init_from, call.minutes,
                                      evaluation(settings, folder, device, world_size),

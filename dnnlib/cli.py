@@ -1,6 +1,8 @@
 """What the commands share: parameter types, and how a mistake becomes one line and an exit code. Imports click, never torch."""
 
+import contextlib
 import errno
+import io
 import math
 import os
 import re
@@ -221,6 +223,11 @@ class Harmless:
 
 def _code(match):
     return printable(match[0])
+
+
+def quiet(yes: bool) -> contextlib.AbstractContextManager:
+    """A context in which nothing is printed to stdout, where `yes`: in all processes but the first."""
+    return contextlib.redirect_stdout(io.StringIO()) if yes else contextlib.nullcontext()
 
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> NoReturn:

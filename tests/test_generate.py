@@ -15,6 +15,7 @@ from inference import latents, opening, painter
 from tests import tiny_snapshots
 from tests.helpers import error_line, run_command
 from tests.tiny_snapshots import call, mistake
+from torch_utils import distributed
 from torch_utils.pixels import to_uint8
 
 
@@ -52,6 +53,33 @@ def test_batch_and_company_do_not_matter(tmp_path):
         assert np.abs(alone.astype(int) - pixels(tmp_path / f'batch-{mode}' / 'seed0005.png')).max() <= 1
         assert not np.array_equal(alone, pixels(tmp_path / f'company-{mode}' / 'seed0006.png'))
     assert not np.array_equal(pixels(tmp_path / 'alone-const' / 'seed0005.png'), pixels(tmp_path / 'alone-random' / 'seed0005.png'))
+
+
+def test_processes_share_seeds_and_rows(tmp_path, monkeypatch):
+    """Files: each process draws every second seed. A sheet: each draws every second row, the first writes; rows come by broadcast."""
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2())
+    options, rows = (f'--network={network}', '--seeds=0-6'), []
+    alone = {grid: call(generate.main, *options, *grid, f'--outdir={tmp_path}/alone')[0] for grid in ((), ('--grid',))}
+    assert set(alone.values()) == {0}
+    monkeypatch.setattr('torch_utils.distributed.init', torch.device)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+
+    def broadcast(tensor, source):
+        if source == 1 and distributed.rank() == 1:
+            rows.append(tensor)
+        return rows.pop(0) if source == 1 and distributed.rank() == 0 else tensor
+
+    monkeypatch.setattr('torch_utils.distributed.broadcast_', broadcast)
+    for rank, seeds in (('1', [1, 3, 5]), ('0', [0, 2, 4, 6])):
+        monkeypatch.setenv('RANK', rank)
+        out = tmp_path / rank
+        code, said, _ = call(generate.main, *options, f'--outdir={out}')
+        assert code == 0 and sorted(path.name for path in out.iterdir()) == [f'seed{seed:04d}.png' for seed in seeds]
+        assert all(np.array_equal(pixels(path), pixels(tmp_path / 'alone' / path.name)) for path in out.iterdir())
+        assert ('Network' in said) == (rank == '0')
+        assert call(generate.main, *options, '--grid', f'--outdir={out}')[0] == 0
+        assert (out / 'grid.png').exists() == (rank == '0')
+    assert np.array_equal(pixels(tmp_path / '0' / 'grid.png'), pixels(tmp_path / 'alone' / 'grid.png')) and not rows
 
 
 def test_newest_snapshot_is_found_and_named(tmp_path, monkeypatch):
@@ -263,7 +291,7 @@ def test_half_precision_is_near(tmp_path, make, precision):
     (['--psi=nan'], '--psi=nan: give a number'),
     (['--seeds=5-1'], 'write 1-5'),
     (['--window=1,1,0,0'], 'x0 < x1'),
-    (['--network=a.pkl'], 'pickles of stylegan2-ada-pytorch'),
+    (['--network=a.pkl'], 'not a network pickle of stylegan2-ada-pytorch'),
     (['--network=a.png'], 'a.png: not a safetensors file'),
     (['stray'], 'unexpected extra argument'),
 ])

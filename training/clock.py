@@ -159,12 +159,15 @@ class TickClock:
     def __init__(self, training, ends: float = float('inf')):
         self.ends = ends
         self.training, self.images, self.begin, self.waited = training, training.images, time.monotonic(), 0.0
-        self.advised, self.ticks = False, 0
+        self.advised, self.started, self.ticks = False, False, 0
 
     def next(self, data: Iterator) -> list[torch.Tensor]:
         """The next batch; the time it took to come counts as waiting."""
         asked = time.monotonic()
+        distributed.at('data', self.training.images)
         batch = next(data)
+        distributed.at('step' if self.started else 'first step, which compiles')
+        self.started = True
         self.waited += time.monotonic() - asked
         return batch
 

@@ -30,11 +30,13 @@ class Saver:
         Raises UserError, in all processes, for numbers that are not finite: they take the place of no good ones.
         """
         training, log = self.training, self.log
+        distributed.at('snapshot')
         if (reason := health.problem(training)) is not None:
             raise UserError(f'{reason}, so it is not saved: go on from the last snapshot with a lower --lr')
         state = training.state_dict()
         self.missed = not self._written(state)  # before it is scored, which may take longer than there is time
         self.at = self.at if self.missed else training.images
+        distributed.at('score')
         allow_tf32(False)  # scores are those that calc_metrics.py gives
         scores, cost = self.evaluate(training.G_ema, training.images, log.say) if self.evaluate else ({}, None)
         allow_tf32(training.settings.run.allow_tf32)
@@ -79,6 +81,8 @@ class Saver:
         """
         try:
             yield
+        except distributed.PeerLost:
+            raise  # in the middle of a step: the last snapshot is what can be gone on from bit for bit
         except Exception:
             distributed.shutdown()  # nobody waits for processes that are somewhere else
             images, self.evaluate = self.training.images, None

@@ -21,7 +21,7 @@ from torch_utils import distributed
 from torch_utils.misc import count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
-from training import checkpoint, growing, health, plugins, pretrained, run_folder, snapshot, transfer
+from training import checkpoint, growing, health, joining, plugins, pretrained, run_folder, snapshot, transfer
 from training.ada import Augmentation
 from training.augment import NUMBERS
 from training.clock import Pace, StopSignal, TickClock
@@ -185,6 +185,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         loaded = transfer.load(init_from, training.networks) if init_from else []
         if resume is not None:
             training.resume(resume)
+        joining.expect_same_weights(training.networks)
         start, total = training.images, run.kimg * 1000
 
         def tick_ends() -> bool:

@@ -208,7 +208,7 @@ distributed.shutdown()
     shared = {**os.environ, 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': free_port()}
     children = [subprocess.Popen([sys.executable, '-c', script, str(labelled), str(out), str(run)], cwd=ROOT, stdout=subprocess.PIPE,
                                  env={**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)}) for rank in (0, 1)]
-    printed = [child.communicate(timeout=100)[0] for child in children]
+    printed = [child.communicate(timeout=300)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0]
     assert b'kimg 0.016' in printed[0] and printed[1] == b''
 
