@@ -35,7 +35,7 @@
       if (!task) return;
       worker.task = task;
       const {width, height, window, part} = task;
-      worker.thread.postMessage({id: 0, width, height, window, part});
+      worker.thread.postMessage({width, height, window, part});
     }
   }
 

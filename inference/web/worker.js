@@ -1,4 +1,4 @@
-// A worker of the page: draws the parts it is asked for. First message {model, wasm: bytes}, then {id, width, height, window, part}.
+// A worker of the page: draws the parts it is asked for. First message {model, wasm: bytes}, then {width, height, window, part}.
 
 'use strict';
 
@@ -9,6 +9,6 @@ onmessage = ({data}) => {
     inr = new Inr(readFunction(data.model), new WebAssembly.Instance(new WebAssembly.Module(data.wasm)).exports);
     return postMessage({ready: true});
   }
-  const {id, width, height, window, part} = data, rgba = toRgba(inr.draw(width, height, window, part));
-  postMessage({id, rgba}, [rgba.buffer]);
+  const {width, height, window, part} = data, rgba = toRgba(inr.draw(width, height, window, part));
+  postMessage({rgba}, [rgba.buffer]);
 };
