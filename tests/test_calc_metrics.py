@@ -98,7 +98,7 @@ def test_scores_of_a_folder(tmp_path, data):
 def test_a_score_is_never_lost_for_want_of_a_place(tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     assert calc_metrics.add_to(tmp_path / 'file' / 'metrics.jsonl', '{"a": 1}') == calc_metrics.OUT
-    assert capsys.readouterr().out == f'Not recorded in {tmp_path}/file/metrics.jsonl (Not a directory)\n'
+    assert capsys.readouterr().out == f'Not recorded in {tmp_path}/file/metrics.jsonl (File exists)\n'
     calc_metrics.OUT.write_text('{"half')
     assert calc_metrics.add_to(calc_metrics.OUT, '{"a": 2}') == calc_metrics.OUT
     assert calc_metrics.OUT.read_text() == '{"half\n{"a": 2}\n'
