@@ -149,7 +149,7 @@ class Readers:
         from training import resuming, summary
 
         (place / 'training_options.json').write_bytes(data)
-        _, _, settings = resuming.resumed(str(place), place, {})
+        _, settings = resuming.resumed(place, None, {})
         _, settings = resuming.same_data(None, settings)
         summary.print_plan(settings, 'cpu', 1, False, [])
 
@@ -214,7 +214,6 @@ def worker():
     from dnnlib import cli
 
     answers, sys.stdout = sys.stdout, open(os.devnull, 'w')
-    sys.stderr = sys.stdout
     folder = Path(tempfile.mkdtemp(prefix='fuzz-'))
     changes, watch = cases().CHANGES, Watch(folder)
     readers = Readers(folder / 'whole')
@@ -228,6 +227,7 @@ def worker():
             except Exception as err:
                 if cli.explain(err) is None or kind not in ('images', 'lmdb'):
                     raise
+    sys.stderr = sys.stdout
     print('ready', file=answers, flush=True)
     for line in sys.stdin:
         kind, number = line.split()
