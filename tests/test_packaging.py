@@ -54,7 +54,8 @@ def test_every_dependency_has_its_reason():
 def test_every_import_is_in_the_list_and_the_other_way_round():
     text = '\n'.join(path.read_text() for place in ('.', 'script', *packages(), 'tests') for path in sources(place))
     modules = {name.split('.')[0] for name in re.findall(r'^\s*(?:import|from) (\w[\w.]*)', text, re.M)} - set(sys.stdlib_module_names)
-    ours = {path.stem for path in ROOT.glob('*.py')} | set(PYPROJECT['tool']['ruff']['lint']['isort']['known-first-party'])
+    own = set(PYPROJECT['tool']['ruff']['lint']['isort']['known-first-party'])
+    ours = own | {path.stem for place in ('.', 'script') for path in sources(place)}
     used = {MODULES.get(name, name) for name in modules - ours}
     listed = {PIN.fullmatch(line)[1] for line in REQUIREMENTS + EXTRAS}
     assert used - listed == set(), 'imported, but not in requirements.txt'

@@ -112,10 +112,7 @@ def needs(settings: Config) -> Needs:
     1.8 1.9; at 64 pixels, passes of 16: inr-tiny 0.43 and 0.37, stylegan2-tiny 0.45 and 0.43.
     """
     with torch.device('meta'):  # shapes alone: what is too large to be built can still be told
-        try:
-            G = plugins.build_generator(settings)
-        except ValueError as err:
-            raise UserError(f'--cfg={settings.run.cfg}: {err}') from None
+        G = plugins.build_generator(settings)
         D = plugins.build_discriminator(settings)
         judge = judgement(D, settings)
     parameters = {name: count_parameters(network) for name, network in (('G', G), ('D', D))}

@@ -90,7 +90,7 @@ def foreign_generator(arguments: dict, state: dict, where: str) -> tuple[str, di
 
 def build_generator(settings) -> Any:
     """The generator of a `config.Config`, as initialized."""
-    G = _built('G', settings.generator.class_name, settings.generator_kwargs())
+    G = _built('G', settings, settings.generator.class_name, settings.generator_kwargs())
     if settings.windows.on and not getattr(G.synthesis, 'draws_windows', False):
         raise UserError(f'--windows: the generator of --cfg={settings.run.cfg} draws no windows of its pictures; take another preset, '
                         'such as inr or inr-small')
@@ -99,14 +99,16 @@ def build_generator(settings) -> Any:
 
 def build_discriminator(settings, world_size: int = 1) -> Any:
     """The discriminator of a `config.Config`, as initialized."""
-    return _built('D', settings.discriminator.class_name, settings.discriminator_kwargs(world_size))
+    return _built('D', settings, settings.discriminator.class_name, settings.discriminator_kwargs(world_size))
 
 
-def _built(name: str, class_name: str, arguments: dict) -> Any:
+def _built(name: str, settings, class_name: str, arguments: dict) -> Any:
     found = network_class(class_name, f'the configuration of {name}')
     try:
         return found(**arguments)
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as err:
+    except ValueError as err:  # what a network says of its arguments
+        raise UserError(f'--cfg={settings.run.cfg}: {err}') from err
+    except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as err:
         if cli.is_out_of_memory(err):
             raise
         raise UserError(f'the configuration of {name} does not make a {class_name}: {" ".join(str(err).split())[:200]}') from err

@@ -78,7 +78,8 @@ def test_networks_come_back(training, network):
     assert type(loaded['G']) is type(training.G) and loaded['D'].init_kwargs == training.D.init_kwargs
     meta, data = loaded['meta'], training.settings.data
     assert (meta['cfg'], meta['kimg'], meta['images'], meta['version']) == ('tiny', 12.288, 12_288, 1)
-    assert meta['dataset'] == {'path': data.path, 'digest': data.digest, 'resolution': 16, 'channels': 3, 'label_dim': 2, 'classes': None}
+    about = {'path': data.path, 'digest': data.digest, 'resolution': 16, 'channels': 3, 'label_dim': 2, 'classes': None, 'res': None}
+    assert meta['dataset'] == about
     assert meta['recipe']['loss'] == dataclasses.asdict(training.settings.loss)
 
 
