@@ -108,7 +108,7 @@ class Trials:
         before = log.stat().st_size if log.exists() else 0
         code = self.train(outdir, TOTAL, resume=True)
         said = log.read_bytes()[before:].decode(errors='replace')
-        lost = (reached - begun(said, reached)) // BATCH
+        lost = max(reached - begun(said, reached), 0) // BATCH
         from training.run_folder import find_latest_run
 
         return code == 0 and same_run(find_latest_run(outdir), next((self.root / 'whole').iterdir())), lost, said
