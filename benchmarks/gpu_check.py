@@ -125,7 +125,7 @@ def trained(check, *options, seconds, processes=1, falls=True):
     shutil.rmtree(runs, ignore_errors=True)
     launch = [] if processes == 1 else ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--']
     text = check.script(*launch, 'train.py', '--data=demo', f'--device={check.device}', f'--outdir={runs}', *options, seconds=seconds)
-    run = next(runs.iterdir())
+    run = next(runs.glob('0*'))
     lines = [json.loads(line) for line in (run / 'stats.jsonl').read_text().splitlines()]
     lines = [line for line in lines if 'Loss/D_real' in line]
     losses = [line['Loss/D_real'] + line['Loss/D_fake'] for line in lines]

@@ -115,7 +115,7 @@ def test_presets_build_at_every_resolution_and_width_shrinks_them(name, resoluti
         settings = config.build(name, rows()[name], data, width=width)
         with torch.device('meta'):
             G = construct_class_by_name(class_name=settings.generator.class_name, **settings.generator_kwargs())
-            D = construct_class_by_name(class_name='training.networks.Discriminator', **settings.discriminator_kwargs(1))
+            D = construct_class_by_name(class_name=settings.discriminator.class_name, **settings.discriminator_kwargs(1))
         assert G.img_resolution == D.img_resolution == resolution
         constants = sum(p.numel() for key, p in G.named_parameters() if key.endswith('const_embs'))
         return count_parameters(G) - constants, count_parameters(D)

@@ -42,14 +42,14 @@ class AnySize(UserError):
     """A set of pictures as they were was opened without the resolution to see them at."""
 
 
-def open_set(path: str | Path, resolution: int | None, **options) -> 'ImageDataset':
-    """ImageDataset of a path, of pictures as they were seen at `resolution`. Raises AnySize where these are and there is none."""
+def open_set(path: str | Path, seen_at: int | None, **options) -> 'ImageDataset':
+    """ImageDataset of a path; pictures of any size as they are seen at `seen_at` pixels. Raises AnySize for those where it is None."""
     try:
         return ImageDataset(path, **options)
     except AnySize:
-        if resolution is None:
+        if seen_at is None:
             raise
-        return ImageDataset(path, resolution=resolution, **options)
+        return ImageDataset(path, **{**options, 'resolution': seen_at})
 
 
 def expect_shape(files: Files, name: str, shape: tuple[int, int, int], first: tuple[int, int, int], least: int | None = None) -> None:
