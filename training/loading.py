@@ -74,7 +74,7 @@ def _lost_worker(problem: Exception) -> str:
     if isinstance(problem, RuntimeError) and text.startswith('DataLoader worker'):
         return text.partition('. ')[0].removeprefix('DataLoader worker ')[:100]
     if isinstance(problem, (ConnectionError, EOFError)) and not text.startswith('Caught '):  # as errors in the data do
-        return 'killed while it handed over a batch'
+        return 'killed'
     return ''
 
 
