@@ -59,7 +59,7 @@ def test_every_import_is_in_the_list_and_the_other_way_round():
     used = {MODULES.get(name, name) for name in modules - ours}
     listed = {PIN.fullmatch(line)[1] for line in REQUIREMENTS + EXTRAS}
     assert used - listed == set(), 'imported, but not in requirements.txt'
-    elsewhere = {'ruff', 'pytest-xdist', 'tensorboard'} | (set() if (ROOT / 'inr').is_dir() else {'triton'})  # by no import of ours
+    elsewhere = {'ruff', 'pytest-xdist', 'tensorboard'} | (set() if (ROOT / 'inr').is_dir() else {'triton', 'onnx', 'onnxruntime'})
     assert listed - used - elsewhere == set(), 'in requirements.txt, but imported nowhere'
 
 

@@ -6,8 +6,6 @@ import torch
 from PIL import Image
 
 from dnnlib.util import UserError
-from inr.generator import Generator
-from inr.render import render
 from metrics import detectors
 from metrics.image_sources import Latents
 from metrics.metric_main import Subject, evaluate
@@ -18,6 +16,9 @@ from tests.training.tiny import make_images
 from torch_utils.pixels import quantized
 from training.data.transforms import part_of_square
 from training.dataset import AnySize, ImageDataset, open_set
+
+Generator = pytest.importorskip('inr.generator').Generator
+render = pytest.importorskip('inr.render').render
 
 
 @pytest.fixture(scope='module')

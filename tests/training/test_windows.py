@@ -18,6 +18,7 @@ from training.loading import batches
 from training.training_loop import Training
 from training.windows import Windows, condition, consistency
 
+pytest.importorskip('inr')  # whose generators draw windows
 INR = {**ROW, 'G': 'inr.generator.Generator', 'pl_weight': 0, 'style_mixing': 0, 'r1_interval': 2,
        'synthesis': dict(fmm_rank=2, input_resolution=8, upsampling='linear', features=dict(log=8, random=4, raw=True))}
 SYNTHESIS = SimpleNamespace(grids=[8, 16], convention=SimpleNamespace(periodic=(False, False)))
