@@ -221,11 +221,10 @@ class Config:
         if d.freeze:
             block['freeze_layers'] = d.freeze
         told = TOLD_OF_WINDOWS if self.windows.on else 0
-        own = {} if d.features == 'none' else {'features': d.features}
         return dict(c_dim=data.label_dim + told, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=block,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)},
-                    **own,
+                    **({} if d.features == 'none' else {'features': d.features}),
                     **({'entries': [size for size, _ in growing.smaller_sizes(self.grow.sizes)]} if self.grow.sizes else {}))
 
 

@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-from tests.training.tiny import make_images, tiny_run
+from tests.training.test_training_loop import after_a_step
 from training import health
 from training.health import DETECTORS, Health, not_finite
-from training.training_loop import Training
 
 GOOD = {'loss_G': 0.8, 'loss_D': 1.2, 'D_range': 0.5, 'average': 1.5, 'variety': 0.9, 'recall': 0.4, 'data_wait': 0.1}
 BAD = {'loss_G': (0.009, '--gamma'), 'loss_D': (0.001, '--aug=ada'), 'D_range': (0.009, '--gamma'), 'average': (10.1, '--lr'),
@@ -17,10 +16,7 @@ BAD = {'loss_G': (0.009, '--gamma'), 'loss_D': (0.001, '--aug=ada'), 'D_range': 
 
 @pytest.fixture(scope='module')
 def training(tmp_path_factory):
-    dataset, settings = tiny_run(make_images(tmp_path_factory.mktemp('data') / 'images'))
-    result = Training(settings, dataset)
-    result.step(torch.zeros([4, 3, 16, 16], dtype=torch.uint8), torch.zeros([4, 0]))
-    return result
+    return after_a_step(tmp_path_factory.mktemp('data') / 'images')
 
 
 def test_every_detector_is_tried():

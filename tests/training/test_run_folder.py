@@ -12,7 +12,7 @@ import torch
 
 from dnnlib.util import UserError
 from tests.helpers import file_size_limit
-from tests.training.tiny import make_images, tiny_run
+from tests.training.test_training_loop import after_a_step
 from training import run_folder
 from training.checkpoint import network_path, save_networks, save_state, snapshots, state_path
 from training.config_json import to_json
@@ -29,7 +29,6 @@ from training.run_folder import (
     set_aside_later,
     stored_config,
 )
-from training.training_loop import Training
 
 
 def message(call, *args, **kwargs):
@@ -154,10 +153,7 @@ def test_latest_is_the_one_that_was_started_or_resumed_last_whatever_clocks_say(
 
 @pytest.fixture(scope='module')
 def training(tmp_path_factory):
-    dataset, settings = tiny_run(make_images(tmp_path_factory.mktemp('data') / 'images'))
-    result = Training(settings, dataset)
-    result.step(torch.zeros([4, 3, 16, 16], dtype=torch.uint8), torch.zeros([4, 0]))
-    return result
+    return after_a_step(tmp_path_factory.mktemp('data') / 'images')
 
 
 @pytest.fixture(scope='module')

@@ -38,8 +38,16 @@ def labelled(tmp_path_factory):
     return make_images(tmp_path_factory.mktemp('data') / 'labelled', classes=3)
 
 
+def after_a_step(folder):
+    """A tiny run on a new folder of images, one step in."""
+    dataset, settings = tiny_run(make_images(folder))
+    training = Training(settings, dataset)
+    training.step(torch.zeros([4, 3, 16, 16], dtype=torch.uint8), torch.zeros([4, 0]))
+    return training
+
+
 def steps(training, count):
-    data = batches(training.dataset, training.settings, training.images, pin=False)
+    data = batches(training.source, training.settings, training.images, pin=False)
     for _ in range(count):
         training.step(*next(data))
     data.close()

@@ -10,6 +10,7 @@ from PIL import Image
 import train
 from dnnlib.util import UserError
 from tests.helpers import relative_error
+from tests.training.test_training_loop import steps
 from tests.training.tiny import ROW, make_images
 from training import checkpoint, config, memory, options, training_loop
 from training.data.transforms import part_of_square
@@ -123,23 +124,15 @@ def test_a_window_that_is_the_enlarged_picture_is_consistent(window):
     assert (drawn.grad != 0).float().mean() > 0.5
 
 
-def stepped(training, count):
-    data = batches(training.source, training.settings, training.images, pin=False)
-    for _ in range(count):
-        training.step(*next(data))
-    data.close()
-    return training
-
-
 def test_a_run_on_windows_resumes_bit_for_bit(pictures, tmp_path):
     dataset, settings = windows_run(pictures, consistency=1.0)
-    whole, half = stepped(Training(settings, dataset), 4), stepped(Training(settings, dataset), 2)
+    whole, half = steps(Training(settings, dataset), 4), steps(Training(settings, dataset), 2)
     path = checkpoint.network_path(tmp_path, half.images)
     checkpoint.save_state(checkpoint.state_path(path), half.state_dict())
     checkpoint.save_networks(path, half.networks, settings, half.images)
     resumed = Training(settings, dataset)
     resumed.resume(path)
-    stepped(resumed, 2)
+    steps(resumed, 2)
     for name, network in whole.networks.items():
         other = resumed.networks[name].state_dict()
         assert all(torch.equal(value, other[key]) for key, value in network.state_dict().items()), name
@@ -149,7 +142,7 @@ def test_two_passes_have_the_gradients_of_one(pictures):
     runs = []
     for batch_gpu in (4, 2):
         dataset, settings = windows_run(pictures, whole=0.3, consistency=0.5, batch_gpu=batch_gpu)
-        runs.append(stepped(Training(settings, dataset), 1))
+        runs.append(steps(Training(settings, dataset), 1))
     for name in ('G', 'D'):
         one, two = (torch.cat([p.detach().flatten() for p in run.networks[name].parameters()]) for run in runs)
         assert relative_error(two, one) < 1e-4
@@ -172,7 +165,7 @@ def test_d_is_told_the_window_of_each_image(pictures):
 def test_without_windows_nothing_changes(pictures):
     """The latents of a run on whole pictures are drawn as before, and `--res` alone trains on them."""
     dataset, settings = windows_run(pictures, windows=False, scale_max=None)
-    training = stepped(Training(settings, dataset), 2)
+    training = steps(Training(settings, dataset), 2)
     assert training.source is dataset and training.D.c_dim == 0 and training.images == 8
     latents = training_loop.draw_latents(settings, dataset, 8, 'G')
     same = training_loop.draw_latents(*windows_run(pictures)[::-1], 8, 'G', Windows(windows_run(pictures)[1], dataset, SYNTHESIS))
