@@ -155,6 +155,23 @@ def test_plays_and_pauses(page):
     assert page.value("document.getElementById('play').textContent") == 'Play' and 0 < float(rest(page)['share']) < 1
 
 
+def test_plays_from_a_frame_that_began_before_the_click(page):
+    go(page, 'seed=5')
+    page.value('''(frame => {
+        window.requestAnimationFrame = (turn) => { window.requestAnimationFrame = frame; return frame((now) => turn(now - 5000)); };
+        window.least = 0;
+        const replace = history.replaceState.bind(history);
+        history.replaceState = (...rest) => {
+            window.least = Math.min(window.least, ...[...String(rest[2]).matchAll(/share=([-\\d.e]+)/g)].map((found) => Number(found[1])));
+            return replace(...rest);
+        };
+    })(window.requestAnimationFrame)''')
+    page.press(' ')
+    page.wait("location.hash.includes('share=0.')")
+    page.press(' ')
+    assert page.value('least') == 0
+
+
 def test_saves_the_view(viewer, page):
     x0, y0, x1, y1 = map(float, go(page, 'seed=5&box=0.1,0.2,0.58,0.68')['box'].split(','))
     page.enter('#times', 1)

@@ -226,9 +226,9 @@ function play() {
   view.to ??= clampSeed(view.seed + 1);
   $('walk').open = true;
   $('play').textContent = 'Pause';
-  let last = performance.now();
+  let last = null;  // the first frame's time, which may lie before the click
   const turn = (now) => {
-    view.share += (now - last) / 1000 / SECONDS_OF_A_WALK;
+    view.share += (now - (last ?? now)) / 1000 / SECONDS_OF_A_WALK;
     last = now;
     if (view.share >= 1) Object.assign(view, { seed: view.to, to: clampSeed(view.to + 1), share: 0 });
     view.share = Math.round(view.share * 1000) / 1000;
