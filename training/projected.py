@@ -2,7 +2,8 @@
 beside a discriminator of pixels: vision-aided GANs, arXiv 2112.09130).
 
 The heads are small and learn with D; the features (training.pretrained) are frozen and no part of D. What is left out of the papers: random
-projections between the maps, spectral normalization and hinge loss; the heads have R1 on the features instead.
+projections between the maps, spectral normalization and hinge loss; the heads have R1 on the features instead. What is added: each head is
+given how much features differ within groups of images (Progressive GAN, section 3), without which fakes become alike.
 
 Legend: N images, C channels of a feature map, R its rows and columns.
 """
@@ -14,20 +15,22 @@ from torch import nn
 from torch.nn import functional as F
 
 from training import networks
-from training.layers import Conv2dLayer, FullyConnectedLayer
+from training.layers import Conv2dLayer, FullyConnectedLayer, MinibatchStdLayer
 from training.pretrained import CHANNELS
 
 HEAD_CHANNELS = 64
+DEVIATIONS = 8  # channels of a head that hold the deviation over a group of images, each of an eighth of the features
 
 
 class FeatureHead(nn.Module):
     """A feature map [N, C, R, R] to a logit [N, 1]: the mean over patches, and with labels their projection onto the embedded label."""
 
-    def __init__(self, in_channels, cmap_dim):
+    def __init__(self, in_channels, cmap_dim, group_size):
         super().__init__()
         self.fromfeatures = Conv2dLayer(in_channels, HEAD_CHANNELS, 1, activation='lrelu')
         self.conv0 = Conv2dLayer(HEAD_CHANNELS, HEAD_CHANNELS, 3, activation='lrelu')
-        self.conv1 = Conv2dLayer(HEAD_CHANNELS, HEAD_CHANNELS, 3, activation='lrelu')
+        self.mbstd = MinibatchStdLayer(group_size, DEVIATIONS)
+        self.conv1 = Conv2dLayer(HEAD_CHANNELS + DEVIATIONS, HEAD_CHANNELS, 3, activation='lrelu')
         self.out = Conv2dLayer(HEAD_CHANNELS, 1, 1)
         self.embed = FullyConnectedLayer(cmap_dim, HEAD_CHANNELS) if cmap_dim else None
 
@@ -35,7 +38,7 @@ class FeatureHead(nn.Module):
         x = self.fromfeatures(x)                                              # [N, 64, R, R]
         if x.shape[-1] >= 8:
             x = F.avg_pool2d(x, 2)                                            # [N, 64, R/2, R/2]
-        x = self.conv1(self.conv0(x))
+        x = self.conv1(self.mbstd(self.conv0(x)))
         logits = self.out(x).mean((2, 3))                                     # [N, 1]
         if self.embed is not None:
             logits = logits + (x.mean((2, 3)) * self.embed(cmap)).sum(1, keepdim=True) / math.sqrt(HEAD_CHANNELS)
@@ -52,7 +55,8 @@ class Discriminator(networks.Discriminator):
         super().__init__(*args, **kwargs)
         self.init_kwargs['features'] = features
         cmap_dim = self.mapping.w_dim if self.c_dim else 0
-        self.heads = nn.ModuleList(FeatureHead(channels, cmap_dim) for channels in CHANNELS[features])
+        group_size = self.b4.mbstd.group_size if self.b4.mbstd else 1
+        self.heads = nn.ModuleList(FeatureHead(channels, cmap_dim, group_size) for channels in CHANNELS[features])
 
     def judge_features(self, maps: list[torch.Tensor], c) -> torch.Tensor:
         """Feature maps, c [N, c_dim] or None -> logits [N, heads]."""

@@ -12,6 +12,7 @@ from tests.training.tiny import make_images, tiny_run
 from training import checkpoint, pretrained
 from training.loss import feature_penalty
 from training.pretrained import FrozenFeatures
+from training.projected import Discriminator
 from training.training_loop import Training, train
 
 FEATURES = dict(d_features='efficientnet-lite1')
@@ -67,6 +68,17 @@ def test_penalty_of_a_linear_and_of_a_quadratic_head():
     assert torch.allclose(penalty[:, 0], 0.7 ** 2 * 32 + 4 * maps[1].detach().square().sum([1, 2, 3]))
     penalty.sum().backward()
     assert scale.grad.item() == pytest.approx(2 * 0.7 * 32 * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize('group_size', [1, 2])
+def test_a_head_judges_an_image_by_its_group(group_size):
+    small = dict(channel_base=128, channel_max=8, epilogue_kwargs=dict(mbstd_group_size=group_size))
+    D = Discriminator(0, 16, 3, features='efficientnet-lite1', **small)
+    maps = [torch.randn(2, channels, 4, 4) for channels in pretrained.CHANNELS['efficientnet-lite1']]
+    alike = [x[:1].repeat(2, 1, 1, 1) for x in maps]
+    with torch.no_grad():
+        apart, together = D.judge_features(maps, None)[0], D.judge_features(alike, None)[0]
+    assert apart.shape == (4,) and ((apart - together).abs() > 1e-4).tolist() == [group_size == 2] * 4
 
 
 def test_without_the_package_one_line_says_so(monkeypatch):
