@@ -103,7 +103,7 @@ def measure(preset, res, batch, dtype, device, repeats):
             peak = peak_mib(lambda: plain_draw(plain, ws))
             figures.append(dict(figures[0], case=f'{case}, memory of the public way', peak_mib=peak))
             print(line(figures[1], f'{peak:.0f} MiB'), flush=True)
-        elif dtype == 'float32' and batch == 1 and hasattr(G.synthesis, 'grids'):
+        elif dtype == 'float32' and batch == 1 and hasattr(G.synthesis, 'pyramid'):
             seconds, flops = product_seconds(G)
             figures.append(dict(figures[0], case=f'{case} products alone', baseline_s=seconds, ratio=seconds / fast_s))
             print(line(figures[1], f'{flops / seconds / 1e9:.0f} GFLOP/s'), flush=True)

@@ -32,7 +32,7 @@ def measure(G, ws, refine):
     large = render.render(G, ws, res * FACTOR, res * FACTOR, refine=refine).clamp(-1, 1)
     error = (F.avg_pool2d(large, FACTOR) - trained).square().mean(dim=(1, 2, 3))
     psnr = (10 * torch.log10(4 / error)).mean().item()
-    grids = G.synthesis.grids
+    grids = G.synthesis.pyramid.sizes
     cell = FACTOR * res // (grids[-2] if len(grids) > 1 else grids[-1])  # pixels of the 4x picture in a cell of the next coarser grid
     steps = (large[..., 1:] - large[..., :-1]).abs().mean(dim=(0, 1, 2))
     profile = torch.stack([steps[phase::cell].mean() for phase in range(cell)])  # by place in the cell

@@ -80,13 +80,14 @@ def inr_synthesis(network, ws, dtype=None):
     """
     from inr import grid
 
-    points_per_grid = grid.training_points(network.grids, network.convention, ws.device)
+    sizes = network.pyramid.sizes
+    points_of = dict(zip(sizes, grid.training_points(sizes, network.pyramid.convention, ws.device), strict=True))
     x = img = None
     first = 0
     for name in network.block_names:
         block = getattr(network, name)
         compute = inr_block if hasattr(block, 'options') else hypernetwork_block
-        x, img = compute(block, x, img, ws[:, first : first + block.spec.layers + 1], points_per_grid[network.grids.index(block.spec.grid)],
+        x, img = compute(block, x, img, ws[:, first : first + block.spec.layers + 1], points_of[block.spec.grid],
                          dtype or block.dtype)  # fmt: skip
         first += block.spec.layers
     return img if network.activation is None else network.activation(img)
@@ -141,6 +142,6 @@ def computed_plainly(G):
                          ('torch_utils.ops.conv2d_resample.upfirdn2d', upfirdn2d),
                          ('training.layers.modulated_conv2d', modulated_conv2d)):  # fmt: skip
         stack.enter_context(mock.patch(place, plain))
-    if hasattr(G.synthesis, 'grids'):
+    if hasattr(G.synthesis, 'pyramid'):
         stack.enter_context(mock.patch.object(G.synthesis, 'forward', lambda ws, **_: inr_synthesis(G.synthesis, ws)))
     return stack

@@ -94,7 +94,7 @@ def interpolate(context, steps, video):
     if draws_by_points(G):
         from inr.analysis.parameters import blend, draw_with, parameters_of
 
-        points_per_grid = G.synthesis.training_points(a.device)
+        points_per_grid = G.synthesis.pyramid.trained_points(a.device)
         of_a, of_b = parameters_of(G, a), parameters_of(G, b)
         rows['parameters'] = [to_uint8(draw_with(G, blend(of_a, of_b, float(share)), a, points_per_grid))[0] for share in shares]
     else:
@@ -191,12 +191,12 @@ def geometry(context, angle, shift, scale):
     from inr.analysis.geometry import compose, moved_points, placement
 
     synthesis = context.G.synthesis
-    matrix, offset = (part.to(context.device) for part in placement(synthesis.convention, angle, shift, scale))
+    matrix, offset = (part.to(context.device) for part in placement(synthesis.pyramid.convention, angle, shift, scale))
     try:
         moved = compose(context.G, matrix, offset)
     except ValueError as error:
         raise UserError(f'geometry: {error}') from None
-    points_per_grid = synthesis.training_points(context.device)
+    points_per_grid = synthesis.pyramid.trained_points(context.device)
     rows, largest = [], 0.0
     with torch.no_grad():
         for seed in context.seeds:

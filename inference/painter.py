@@ -39,13 +39,11 @@ def points_in(G, box):
     """
     if not draws_tiles(G):
         return None
-    from inr import grid
-
     rows, columns = box
     synthesis, resolution = G.synthesis, G.img_resolution
-    points = grid.lattice(resolution, resolution, convention=synthesis.convention)
+    points = synthesis.pyramid.lattice(resolution)
     part = points.tile(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-    return synthesis.plan(part, device=next(G.parameters()).device)
+    return synthesis.pyramid.plan(part, device=next(G.parameters()).device)
 
 
 def draw_a_few_points(G, ws):
@@ -53,9 +51,7 @@ def draw_a_few_points(G, ws):
     if not draws_by_points(G):
         G.synthesis(ws, noise_mode='const')
         return
-    from inr import grid
-
-    points = G.synthesis.plan(grid.lattice(4, 4, convention=G.synthesis.convention), device=ws.device)
+    points = G.synthesis.pyramid.plan(G.synthesis.pyramid.lattice(4), device=ws.device)
     G.synthesis.draw(ws, points, impl='ref')
 
 

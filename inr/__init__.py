@@ -4,3 +4,4 @@ A plug-in: copied alone into a project with the layout of stylegan2-ada-pytorch 
 """
 
 REFINEMENTS = ('last', 'all', 'smooth')  # what becomes denser in a picture larger than the trained one, see refinement.plan
+PERIODIC = ('none', 'x', 'y', 'xy')  # axes along which a picture goes on at its beginning

@@ -4,7 +4,7 @@ Blocks up to the input grid all run on that grid; every later block doubles feat
 features of its own grid beside them. A layer is y = act(up(W_x x) + W_e e + b): the product with the parent's features is taken before they
 are upsampled, nothing is concatenated (ops.dispatch).
 
-Legend: N images, C channels, E coordinate features, h and w rows and columns of the parent grid, H and W of a block's own points.
+Legend: N images, C channels, E coordinate features, L layers, h and w rows and columns of the parent grid, H and W of a block's own points.
 """
 
 import math
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from inr.ablations import SpatialNoise, scale_to_unit_deviation
 from inr.fmm import Weights
-from inr.fourier import CoordinateFeatures, FeatureSpec, read_cells
-from inr.ops import block_cpu, dispatch
+from inr.fourier import CoordinateFeatures, FeatureSpec
+from inr.ops import dispatch
+from inr.ops.block_cpu import BlockLayer
 from inr.ops.layer import product
-from inr.synthesis import ParentUpsample, no_axis_phases
+from inr.refinement import ParentUpsample
 from torch_utils.ops import bias_act
 from training.networks import FullyConnectedLayer
-
-SLOPE, GAIN = 0.2, math.sqrt(2)  # of leaky ReLU
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class BlockSpec:
 class BlockOptions:
     """What all blocks of a decoder share.
 
-    upsampling: how a point reads the grid below, one of refinement.UPSAMPLINGS; instance_norm: see scale_to_unit_deviation
+    upsampling: how a point reads the grid below, one of refinement.UPSAMPLINGS; instance_norm: see ablations.scale_to_unit_deviation
     noise: spatial noise in every layer; coord_skips: every layer of a block with coordinate features uses them, not only the first
     conv_clamp: limit of |output| of a layer, or None; periodic: see grid.Convention
     """
@@ -59,27 +59,6 @@ class BlockOptions:
         return 'deviations are normalized' if self.instance_norm else 'it has spatial noise' if self.noise else None
 
 
-class SpatialNoise(nn.Module):
-    """StyleGAN2's noise injection: one image of learned strength. The paper finds that the strengths of an INR are learned to be 0.
-
-    forward(points, noise_mode, images) -> [images or 1, 1, H, W], to be added, or None. 'const' reads the stored map of the R x R cells.
-    """
-
-    def __init__(self, resolution):
-        super().__init__()
-        self.register_buffer('noise_const', torch.randn([resolution, resolution]))
-        self.noise_strength = nn.Parameter(torch.zeros([]))
-
-    def forward(self, points, noise_mode, images):
-        if noise_mode == 'none':
-            return None
-        if noise_mode == 'random':
-            noise = torch.randn([images, 1, *points.shape], device=self.noise_const.device)
-        else:
-            noise = read_cells(self.noise_const[None, None], points)
-        return noise * self.noise_strength
-
-
 class SynthesisLayer(nn.Module):
     """One layer of the INR: act(up(W_x x) + W_e e + b) with image-specific W = [W_x, W_e] (fmm.Modulation).
 
@@ -87,6 +66,8 @@ class SynthesisLayer(nn.Module):
     noise_resolution: of the grid, where there is spatial noise; None where there is none
     conv_clamp: limit of |output|, or None
     """
+
+    slope, gain = 0.2, math.sqrt(2)  # of leaky ReLU
 
     def __init__(self, in_channels, out_channels, w_dim, modulation, noise_resolution=None, conv_clamp=None):
         super().__init__()
@@ -106,22 +87,16 @@ class SynthesisLayer(nn.Module):
         """The same put together: [N, C_out, C_in] in dtype."""
         return dispatch.materialize(self.weights(w), dtype, impl)
 
-    def block_layer(self, w, uses_coords, affine):
-        """The same layer as a block_cpu.BlockLayer."""
-        return block_cpu.BlockLayer(self.weights(w, affine), self.bias[None], uses_coords, SLOPE, GAIN, self.conv_clamp)
-
-    def forward(self, x, w, features=None, upsample=None, noise=lambda module: None, impl='auto'):
-        """x, features, upsample, impl: as in ops.dispatch.layer; w [N, w_dim]; noise: what calls the layer's SpatialNoise."""
-        dtype = (features if x is None else x).dtype
-        noise = None if self.noise is None else noise(self.noise)
-        return dispatch.layer(
-            self.materialized_weight(w, dtype, impl), self.bias, x, features, upsample, noise, SLOPE, GAIN,
-            self.conv_clamp, impl,
-        )  # fmt: skip
+    def forward(self, x, w, features=None, upsample=None, noise=None, impl='auto'):
+        """y [N, C_out, H, W] of x [N, C, h, w] or None, w [N, w_dim]; features, upsample, noise, impl: as in ops.dispatch.layer."""
+        weight = self.materialized_weight(w, (features if x is None else x).dtype, impl)  # [N, C_out, C + E]
+        return dispatch.layer(weight, self.bias, x, features, upsample, noise, self.slope, self.gain, self.conv_clamp, impl)
 
 
 class ToRGBLayer(nn.Module):
     """Features to image channels: plain style modulation, no demodulation."""
+
+    slope = gain = 1.0
 
     def __init__(self, in_channels, out_channels, w_dim, conv_clamp=None):
         super().__init__()
@@ -133,20 +108,13 @@ class ToRGBLayer(nn.Module):
 
     def weights(self, w, affine=lambda layer, w: layer(w)):
         """fmm.Weights for w [N, w_dim]."""
-        return Weights(self.weight[:, :, 0, 0] * (affine(self.affine, w) * self.weight_gain).unsqueeze(1))
-
-    def block_layer(self, w, affine):
-        """The same layer as a block_cpu.BlockLayer."""
-        return block_cpu.BlockLayer(self.weights(w, affine), self.bias[None], False, 1.0, 1.0, self.conv_clamp)
+        styles = affine(self.affine, w) * self.weight_gain  # [N, C]
+        return Weights(self.weight[:, :, 0, 0] * styles.unsqueeze(1))  # [N, C_out, C]
 
     def forward(self, x, w):
-        weight = self.weights(w).materialize().to(x.dtype)
+        """Image channels [N, C_out, H, W], float32, of x [N, C, H, W]."""
+        weight = self.weights(w).materialize().to(x.dtype)  # [N, C_out, C]
         return bias_act.bias_act(product(weight, x), self.bias.to(x.dtype), clamp=self.conv_clamp).float()
-
-
-def scale_to_unit_deviation(x):
-    """x [N, C, H, W] divided by the standard deviation of each image and channel; the mean stays. One point alone is left as it is."""
-    return x / (x.std(dim=[2, 3], keepdim=True) + 1e-8) if x.shape[2] * x.shape[3] > 1 else x
 
 
 class SynthesisBlock(nn.Module):
@@ -170,45 +138,32 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGBLayer(spec.channels, img_channels, w_dim, options.conv_clamp)
 
     def forward(self, x, img, ws, points, noise_mode='const', force_fp32=False, impl='auto', keep=True):
-        """x [N, C, h, w] or None, img likewise, ws [N, layers + 1, w_dim] -> (x [N, C, H, W], img [N, channels, H, W]).
+        """x [N, C, h, w] or None, img likewise, ws [N, L + 1, w_dim] -> (x [N, C, H, W], img [N, img_channels, H, W]).
 
         impl: see ops.dispatch; keep: False where x is not needed any more (it may come back as None)
         """
         dtype = torch.float32 if force_fp32 else self.dtype
+        upsample = ParentUpsample(points, self.options.upsampling) if self.spec.upsamples else None
         return dispatch.compute(
-            impl, self, (ws, x, img), points, dtype, self.options.by_layers or no_axis_phases(self.coords),
-            lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
-            lambda: self._by_layers(x, img, ws, points, noise_mode, dtype, impl),
+            impl, self, x, img, ws, points, upsample, dtype, keep,
+            lambda: self._by_layers(x, img, ws.unbind(1), points, upsample, noise_mode, dtype, impl), self.options.by_layers,
         )  # fmt: skip
 
     def chain(self, w, affine=lambda layer, w: layer(w)):
-        """(list of block_cpu.BlockLayer, that of to-RGB), without noise; w: of every layer and to-RGB; affine: applies affine layers."""
-        layers = [layer.block_layer(w[i], self.uses_coords[i], affine) for i, layer in enumerate(self.layers)]
-        return layers, self.torgb.block_layer(w[len(layers)], affine)
+        """(BlockLayers, that of to-RGB), without noise; w: [N, w_dim] of every layer and to-RGB; affine: what applies affine layers."""
+        *layers, to_rgb = [
+            BlockLayer(layer.weights(own, affine), layer.bias[None], uses_coords, layer.slope, layer.gain, layer.conv_clamp)
+            for layer, own, uses_coords in zip([*self.layers, self.torgb], w, [*self.uses_coords, False], strict=True)
+        ]
+        return layers, to_rgb
 
-    def _drawn(self, x, img, w, points, dtype, keep):
-        """All layers at once, by ops.block_cpu."""
-        layers, to_rgb = self.chain(w, block_cpu.affine)
-        features = None if self.coords is None else self.coords.axis_phases(points, w[0])
-        upsample = ParentUpsample(points, self.options.upsampling).axes if self.spec.upsamples else None
-        return block_cpu.draw(x, img, layers, to_rgb, features, points, upsample, dtype, keep)
-
-    def _by_layers(self, x, img, ws, points, noise_mode, dtype, impl):
-        """Layer by layer."""
-        w = ws.unbind(1)
-        x = None if x is None else x.to(dtype)
-        features = None if self.coords is None else self.coords(points, w[0]).to(dtype)
-
-        upsample = ParentUpsample(points, self.options.upsampling)
-
-        def noise(module):
-            return module(points, noise_mode, len(ws))
-
+    def _by_layers(self, x, img, w, points, upsample, noise_mode, dtype, impl):
+        x = None if x is None else x.to(dtype)  # [N, C, h, w]
+        features = None if self.coords is None else self.coords(points, w[0]).to(dtype)  # [N or 1, E, H, W]
         for index, (layer, uses_coords) in enumerate(zip(self.layers, self.uses_coords, strict=True)):
             if index and self.options.instance_norm:
                 x = scale_to_unit_deviation(x)
-            x = layer(x, w[index], features if uses_coords else None, upsample if index == 0 and self.spec.upsamples else None, noise, impl)
-        rgb = self.torgb(x, w[len(self.layers)])
-        if img is None:
-            return x, rgb
-        return x, (upsample(img) if self.spec.upsamples else img) + rgb
+            noise = None if layer.noise is None else layer.noise(points, noise_mode, len(w[0]))  # [N or 1, 1, H, W]
+            x = layer(x, w[index], features if uses_coords else None, None if index else upsample, noise, impl)  # [N, C, H, W]
+        rgb = self.torgb(x, w[-1])  # [N, img_channels, H, W]
+        return x, rgb if img is None else (upsample(img) if upsample else img) + rgb

@@ -14,9 +14,11 @@ from torch import nn
 from inr import grid, render
 from inr.fmm import Weights
 from inr.fourier import CoordinateFeatures, FeatureSpec
-from inr.ops import block_cpu, dispatch
+from inr.ops import dispatch
+from inr.ops.block_cpu import BlockLayer
 from inr.ops.layer import product
-from inr.synthesis import ParentUpsample, SynthesisNetwork, no_axis_phases
+from inr.refinement import ParentUpsample
+from inr.synthesis import SynthesisNetwork
 from torch_utils.ops import bias_act
 
 VERSION, METADATA = 1, 'inr_function'  # of the file, and where its header is
@@ -112,10 +114,10 @@ class Form:
 class FixedCoordinates(CoordinateFeatures):
     """The coordinate features of a block whose rows are known."""
 
-    def __init__(self, form, tensors, periodic):
+    def __init__(self, form, tensors, wraps):
         nn.Module.__init__(self)
         self.spec = FeatureSpec(raw=form.raw, cosine=form.cosine, constants=form.constants, footprint=form.footprint)
-        self.num_features, self.resolution, self.periodic = form.features, form.grid, periodic
+        self.num_features, self.resolution, self.wraps = form.features, form.grid, wraps
         self.register_buffer('fixed_rows', tensors.get('rows', torch.zeros(0, 2)))
         self.register_buffer('fixed_shift', tensors.get('shift', torch.zeros(0)))
         if form.constants:
@@ -136,12 +138,12 @@ class FunctionBlock(nn.Module):
             if name.endswith(('weight', 'bias')):
                 self.register_buffer(name.replace('.', '_'), value)
 
-    def chain(self):
-        """(list of block_cpu.BlockLayer, that of to-RGB)."""
+    def chain(self, w=None, affine=None):
+        """(BlockLayers, that of to-RGB); w and affine say nothing."""
         form = self.spec
 
         def layer(name, *options):
-            return block_cpu.BlockLayer(Weights(getattr(self, f'{name}_weight')[None]), getattr(self, f'{name}_bias')[None], *options)
+            return BlockLayer(Weights(getattr(self, f'{name}_weight')[None]), getattr(self, f'{name}_bias')[None], *options)
 
         layers = [layer(f'layer{i}', used, form.slope, form.gain, form.clamp) for i, used in enumerate(form.uses_coords)]
         return layers, layer('torgb', False, 1.0, 1.0, form.rgb_clamp)
@@ -150,13 +152,8 @@ class FunctionBlock(nn.Module):
         """x [1, C, h, w] or None, img likewise -> (x [1, C, H, W], img [1, img_channels, H, W]), in float32; ws says nothing."""
         upsample = ParentUpsample(points, self.upsampling) if self.spec.upsamples else None
         return dispatch.compute(
-            impl, self, (ws, x, img), points, torch.float32, no_axis_phases(self.coords),
-            lambda: self._drawn(x, img, points, upsample, keep), lambda: self._by_layers(x, img, points, upsample, impl),
+            impl, self, x, img, ws, points, upsample, torch.float32, keep, lambda: self._by_layers(x, img, points, upsample, impl)
         )  # fmt: skip
-
-    def _drawn(self, x, img, points, upsample, keep):
-        features = None if self.coords is None else self.coords.axis_phases(points, None)
-        return block_cpu.draw(x, img, *self.chain(), features, points, upsample and upsample.axes, torch.float32, keep)
 
     def _by_layers(self, x, img, points, upsample, impl):
         features = None if self.coords is None else self.coords(points, None)
@@ -181,7 +178,7 @@ class Function(nn.Module):
             own = {name: self.tensors[f'b{block.name}.{name}'] for name in block.shapes(form.img_channels)}
             blocks.append(FunctionBlock(block, own, form.upsampling, form.periodic))
         self.synthesis = SynthesisNetwork(
-            0, form.img_resolution, form.img_channels, [block.name for block in form.blocks], blocks,
+            0, form.img_resolution, form.img_channels, blocks,
             grid.Convention(form.lower_corner, form.centred, form.middles, form.periodic), form.upsampling,
             activation=ACTIVATIONS[form.activation],
         )  # fmt: skip
@@ -239,9 +236,9 @@ def function_of(G, ws, noise_mode='const', **more):
         tensors |= {f'b{form.name}.{name}': value for name, value in held.items()}
         first += block.spec.layers
     activation = next(name for name, each in ACTIVATIONS.items() if each is synthesis.activation)
-    convention = synthesis.convention
+    convention, upsampling = synthesis.pyramid.convention, synthesis.pyramid.upsampling
     form = Form(
-        synthesis.img_resolution, synthesis.img_channels, convention.lower_corner, convention.centred, synthesis.upsampling, activation,
+        synthesis.img_resolution, synthesis.img_channels, convention.lower_corner, convention.centred, upsampling, activation,
         forms, middles=convention.middles, periodic=convention.periodic, **more,
     )  # fmt: skip
     return Function(form, {name: value.detach().cpu() for name, value in tensors.items()}).eval()
@@ -266,7 +263,7 @@ def _block_of(block, w, noise_mode):
     for name, layer in [*((f'layer{i}', layer) for i, layer in enumerate(layers)), ('torgb', to_rgb)]:
         tensors |= {f'{name}.weight': layer.weights.materialize()[0], f'{name}.bias': layer.bias[0]}
     form = BlockForm(
-        getattr(spec, 'name', spec.grid), spec.grid, spec.in_channels, spec.channels, [layer.uses_coords for layer in layers],
+        spec.name, spec.grid, spec.in_channels, spec.channels, [layer.uses_coords for layer in layers],
         getattr(spec, 'upsamples', spec.in_channels > 0), of_coords.raw, count, of_coords.cosine, of_coords.constants,
         layers[0].slope, layers[0].gain, layers[0].clamp, to_rgb.clamp, of_coords.footprint,
     )  # fmt: skip

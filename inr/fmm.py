@@ -56,19 +56,9 @@ class Weights:
     right: object = None
 
     @property
-    def images(self):
-        return len(self.matrix if self.left is None else self.left)
-
-    @property
     def shape(self):
         """(C_out, C_in)."""
         return tuple(self.matrix.shape[-2:])
-
-    def of(self, n):
-        """(matrix, A, B) of image n, contiguous."""
-        if self.left is None:
-            return self.matrix[n].contiguous(), None, None
-        return self.matrix.contiguous(), self.left[n].contiguous(), self.right[n].contiguous()
 
     def materialize(self):
         """W [N, C_out, C_in]."""

@@ -7,14 +7,14 @@ Legend: N images, E features, n rows, R resolution of the grid, H and W rows and
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
 
+from inr import footprint, periodic
+from inr.ops.block_cpu import AxisPhases
 from training.networks import FullyConnectedLayer
-
-FOOTPRINTS = (None, 'pixel', 'larger')  # None: none; 'larger': only in pixels larger than trained ones, and by what they are larger
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FeatureSpec:
     init: how random and learned rows are drawn, 'normal' or 'uniform' in +-1, times scale
     fine: further random rows, fixed at construction, of the frequencies that the grid's cells are too large for, all octaves alike
     reach: their highest frequency, in those of which the cells take half a period
-    footprint: what becomes of rows where they vary within a pixel, one of FOOTPRINTS
+    footprint: what becomes of rows where they vary within a pixel, one of footprint.FOOTPRINTS
     """
 
     log: int = 0
@@ -50,13 +50,22 @@ class FeatureSpec:
     reach: float = 8.0
     footprint: str | None = None
 
+    @classmethod
+    def of(cls, given, default):
+        """From a dict of fields, empty for no features at all (None); `default` if it is None."""
+        if not given:
+            return default if given is None else None
+        known = [field.name for field in fields(cls)]
+        if unknown := [key for key in given if key not in known]:
+            raise ValueError(f"unknown coordinate feature '{unknown[0]}'; known are {', '.join(known)}")
+        return cls(**given)
+
     def __post_init__(self):
         if min(self.log, self.random, self.learned, self.generated, self.constants, self.fine) < 0:
             raise ValueError(f'a number of coordinate features is below 0: {self}')
         if self.init not in ('normal', 'uniform'):
             raise ValueError(f"unknown init '{self.init}' of Fourier rows; choose normal or uniform")
-        if self.footprint not in FOOTPRINTS:
-            raise ValueError(f"unknown footprint '{self.footprint}' of a pixel; choose {' or '.join(filter(None, FOOTPRINTS))}")
+        footprint.check(self.footprint)
         if not self.reach > 1:
             raise ValueError(f'fine rows reach to {self.reach:g} times the frequency of the cells; give more than 1')
 
@@ -79,65 +88,11 @@ def log_basis(resolution, diagonal=False, max_rows=None):
     return torch.cat(rows)
 
 
-def fine_rows(count, resolution, reach):
-    """Rows [count, 2] in random directions, their frequencies spread over octaves from half a period in a cell to `reach` times that."""
-    frequency = math.pi / 2 * resolution * reach ** ((torch.arange(count) + 0.5) / max(count, 1))
-    angle = torch.rand([count]) * math.pi
-    return torch.stack([angle.cos(), angle.sin()], dim=1) * frequency[:, None]
-
-
-def on_circle(rows, periodic):
-    """Rows [..., n, 2] with the nearest frequencies that have whole periods in the training image, along the axes that are periodic."""
-    if not any(periodic):
-        return rows
-    whole = rows.sign() * (rows.abs() / math.pi + 0.5).floor() * math.pi
-    return torch.where(torch.tensor(periodic, device=rows.device), whole, rows)
-
-
-def kept_by_pixels(rows, pixel):
-    """What a pixel's area leaves of waves: exp(-(w_x^2 a^2 + w_y^2 b^2) / 24), a Gaussian as wide as the pixel (arXiv 2103.13415, eq. 13).
-
-    rows: [N or 1, n, 2] in radians per unit; pixel: (a, b), width and height in these units, numbers or [N, 1]
-    Returns [N or 1, n]: 0.66 of a wave of two pixels, 0.19 of one of one pixel.
-    """
-    return torch.exp(((rows[..., 0] * pixel[0]).square() + (rows[..., 1] * pixel[1]).square()) / -24)
-
-
 def phases(basis, points, shift=None):
     """W p + shift at every point: basis [..., n, 2], shift [..., n] or None, points a grid.Points of H x W -> [..., n, H, W]."""
     x, y = points.plane
     angles = basis[..., 0, None, None] * x + basis[..., 1, None, None] * y
     return angles if shift is None else angles + shift[..., None, None]
-
-
-@dataclass(frozen=True)
-class AxisPhases:
-    """Features of the points of a lattice in the parts they are made of: sin(a x + b y) comes from the sines and cosines of a x and b y.
-
-    raw: (x [W], y [H]), or None; cosine: whether there are cosines beside the sines
-    phase_x [N or 1, n, W], phase_y [N or 1, n, H]: a x, and b y with the phases of the rows, in radians
-    constants: learned ones of the grid's cells [1, C, R, R], or None
-    kept: [N or 1, n] what sines and cosines are multiplied with, or None
-    """
-
-    raw: tuple | None
-    phase_x: torch.Tensor
-    phase_y: torch.Tensor
-    cosine: bool
-    constants: torch.Tensor | None
-    kept: torch.Tensor | None = None
-
-    @property
-    def count(self):
-        """E."""
-        constants = 0 if self.constants is None else self.constants.shape[1]
-        return 2 * (self.raw is not None) + self.phase_x.shape[1] * (1 + self.cosine) + constants
-
-
-def phases_along_axes(basis, shift, points):
-    """(phase_x, phase_y) of `AxisPhases` for rows [N or 1, n, 2] and their phases [N, n] or None."""
-    along_y = basis[..., 1:] * points.y
-    return basis[..., :1] * points.x, along_y if shift is None else along_y + shift[..., None]
 
 
 def read_cells(values, points):
@@ -161,21 +116,19 @@ class CoordinateFeatures(nn.Module):
     spec: FeatureSpec
     resolution: R of the trained grid
     w_dim: width of w, needed by generated rows
-    periodic: whether the picture goes on at its beginning along (x, y): rows have whole periods in it, and a row that has one stands for
-        the coordinate itself
+    wraps: whether the picture goes on at its beginning along (x, y), see periodic.py
     forward(points, w): grid.Points, w [N, w_dim] -> [1, E, H, W], or [N, E, H, W] where rows are generated.
     """
 
-    def __init__(self, spec, resolution, w_dim, periodic=(False, False)):
+    def __init__(self, spec, resolution, w_dim, wraps=(False, False)):
         super().__init__()
-        if any(periodic) and (spec.learned or spec.generated):
-            raise ValueError('learned and generated rows of coordinate features have no whole periods: a periodic picture has none of them')
-        self.spec, self.resolution, self.periodic = spec, resolution, periodic
-        circle = torch.eye(2)[[axis for axis, wraps in enumerate(periodic) if wraps]] * math.pi
-        self.register_buffer('log_basis', torch.cat([circle, log_basis(resolution, spec.diagonal, spec.log)]), persistent=False)
+        periodic.check_rows(spec, wraps)
+        self.spec, self.resolution, self.wraps = spec, resolution, wraps
+        basis = log_basis(resolution, spec.diagonal, spec.log)
+        self.register_buffer('log_basis', torch.cat([periodic.once_around(wraps), basis]), persistent=False)
         if spec.random or spec.fine:
-            drawn = self._draw_rows(spec.random)
-            self.register_buffer('random_basis', torch.cat([drawn, fine_rows(spec.fine, resolution, spec.reach)]) if spec.fine else drawn)
+            drawn = self._draw_rows(spec.random), footprint.fine_rows(spec.fine, resolution, spec.reach)
+            self.register_buffer('random_basis', torch.cat(drawn))
         if spec.learned:
             self.shared_basis = nn.Parameter(self._draw_rows(spec.learned))
         if spec.generated:
@@ -196,45 +149,34 @@ class CoordinateFeatures(nn.Module):
             fixed.append(self.random_basis)
         if self.spec.learned:
             fixed.append(self.shared_basis)
-        fixed = on_circle(torch.cat(fixed), self.periodic)[None]  # [1, n, 2]
+        fixed = periodic.on_circle(torch.cat(fixed), self.wraps)[None]  # [1, n, 2]
         if not self.spec.generated:
             return fixed, None
         rows, shift = self.affine(w).split([self.spec.generated * 2, self.spec.generated], dim=1)
         rows = torch.cat([fixed.expand(len(w), -1, -1), rows.reshape(-1, self.spec.generated, 2) * self.spec.scale], dim=1)
         return rows, nn.functional.pad(shift, [fixed.shape[1], 0])  # [N, n, 2], [N, n]
 
+    def kept(self, rows, points):
+        """What the points' pixels leave of the waves of rows [N or 1, n, 2], [N or 1, n]; None for all of them."""
+        return footprint.kept(self.spec.footprint, rows, points.pixel, self.resolution)
+
     def features(self, points, rows, shift, coordinates):
-        """All features, from W and its phases as `rows` gives them and the coordinates of the points [1, 2, H, W]."""
-        angles, kept = phases(rows, points, shift), self.kept(rows, points)  # [N or 1, n, H, W]
-        columns = [self._raw(coordinates)] if self.spec.raw else []
-        columns += [wave(angles) if kept is None else wave(angles) * kept[:, :, None, None]
-                    for wave in (torch.sin, torch.cos)[: 1 + self.spec.cosine]]
+        """All features, from W and its phases as `rows` gives them and the coordinates of the points [N or 1, 2, H, W]."""
+        angles, kept = phases(rows, points, shift), self.kept(rows, points)  # [N or 1, n, H, W], [N or 1, n]
+        columns = [torch.stack(periodic.without_jumps(*coordinates.unbind(1), self.wraps), dim=1)] if self.spec.raw else []
+        for wave in (torch.sin, torch.cos)[: 1 + self.spec.cosine]:
+            columns.append(wave(angles) if kept is None else wave(angles) * kept[:, :, None, None])
         if self.spec.constants:
             columns.append(read_cells(self.const_embs, points))  # [1, C, H, W]
         images = max(map(len, columns))
         return torch.cat([c.expand(images, -1, -1, -1) for c in columns], dim=1)
 
-    def _raw(self, coordinates):
-        """Coordinates [N or 1, 2, H, W] with 0 in place of those that jump where a periodic picture begins."""
-        if not any(self.periodic):
-            return coordinates
-        return coordinates * torch.tensor([not wraps for wraps in self.periodic], device=coordinates.device)[:, None, None]
-
-    def kept(self, rows, points):
-        """What the points' pixels leave of the waves of rows [N or 1, n, 2], [N or 1, n]; None for all of them."""
-        if self.spec.footprint is None:
-            return None
-        pixel = points.pixel
-        if self.spec.footprint == 'larger':
-            pixel = [(torch.as_tensor(side) ** 2 - (2 / self.resolution) ** 2).clamp(min=0).sqrt().to(rows.device) for side in pixel]
-        return kept_by_pixels(rows, pixel)
-
     def axis_phases(self, points, w):
         """The same features as forward's in their parts."""
         rows, shift = self.rows(w)
-        raw = tuple(axis * (not wraps) for axis, wraps in zip((points.x, points.y), self.periodic, strict=True)) if self.spec.raw else None
-        return AxisPhases(raw, *phases_along_axes(rows, shift, points), self.spec.cosine, getattr(self, 'const_embs', None),
-                          self.kept(rows, points))
+        raw = periodic.without_jumps(points.x, points.y, self.wraps) if self.spec.raw else None
+        constants = self.const_embs if self.spec.constants else None
+        return AxisPhases.of(points, rows, shift, raw, self.spec.cosine, constants, self.kept(rows, points))
 
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))

@@ -4,20 +4,20 @@ Sizes, layers and coordinate features follow from the resolution by one rule (`f
 implementation names them one by one up to 256, and agrees there. `from_inr_gan` rebuilds its generators.
 """
 
-import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from inr.blocks import BlockOptions, BlockSpec, SynthesisBlock, SynthesisLayer
+from inr.ablations import plain_learning_rates
+from inr.blocks import BlockOptions, BlockSpec, SynthesisBlock
 from inr.fmm import Modulation, check_rank
 from inr.fourier import FeatureSpec
 from inr.grid import GENERATOR_B
+from inr.periodic import wrapping_axes
 from inr.refinement import UPSAMPLINGS
 from inr.synthesis import MAX_RESOLUTION, BaseGenerator, SynthesisNetwork, block_dtypes, check_options, check_resolution
 from training.networks import MappingNetwork
 
 BLOCKS = tuple(2**k for k in range(2, 11))  # resolutions that name blocks
 INPUT_RESOLUTION = 32
-PERIODIC = ('none', 'x', 'y', 'xy')
 
 
 def feature_rule(resolution):
@@ -47,19 +47,6 @@ def block_specs(resolution, input_resolution, channels, extra_layers, input_feat
     return specs
 
 
-def _feature_spec(given, default):
-    """FeatureSpec from a dict of its fields that replaces `default`, or `default` if None; None if the dict is empty."""
-    if given is None:
-        return default
-    if not given:
-        return None
-    known = [f.name for f in fields(FeatureSpec)]
-    unknown = [key for key in given if key not in known]
-    if unknown:
-        raise ValueError(f"unknown coordinate feature '{unknown[0]}'; known are {', '.join(known)}")
-    return FeatureSpec(**given)
-
-
 def build_synthesis(
     w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False,
     half_dtype='float16', fmm_rank=10, squash='demod', equalized=True, fmm_spread=1.0, upsampling='nearest', instance_norm=False,
@@ -83,11 +70,7 @@ def build_synthesis(
     Raises ValueError for a resolution or an option outside its range.
     """
     check_resolution(img_resolution)
-    if periodic not in PERIODIC:
-        raise ValueError(f"unknown periodic '{periodic}'; choose one of {', '.join(PERIODIC)}")
-    if periodic != 'none' and (upsampling == 'bilinear' or noise):
-        raise ValueError(f"periodic '{periodic}': aligned bilinear reads and stored noise end at the image's borders; leave them out")
-    wraps = tuple(axis in periodic for axis in 'xy')
+    wraps = wrapping_axes(periodic, upsampling, noise)
     if upsampling not in UPSAMPLINGS:
         raise ValueError(f"unknown upsampling '{upsampling}'; choose one of {', '.join(UPSAMPLINGS)}")
     input_resolution = {None: min(INPUT_RESOLUTION, img_resolution), 'full': img_resolution}.get(input_resolution, input_resolution)
@@ -100,37 +83,20 @@ def build_synthesis(
     given = {int(res): spec for res, spec in (features or {}).items()}
     if unknown := [res for res in [*given, *extra_layers] if res not in BLOCKS]:
         raise ValueError(f'there is no block of resolution {unknown[0]}; blocks are powers of two from 4 to {MAX_RESOLUTION}')
-    of_input = _feature_spec(input_features, feature_rule(input_resolution))
+    of_input = FeatureSpec.of(input_features, feature_rule(input_resolution))
     if of_input is None:
         raise ValueError('the input needs coordinate features; input_features has none')
     specs = block_specs(
         img_resolution, input_resolution, lambda res: max(min(channel_base // res, channel_max), 1), extra_layers,
-        of_input, lambda res: _feature_spec(given.get(res), feature_rule(res)),
+        of_input, lambda res: FeatureSpec.of(given.get(res), feature_rule(res)),
     )  # fmt: skip
     modulation = Modulation(fmm_rank, squash, equalized, fmm_spread)
     options = BlockOptions(upsampling, instance_norm, noise, coord_skips, conv_clamp, wraps)
     dtypes = block_dtypes([spec.name for spec in specs], num_fp16_res, half_dtype)
     blocks = [SynthesisBlock(spec, w_dim, img_channels, modulation, options, dtype) for spec, dtype in zip(specs, dtypes, strict=True)]
     check_rank(fmm_rank, max(layer.weight.shape[1] for block in blocks for layer in block.layers))
-    return SynthesisNetwork(
-        w_dim, img_resolution, img_channels, [spec.name for spec in specs], blocks,
-        replace(GENERATOR_B, middles=middles, periodic=wraps), upsampling,
-        pointwise=not instance_norm,
-    )  # fmt: skip
-
-
-def plain_learning_rates(module):
-    """Ends equalized learning rates: every weight is stored as large as it is used, so that Adam moves it that much faster or slower."""
-    for part in module.modules():
-        if hasattr(part, 'weight_gain'):
-            part.weight.data *= part.weight_gain
-            part.weight_gain = 1
-        if getattr(part, 'bias_gain', 1) != 1 and part.bias is not None:
-            part.bias.data *= part.bias_gain
-            part.bias_gain = 1
-        if isinstance(part, SynthesisLayer):
-            part.weight.data /= math.sqrt(part.weight.shape[1])
-            part.modulation = replace(part.modulation, equalized=False)
+    convention = replace(GENERATOR_B, middles=middles, periodic=wraps)
+    return SynthesisNetwork(w_dim, img_resolution, img_channels, blocks, convention, upsampling, pointwise=not instance_norm)
 
 
 class Generator(BaseGenerator):
@@ -139,7 +105,7 @@ class Generator(BaseGenerator):
     z_dim, c_dim, w_dim: sizes of latent, label (0 for none) and w
     img_resolution: training resolution, a power of two from 16 to 1024; img_channels: any
     mapping_kwargs: for the host's MappingNetwork
-    synthesis_kwargs: see build_synthesis. Two more concern all of G: equalized_lr (True; False: see plain_learning_rates) and pixel_norm
+    synthesis_kwargs: see build_synthesis. Two more concern all of G: equalized_lr (True; False: see ablations.py) and pixel_norm
         (True; False: the mapping network takes z as it is, where the host's can)
     """
 

@@ -18,18 +18,12 @@ from torch import nn
 from inr import grid
 from inr.decoders import DECODERS, FMM, GENERATED, SHARED
 from inr.fmm import Modulation, Weights, check_rank
-from inr.fourier import AxisPhases, phases, phases_along_axes, plane
-from inr.ops import block_cpu, dispatch
+from inr.fourier import phases, plane
+from inr.ops import dispatch
+from inr.ops.block_cpu import AxisPhases, BlockLayer
 from inr.ops.layer import product
-from inr.synthesis import (
-    BaseGenerator,
-    ParentUpsample,
-    SynthesisNetwork,
-    block_dtypes,
-    check_options,
-    check_resolution,
-    no_axis_phases,
-)
+from inr.refinement import ParentUpsample
+from inr.synthesis import BaseGenerator, SynthesisNetwork, block_dtypes, check_options, check_resolution
 from inr.trunk import Trunk, head
 
 FOURIER_SCALE = 10  # of generated Fourier matrices
@@ -45,6 +39,11 @@ class BlockSpec:
     channels: int
     hidden: int
     rows: int
+
+    @property
+    def name(self):
+        """Blocks are named by their grids."""
+        return self.grid
 
     @property
     def layers(self):
@@ -87,8 +86,7 @@ class RawCoordinates(nn.Module):
         return 2 * coordinates - 1  # [1, 2, H, W]
 
     def axis_phases(self, points, w):
-        none = points.x.new_zeros([1, 0, 1])
-        return AxisPhases((2 * points.x - 1, 2 * points.y - 1), none, none, True, None)
+        return AxisPhases.of(points, *self.rows(w), raw=(2 * points.x - 1, 2 * points.y - 1))
 
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))
@@ -112,7 +110,7 @@ class GeneratedFourier(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)  # [N, 2n, H, W]
 
     def axis_phases(self, points, w):
-        return AxisPhases(None, *phases_along_axes(*self.rows(w), points), True, None)
+        return AxisPhases.of(points, *self.rows(w))
 
     def forward(self, points, w):
         return self.features(points, *self.rows(w), plane(points))
@@ -210,39 +208,30 @@ class InrBlock(nn.Module):
         impl, keep: as in synthesis.SynthesisBlock
         """
         dtype = torch.float32 if force_fp32 else self.dtype
+        upsample = None if self.connector is None else ParentUpsample(points)
         return dispatch.compute(
-            impl, self, (ws, x, img), points, dtype, no_axis_phases(self.coords),
-            lambda: self._drawn(x, img, ws.unbind(1), points, dtype, keep),
-            lambda: self._by_layers(x, img, ws.unbind(1), points, dtype, impl),
+            impl, self, x, img, ws, points, upsample, dtype, keep,
+            lambda: self._by_layers(x, img, ws.unbind(1), points, upsample, dtype, impl),
         )  # fmt: skip
 
-    def chain(self, w):
-        """(list of block_cpu.BlockLayer, that of to-RGB); w: that of every layer and to-RGB."""
+    def chain(self, w, affine=None):
+        """(BlockLayers, that of to-RGB); w: [N, w_dim] of every layer and to-RGB; affine: not needed, see blocks.SynthesisBlock."""
         layers = [
-            block_cpu.BlockLayer(Weights(weight), bias, uses_coords, 0.0, clamp=self.conv_clamp)
-            for weight, bias, uses_coords in self.layer_params(w)
+            BlockLayer(Weights(weight), bias, uses_coords, 0.0, clamp=self.conv_clamp) for weight, bias, uses_coords in self.layer_params(w)
         ]
         weight, bias = self.torgb(w[len(layers)])  # [N, img_channels, C], [N, img_channels]
-        return layers, block_cpu.BlockLayer(Weights(weight), bias, False, 1.0)
+        return layers, BlockLayer(Weights(weight), bias, False, 1.0)
 
-    def _drawn(self, x, img, w, points, dtype, keep):
-        """All layers at once, by ops.block_cpu."""
-        layers, to_rgb = self.chain(w)
-        features = self.coords.axis_phases(points, w[0])
-        upsample = None if self.connector is None else ParentUpsample(points).axes
-        return block_cpu.draw(x, img, layers, to_rgb, features, points, upsample, dtype, keep)
-
-    def _by_layers(self, x, img, w, points, dtype, impl):
-        """Layer by layer."""
+    def _by_layers(self, x, img, w, points, upsample, dtype, impl):
         features = self.coords(points, w[0]).to(dtype)  # [N or 1, E, H, W]
-        x, upsample, layers = None if x is None else x.to(dtype), ParentUpsample(points), self.layer_params(w)
+        x, layers = None if x is None else x.to(dtype), self.layer_params(w)
         for index, (weight, bias, uses_coords) in enumerate(layers):
-            doubles, seen = index == 0 and self.connector is not None, features if uses_coords else None
+            seen = features if uses_coords else None
             x = dispatch.layer(
-                weight.to(dtype), bias, x, seen, upsample if doubles else None, None, 0.0, 1.0, self.conv_clamp, impl
+                weight.to(dtype), bias, x, seen, None if index else upsample, None, 0.0, 1.0, self.conv_clamp, impl
             )  # [N, C, H, W]
         weight, bias = (numbers.to(dtype) for numbers in self.torgb(w[len(layers)]))
-        rgb = (product(weight, x) + bias[:, :, None, None]).float()
+        rgb = (product(weight, x) + bias[:, :, None, None]).float()  # [N, img_channels, H, W]
         return x, rgb if img is None else upsample(img) + rgb
 
 
@@ -271,9 +260,7 @@ def build_synthesis(
     ]
     if DECODERS[decoder].weights == FMM:
         check_rank(fmm_rank, max(layer.shape[1] for block in blocks for layer in block.layers))
-    return SynthesisNetwork(
-        w_dim, img_resolution, img_channels, [spec.grid for spec in specs], blocks, grid.GENERATOR_A, activation=torch.tanh
-    )
+    return SynthesisNetwork(w_dim, img_resolution, img_channels, blocks, grid.GENERATOR_A, activation=torch.tanh)
 
 
 class Generator(BaseGenerator):

@@ -1,6 +1,7 @@
 """Recipes whose generator is an INR, a row each, and the options of inr, a row each. The host's training/presets.py and
 training/plugins.py explain their form. Needs no torch."""
 
+from inr import PERIODIC
 from inr.decoders import DECODERS, FMM
 
 
@@ -26,7 +27,7 @@ OPTIONS = {
                    unused=lambda synthesis: 'it has no FMM, --fmm-rank=N gives it one' if synthesis['fmm_rank'] is None else None),
     'noise': dict(type=bool, help='Spatial noise, for --cfg=inr.'),
     'coord_skips': dict(type=bool, help='Coordinates for every layer of a block, or for its first alone.'),
-    'periodic': dict(type=('none', 'x', 'y', 'xy'), help='Axes along which pictures go on at their beginning: x closes a panorama, xy '
+    'periodic': dict(type=PERIODIC, help='Axes along which pictures go on at their beginning: x closes a panorama, xy '
                      'makes a texture that tiles.'),
     'equalized_lr': dict(type=bool, help='Equalized learning rates in G.'),
     'pixel_norm': dict(type=bool, help='Scale z to mean square 1.'),

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from inr import REFINEMENTS
 from inr.grid import GENERATOR_B, Points
+from inr.ops.layer import double
 
 UPSAMPLINGS = ('nearest', 'linear', 'bilinear')
 _SNAP = 1e-9  # a position this close to a cell border lies on it: rounding must not decide the cell
@@ -37,23 +39,6 @@ class AxisRead:
         return torch.lerp(low, held.index_select(dim, self.hi), frac)
 
 
-@dataclass(frozen=True)
-class ImageReads:
-    """The same where every image has its own: lo, hi int64 [N, n] and frac float32 [N, n] in [0, 1]."""
-
-    lo: torch.Tensor
-    hi: torch.Tensor
-    frac: torch.Tensor
-
-    def __call__(self, held, dim):
-        """held [N or 1, C, h, w], dim 2 or 3 -> [N, C, n, w] or [N, C, h, n]"""
-        shares = self.frac.new_zeros([*self.lo.shape, held.shape[dim]])  # [N, n, h or w]
-        for index, share in ((self.lo, 1 - self.frac), (self.hi, self.frac)):
-            shares.scatter_add_(2, index[:, :, None], share[:, :, None])
-        shares = shares.to(held.dtype)[:, None]
-        return shares @ held if dim == 2 else held @ shares.mT
-
-
 def doubled(size, upsampling, device=None):
     """AxisRead of the `size` points of a trained axis out of half as many; the trained grids themselves use F.interpolate."""
     index = np.arange(size)
@@ -61,6 +46,36 @@ def doubled(size, upsampling, device=None):
         return AxisRead(torch.arange(size, device=device) // 2)
     low, frac = _split(_aligned(index, size, size // 2) if upsampling == 'bilinear' else np.clip(index / 2 - 0.25, 0, size // 2 - 1))
     return _to_torch((low, low + (frac > 0), frac), device)
+
+
+@dataclass(frozen=True)
+class ParentUpsample:
+    """How values at the points of the grid below, [N, C, h, w], reach `points`: [N, C, H, W]. upsampling: see plan."""
+
+    points: Points
+    upsampling: str = 'nearest'
+
+    @property
+    def doubling(self):
+        """'nearest' or 'linear' where grids are doubled whole, in one of ops.layer.DOUBLINGS; else None."""
+        return self.upsampling if self.points.doubled and self.upsampling != 'bilinear' and not self.points.crop else None
+
+    @property
+    def axes(self):
+        """The same as (rows, columns), two AxisRead."""
+        if not self.points.doubled:
+            return self.points.parent
+        return tuple(doubled(size, self.upsampling, self.points.x.device) for size in self.points.shape)
+
+    def __call__(self, x):
+        if self.doubling is not None:
+            return double(x, self.doubling)
+        if crop := self.points.crop:
+            return double(x, self.upsampling)[:, :, crop:-crop, crop:-crop]
+        if self.points.doubled:
+            return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
+        rows, cols = self.points.parent
+        return rows(cols(x, dim=3), dim=2)
 
 
 def check(refine):
@@ -112,42 +127,7 @@ def _fineness(resolution, finest, density, refine, upsampling):
     return min(density, resolution * factor)
 
 
-def window_points(windows, grids, convention, device=None, upsampling='nearest'):
-    """Points of parts of pictures, one part for each image: those of `plan` with refine='all', for all images at once.
-
-    windows: int64 [N, 3], (size, left, top) of each: the part of grids[-1] x grids[-1] pixels from (left, top) of the whole picture drawn
-        with size x size pixels. All are multiples of grids[-1] / grids[0], so that a part has as many cells of every grid as the training
-        image; size is at least grids[-1]. A part may go on at the beginning of a picture that is periodic
-    upsampling: 'nearest' or 'linear'; the latter reads cells around the part, which are then evaluated too
-    Returns a list of Points, one a grid, coarse to fine.
-    """
-    size, *first = windows.to('cpu', torch.float64)[:, :, None].unbind(1)  # [N, 1]
-    ends = [size - (1 if wraps else grids[-1]) for wraps in convention.periodic]  # the last places where a part may begin
-    outside = any(((start < 0) | (start > end)).any() for start, end in zip(first, ends, strict=True))
-    if outside or (size < grids[-1]).any() or (windows % (grids[-1] // grids[0]) != 0).any():
-        raise ValueError(f'windows {windows.tolist()} (size, left, top) do not lie in their pictures, on cells of the {grids[0]} grid')
-    factor, points_per_grid = size / grids[-1], []
-    for level, resolution in enumerate(grids):
-        margin = 1 if upsampling == 'linear' and level < len(grids) - 1 else 0
-        positions, cells = [], []
-        for start, far_corner, wraps in zip(first, (False, convention.lower_corner), convention.periodic, strict=True):
-            shift = 1 if far_corner else 0
-            index = torch.arange(-margin, resolution + margin) + start * resolution / grids[-1]  # [N, n]
-            if not wraps:
-                index = index.clamp(min=0).minimum(factor * resolution - 1)  # at the image's ends the last cell is read twice
-            sampled = (index + shift) / (factor * resolution) + _moved(level, grids, factor, far_corner, convention.middles)
-            positions.append(sampled)
-            low = (sampled * resolution - shift).floor()
-            lo, hi = (_held(cell, resolution, wraps).long().to(device) for cell in (low, low + 1))
-            cells.append(ImageReads(lo, hi, (sampled * resolution - shift - low).to(device, torch.float32)))
-        x, y = (t.to(device, torch.float32) for t in convention.coordinates(*positions))
-        crop = 2 - margin if upsampling == 'linear' and level else 0  # of twice as many cells as the grid below has, its margin among them
-        pixel = (convention.unit / (factor * resolution)).to(device, torch.float32)  # [N, 1]
-        points_per_grid.append(Points(x[:, None, None], y[:, None, :, None], None, level > 0, tuple(cells[::-1]), crop, (pixel, pixel)))
-    return points_per_grid
-
-
-def _moved(level, grids, factor, far_corner, middles):
+def moved(level, grids, factor, far_corner, middles):
     """How far the points of a grid that is drawn `factor` > 1 times as fine move from where its finer cells are sampled.
 
     The finest points lie a lead behind the point of the coarse cell they read, on average; finer cells must not change that. With `middles`
@@ -158,7 +138,7 @@ def _moved(level, grids, factor, far_corner, middles):
     return (lead if far_corner else -lead) * (1 - 1 / factor)
 
 
-def _held(index, resolution, wraps):
+def held_cells(index, resolution, wraps):
     """Indices, of an array or a tensor, of the cells that are held for these: outside of the image the nearest one, or the next round."""
     return index % resolution if wraps else index.clip(0, resolution - 1)
 
@@ -177,9 +157,9 @@ def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles
     for level in reversed(range(len(grids))):
         resolution = grids[level]
         moves = refine == 'all' or (middles and level == len(grids) - 1)
-        sampled = position + _moved(level, grids, factor, far_corner, middles) if moves else position
+        sampled = position + moved(level, grids, factor, far_corner, middles) if moves else position
         index, frac = _trained_index(sampled, resolution, shift)
-        lo, hi = (_held(i, resolution, wraps) for i in (index, index + 1))
+        lo, hi = (held_cells(i, resolution, wraps) for i in (index, index + 1))
         cells = (lo, hi, frac)
         if level == 0:
             axis.append((sampled, None, cells))

@@ -29,7 +29,7 @@ def bytes_per_point(synthesis, density, refine):
 
     density: drawn points per unit (x, y). A coarser grid is evaluated at no more points than are drawn and than it has.
     """
-    finest, largest = synthesis.grids[-1], 0
+    finest, largest = synthesis.pyramid.sizes[-1], 0
     for block in map(synthesis.get_submodule, synthesis.block_names):
         points = 1
         for d in density:
@@ -54,13 +54,13 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
     synthesis = G.synthesis
     refine = DEFAULT_REFINEMENT if refine is None else refine
     refinement.check(refine)
-    points = grid.lattice(height, width, window, synthesis.convention)
+    points = grid.lattice(height, width, window, synthesis.pyramid.convention)
     if tile is not None:
         points = _tile_of(points, tile, height, width)
     rows, columns = len(points.v), len(points.u)
     point_bytes = bytes_per_point(synthesis, points.density, refine) * max(len(ws), 1)
     if synthesis.pointwise:
-        step = _part_shape(rows, columns, int(max_bytes // point_bytes), synthesis.grids[-1] // synthesis.grids[0])
+        step = _part_shape(rows, columns, int(max_bytes // point_bytes), synthesis.pyramid.step)
     else:
         _check_whole(tile, rows * columns, point_bytes)
         step = rows, columns
@@ -72,14 +72,14 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
 def _drawn(synthesis, ws, points, refine, step, trained, noise_mode, force_fp32):
     """The bands of `bands`, in parts of `step` = (rows, columns); trained: the picture is the training image in one part."""
     if trained:
-        yield 0, synthesis.draw(ws, synthesis.training_points(ws.device), noise_mode, force_fp32)
+        yield 0, synthesis.draw(ws, synthesis.pyramid.trained_points(ws.device), noise_mode, force_fp32)
         return
     rows, columns = len(points.v), len(points.u)
     for top in range(0, rows, step[0]):
         parts = []
         for left in range(0, columns, step[1]):
             part = points.tile(top, left, min(step[0], rows - top), min(step[1], columns - left))
-            points_per_grid = synthesis.plan(part, refine, ws.device)
+            points_per_grid = synthesis.pyramid.plan(part, refine, ws.device)
             parts.append(synthesis.draw(ws, points_per_grid, noise_mode, force_fp32))
         yield top, parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
 

@@ -69,8 +69,8 @@ class Windows:
     """
 
     def __init__(self, settings, dataset: ImageDataset, synthesis):
-        self.config, self.dataset, self.step = settings.windows, dataset, synthesis.grids[-1] // synthesis.grids[0]
-        self.periodic = synthesis.convention.periodic
+        self.config, self.dataset, self.step = settings.windows, dataset, synthesis.pyramid.step
+        self.periodic = synthesis.pyramid.convention.periodic
         self.seed, self.batch, self.resolution = settings.run.seed, settings.run.batch, settings.data.resolution
         sizes = growing.smaller_sizes(settings.grow.sizes)
         self.begin = 1000 * (sum(kimg for _, kimg in sizes) + settings.grow.fade * bool(sizes))  # images that are seen whole

@@ -15,7 +15,7 @@ def row_frequencies(G, ws):
     Returns {block: {source: float tensor [rows]}}, coarse to fine; blocks without rows are left out.
     Raises ValueError for a generator without any.
     """
-    span = 2 if G.synthesis.convention.centred else 1  # the image's side in the model's coordinates
+    span = 2 if G.synthesis.pyramid.convention.centred else 1  # the image's side in the model's coordinates
     found, first = {}, 0
     for name in G.synthesis.block_names:
         block = G.synthesis.get_submodule(name)

@@ -52,7 +52,7 @@ def parameters_of(G, ws):
         return call
 
     with _replaced(G, recorded):
-        G.synthesis.draw(ws, G.synthesis.training_points(ws.device), impl='ref')
+        G.synthesis.draw(ws, G.synthesis.pyramid.trained_points(ws.device), impl='ref')
     return found
 
 

@@ -2,7 +2,6 @@
 
 import torch
 
-from inr import grid
 from inr.render import DEFAULT_REFINEMENT
 
 WINDOWS = ((0, 0, 1, 1), (-0.3, -0.3, 1.3, 1.3), (-0.5, -0.5, 1.5, 1.5))  # the paper's figures 2 and 9 zoom out so far
@@ -40,6 +39,6 @@ def drawing_macs(G, size, count, refine=DEFAULT_REFINEMENT):
     size: pixels a side; count: function that counts those of a callable; refine: see refinement.plan
     """
     device = next(G.parameters()).device
-    points = G.synthesis.plan(grid.lattice(size, size, convention=G.synthesis.convention), refine, device)
+    points = G.synthesis.pyramid.plan(G.synthesis.pyramid.lattice(size), refine, device)
     z, c = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
     return count(lambda: G.synthesis.draw(G.mapping(z, c), points))

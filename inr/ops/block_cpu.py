@@ -37,6 +37,36 @@ class BlockLayer:
     clamp: float | None = None
 
 
+@dataclass(frozen=True)
+class AxisPhases:
+    """Features of the points of a lattice in the parts they are made of: sin(a x + b y) comes from the sines and cosines of a x and b y.
+
+    raw: (x [W], y [H]), or None; cosine: whether there are cosines beside the sines
+    phase_x [N or 1, n, W], phase_y [N or 1, n, H]: a x, and b y with the phases of the rows, in radians
+    constants: learned ones of the grid's cells [1, C, R, R], or None
+    kept: [N or 1, n] what sines and cosines are multiplied with, or None
+    """
+
+    raw: tuple | None
+    phase_x: torch.Tensor
+    phase_y: torch.Tensor
+    cosine: bool
+    constants: torch.Tensor | None
+    kept: torch.Tensor | None = None
+
+    @property
+    def count(self):
+        """E."""
+        constants = 0 if self.constants is None else self.constants.shape[1]
+        return 2 * (self.raw is not None) + self.phase_x.shape[1] * (1 + self.cosine) + constants
+
+    @classmethod
+    def of(cls, points, rows, shift=None, raw=None, cosine=True, constants=None, kept=None):
+        """From rows [N or 1, n, 2] and their phases [N, n] or None."""
+        along_y = rows[..., 1:] * points.y  # [N or 1, n, H]
+        return cls(raw, rows[..., :1] * points.x, along_y if shift is None else along_y + shift[..., None], cosine, constants, kept)
+
+
 def why_not(block, points, dtype, tensors):
     """Why a block cannot be drawn here, in one line; None if it can. tensors: what comes into it."""
     own = [*block.parameters(), *block.buffers()]
@@ -48,6 +78,8 @@ def why_not(block, points, dtype, tensors):
         return 'its operators are being recorded'
     if any(module._forward_hooks or module._forward_pre_hooks for module in block.modules()):
         return 'its layers have hooks'
+    if block.coords is not None and not hasattr(block.coords, 'axis_phases'):
+        return 'its coordinates are moved'
     if points.x.ndim != 1:
         return 'the points are no lattice'
     if dtype not in (torch.float32, torch.bfloat16):
@@ -94,19 +126,25 @@ def run(block, given, fast, plain):
     return Differentiable.apply(fast, plain, *given, *block.parameters())
 
 
+def draw_block(block, x, img, w, points, upsample, dtype, keep):
+    """`draw` of a block's own layers and features; w: [N, w_dim] of each layer and to-RGB; upsample: refinement.ParentUpsample or None."""
+    features = None if block.coords is None else block.coords.axis_phases(points, w[0])
+    return draw(x, img, *block.chain(w, affine), features, points, upsample and upsample.axes, dtype, keep)
+
+
 @torch.no_grad()
 def draw(x, img, layers, to_rgb, features, points, upsample, dtype, keep=True):
     """One block, image by image.
 
     x: [N, C, h, w] of the parent grid, or None; img: [N, img_channels, h, w], or None
     layers: BlockLayers; to_rgb: one whose clamp acts before img is added
-    features: fourier.AxisPhases, or None; points: grid.Points
+    features: AxisPhases, or None; points: grid.Points
     upsample: (rows, columns), refinement.AxisRead of the parent grid; None: x and img are of the points themselves
     dtype: bfloat16 to multiply in that, else float32; keep: whether x is needed again
     Returns (x [N, C, H, W] or None, img [N, img_channels, H, W]), without gradients.
     """
     library, threads = native.library(), torch.get_num_threads()
-    bits, (H, W), N = dtype == torch.bfloat16, points.shape, to_rgb.weights.images
+    bits, (H, W), N = dtype == torch.bfloat16, points.shape, len(to_rgb.weights.matrix)
     dtype = torch.bfloat16 if bits else torch.float32
     x = None if x is None else x.to(dtype).contiguous()  # [N, C, h, w]
     img = None if img is None else _with_tail(img)  # [N, img_channels, h, w]
@@ -144,7 +182,7 @@ def affine(layer, w):
         return layer(w)
     weight, bias, bias_gain = layer.weight, layer.bias, getattr(layer, 'bias_gain', 1)  # once: parametrizations compute them
     if len(w) > 1 or any(t.dtype != torch.float32 for t in (w, weight)):
-        y = w * layer.weight_gain @ weight.t()
+        y = w * layer.weight_gain @ weight.t()  # [N, out_features]
         return y if bias is None else y.add_(bias * bias_gain)
     w, weight, bias = w.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
     (M, K), y = weight.shape, w.new_empty([1, len(weight)])
@@ -153,6 +191,13 @@ def affine(layer, w):
         torch.get_num_threads(),
     )  # fmt: skip
     return y
+
+
+def _of_image(weights, n):
+    """(matrix, A, B) of fmm.Weights, contiguous, those of image n; A and B are None where W is put together."""
+    if weights.left is None:
+        return weights.matrix[n].contiguous(), None, None
+    return weights.matrix.contiguous(), weights.left[n].contiguous(), weights.right[n].contiguous()
 
 
 class _Packed:
@@ -170,7 +215,7 @@ class _Packed:
         self.w_x, self.w_e = (torch.empty(rows * (count + count % 2), dtype=torch.float32) for count in (C, E))
         self.bias = torch.zeros(rows, dtype=torch.float32)
         self.bias[:C_out] = layer.bias[n if len(layer.bias) > 1 else 0] * layer.gain
-        shared, left, right = (None if part is None else part.to(torch.float32) for part in layer.weights.of(n))
+        shared, left, right = (None if part is None else part.to(torch.float32) for part in _of_image(layer.weights, n))
         rank = 0 if left is None else left.shape[1]
         library.fmm_pack(
             pointer(shared, count=C_out * (C + E)), pointer(left, count=C_out * rank), pointer(right, count=rank * (C + E)), rank,

@@ -45,7 +45,7 @@ def _layer(weight, bias, x, features, upsample, noise, act, impl):
         up = upsample.doubling if noise is None and (kernels is None or upsample.doubling in kernels.DOUBLINGS) else None
         parent = parent if up else upsample(parent)  # [N, C_out, H, W] unless up
     if noise is not None:
-        noise = noise.to(weight.dtype)
+        noise = noise.to(weight.dtype)  # [N or 1, 1, H, W]
         parent = noise if parent is None else parent + noise
     given = ((x, 1), (features, 1), (parent, 2 if up else 1))
     sizes = {(part.shape[2] * times, part.shape[3] * times) for part, times in given if part is not None}
@@ -174,21 +174,24 @@ def _tried(device, dtype):
     return layer_triton
 
 
-def compute(impl, block, given, points, dtype, by_layers, drawn, plain):
-    """drawn(), with plain's gradients, where ops.block_cpu can draw this block whole, else plain(): functions that return (x, img).
+def compute(impl, block, x, img, ws, points, upsample, dtype, keep, plain, by_layers=None):
+    """(x, img) of a block: plain(), or the same drawn whole by ops.block_cpu, with plain's gradients, where that can.
 
-    given: what comes into the block, tensors or None; by_layers: why its layers must be computed one by one, or None
+    x, img: of the grid below, or None; the others are those of block_cpu.draw_block; ws [N, L + 1, w_dim]
+    by_layers: why layers must be computed one by one, or None
     """
     check(impl)
-    given = [tensor for tensor in given if tensor is not None]
+    given = [tensor for tensor in (ws, x, img) if tensor is not None]
 
     def layer_by_layer():
-        with own_types(given[0].device):
+        with own_types(ws.device):
             return plain()
 
     if impl in ('auto', 'fused') and not (by_layers or block_cpu.why_not(block, points, dtype, given)) and _find(_cpu, impl == 'fused'):
-        with own_types(given[0].device):
-            return block_cpu.run(block, given, drawn, layer_by_layer)
+        with own_types(ws.device):
+            return block_cpu.run(
+                block, given, lambda: block_cpu.draw_block(block, x, img, ws.unbind(1), points, upsample, dtype, keep), layer_by_layer
+            )  # fmt: skip
     return layer_by_layer()
 
 

@@ -73,11 +73,11 @@ def plain(weight, bias, x, features, parent, up, act):
     """
     C, terms = 0 if x is None else x.shape[1], []
     if x is not None:
-        terms.append(product(weight[:, :, :C], x))
+        terms.append(product(weight[:, :, :C], x))  # [N, C_out, H, W]
     if features is not None:
-        terms.append(product(weight[:, :, C:], features))
+        terms.append(product(weight[:, :, C:], features))  # [N, C_out, H, W]
     if parent is not None:
-        terms.append(double(parent, up) if up else parent)
+        terms.append(double(parent, up) if up else parent)  # [N, C_out, H, W]
     y = sum(terms[1:], start=terms[0])
     bias = None if bias is None else bias.to(y.dtype)
     if bias is not None and bias.ndim == 2:
@@ -110,14 +110,14 @@ class Fused(torch.autograd.Function):
         weight, x, features, y = ctx.saved_tensors
         _, to_weight, to_bias, to_x, to_features, to_parent = ctx.needs_input_grad[:6]
         backward = _backward if torch.is_grad_enabled() else ctx.kernels.backward
-        dz, db, pooled = backward(dy, y, ctx.act, ctx.up)
+        dz, db, pooled = backward(dy, y, ctx.act, ctx.up)  # [N, C_out, H, W], [N, C_out], as parent
         C = 0 if x is None else x.shape[1]
-        dx = _transposed(weight[:, :, :C], dz, len(x)) if to_x else None
-        de = _transposed(weight[:, :, C:], dz, len(features)) if to_features else None
+        dx = _transposed(weight[:, :, :C], dz, len(x)) if to_x else None  # [N or 1, C, H, W]
+        de = _transposed(weight[:, :, C:], dz, len(features)) if to_features else None  # [N or 1, E, H, W]
         dw = None
         if to_weight:
             dw = [_outer(dz, part) for part in (x, features) if part is not None] or [torch.zeros_like(weight)]
-            dw = dw[0] if len(dw) == 1 else torch.cat(dw, dim=2)
+            dw = dw[0] if len(dw) == 1 else torch.cat(dw, dim=2)  # [N, C_out, C + E]
         if to_bias:
             shape, dtype = ctx.bias
             db = (db.sum(0) if len(shape) == 1 else db).to(dtype)
@@ -126,7 +126,7 @@ class Fused(torch.autograd.Function):
 
 def _backward(dy, y, act, up):
     """(dz, its sums over points [N, C_out], what it is for `parent`) in plain operators; see layer_cpu.backward."""
-    slope = torch.where(y > 0, act.gain, act.gain * act.slope)
+    slope = torch.where(y > 0, act.gain, act.gain * act.slope)  # [N, C_out, H, W]
     if act.clamp is not None:
         slope = slope * (y.abs() < torch.tensor(act.clamp, dtype=y.dtype))
     dz = dy * slope.to(dy.dtype)

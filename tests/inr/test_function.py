@@ -58,7 +58,7 @@ def test_a_function_is_its_generators_image(kind):
         drawn = render.render(G, ws, *options)
         assert relative_error(taken.render(*options), drawn[:1]) < 1e-5
         assert relative_error(other.render(*options), drawn[1:]) < 1e-5
-    points = taken.synthesis.training_points()
+    points = taken.synthesis.pyramid.trained_points()
     assert relative_error(taken.synthesis.draw(taken.ws, points, impl='ref'), G.synthesis(ws[:1], noise_mode='none', impl='ref')) < 1e-5
 
 

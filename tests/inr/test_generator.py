@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from inr.ablations import plain_learning_rates
 from inr.fourier import FeatureSpec
-from inr.generator import Generator, feature_rule, from_inr_gan, plain_learning_rates
+from inr.generator import Generator, feature_rule, from_inr_gan
 from inr.public import constructor_arguments
 from tests.helpers import ROOT, needs_compiled_code, relative_error
 
@@ -188,7 +189,7 @@ def test_full_input_resolution_is_cips():
         channel_base=224, channel_max=7, fmm_rank=None, input_resolution='full', extra_layers={},
         input_features=dict(learned=6, constants=6, cosine=False, scale=3.0, init='uniform')))
     assert {k: v.shape for k, v in G.state_dict().items()} == {k: v.shape for k, v in Generator(**public).state_dict().items()}
-    assert G.synthesis.grids == [32] and G.synthesis.pointwise
+    assert G.synthesis.pyramid.sizes == (32,) and G.synthesis.pointwise
 
 
 @pytest.mark.parametrize('squash', ['demod', 'tanh', 'sigmoid'])

@@ -154,7 +154,7 @@ def test_aligned_bilinear_reads_agree_with_the_layer_they_replace():
     stored, state, config = load_public('inr_gan_bil_64')
     G = from_inr_gan(config, state).eval()
     ws = torch.from_numpy(stored['ws'])
-    points_per_grid = refinement.plan(grid.lattice(64, 64), G.synthesis.grids, upsampling='bilinear')
+    points_per_grid = refinement.plan(grid.lattice(64, 64), G.synthesis.pyramid.sizes, upsampling='bilinear')
     assert points_per_grid[1].parent[0].frac is not None
     assert (G.synthesis.draw(ws, points_per_grid) - G.synthesis(ws)).abs().max() < 1e-4
 

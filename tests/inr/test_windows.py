@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from inr import grid, refinement, render
-from inr.fourier import kept_by_pixels
+from inr import grid, refinement, render, windows
+from inr.footprint import kept_by_pixels
 from inr.generator import Generator
 from inr.hypernetwork import Generator as GeneratorA
 from tests.helpers import relative_error
@@ -39,7 +39,7 @@ MODELS = {
 def test_a_window_is_a_tile_of_the_picture(name, middles):
     G = MODELS[name]()
     synthesis = G.synthesis
-    synthesis.convention = replace(synthesis.convention, middles=middles)
+    synthesis.pyramid = replace(synthesis.pyramid, convention=replace(synthesis.pyramid.convention, middles=middles))
     ws = G.mapping(torch.randn(len(WINDOWS), 8), None)
     drawn = synthesis(ws, windows=torch.tensor(WINDOWS), noise_mode='const')
     assert drawn.shape == (len(WINDOWS), 3, 32, 32)
@@ -56,7 +56,7 @@ def test_windows_have_gradients():
     plain = ws.grad.clone()
     ws.grad = None
     for i, (size, left, top) in enumerate([(64, 16, 8), (32, 0, 0)]):
-        points = G.synthesis.plan(grid.lattice(size, size).tile(top, left, 32, 32))
+        points = G.synthesis.pyramid.plan(grid.lattice(size, size).tile(top, left, 32, 32))
         G.synthesis.draw(ws[i : i + 1], points, impl='ref').square().sum().backward()
     assert relative_error(plain, ws.grad) < 1e-5
 
@@ -64,7 +64,7 @@ def test_windows_have_gradients():
 @pytest.mark.parametrize('window', [(64, 1, 0), (64, 40, 0), (64, 0, -8), (16, 0, 0), (57, 0, 0)])
 def test_windows_off_the_cells_or_outside_are_refused(window):
     with pytest.raises(ValueError, match='do not lie in their pictures'):
-        refinement.window_points(torch.tensor([window]), [8, 16, 32], grid.GENERATOR_B)
+        windows.window_points(torch.tensor([window]), [8, 16, 32], grid.GENERATOR_B)
 
 
 def test_networks_without_windows_say_so():
@@ -114,7 +114,7 @@ def test_weight_is_one_up_to_the_trained_size_where_that_is_chosen():
 def test_blocks_drawn_whole_have_footprints_and_circles_too(synthesis, size):
     G = small(upsampling='linear', **synthesis)
     ws = G.mapping(torch.randn(2, 8), None)
-    points = G.synthesis.plan(grid.lattice(size, size, convention=G.synthesis.convention))
+    points = G.synthesis.pyramid.plan(G.synthesis.pyramid.lattice(size))
     with torch.no_grad():
         assert (G.synthesis.draw(ws, points) - G.synthesis.draw(ws, points, impl='ref')).abs().max() < 1e-5
 
@@ -147,7 +147,7 @@ def test_a_periodic_picture_goes_on_at_its_beginning(axes, upsampling):
             moved = own.roll(size // 2, dim)
             agrees = (part.narrow(dim, 0, size) - moved).abs().max() < 1e-5
             assert agrees == (axis in axes), (axis, size)
-    points = G.synthesis.convention.coordinates(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
+    points = G.synthesis.pyramid.convention.coordinates(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
     assert [bool(axis[0] == axis[1]) for axis in points] == [axis in axes for axis in 'xy']
 
 

@@ -23,12 +23,12 @@ def test_composing_with_the_first_layer_equals_drawing_moved_points(kind):
     G = generator(kind)
     synthesis = G.synthesis
     ws = G.mapping(torch.randn(2, 8), None)
-    matrix, offset = placement(synthesis.convention, angle=25, shift=(0.1, -0.2), scale=1.3)
+    matrix, offset = placement(synthesis.pyramid.convention, angle=25, shift=(0.1, -0.2), scale=1.3)
     moved = compose(G, matrix, offset).synthesis(ws)
-    points_per_grid = grid.training_points(synthesis.grids, synthesis.convention)
+    points_per_grid = grid.training_points(synthesis.pyramid.sizes, synthesis.pyramid.convention)
     assert relative_error(moved, synthesis.draw(ws, moved_points(points_per_grid, matrix, offset))) < 1e-4
     assert relative_error(moved, synthesis(ws)) > 0.02
-    still = compose(G, *placement(synthesis.convention))
+    still = compose(G, *placement(synthesis.pyramid.convention))
     assert relative_error(still.synthesis(ws), synthesis(ws)) < 1e-4
 
 

@@ -22,7 +22,7 @@ def generator(kind):
 def test_parameters_draw_their_image_and_blends_lie_between(kind):
     torch.manual_seed(1)
     G = generator(kind)
-    points_per_grid = grid.training_points(G.synthesis.grids, G.synthesis.convention)
+    points_per_grid = grid.training_points(G.synthesis.pyramid.sizes, G.synthesis.pyramid.convention)
     a, b = G.mapping(torch.randn(2, 8) * 3, None).split(1)
     of_a, of_b = parameters_of(G, a), parameters_of(G, b)
     assert of_a.keys() == sources(G).keys()

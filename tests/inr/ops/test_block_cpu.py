@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from inr import grid, hypernetwork, refinement, render
+from inr import grid, hypernetwork, render
 from inr.generator import Generator
 from inr.ops import block_cpu, dispatch, native
 from tests.helpers import needs_compiled_code, relative_error
@@ -79,8 +79,8 @@ def test_second_order(case):
 def test_any_points(case, height, width, window):
     G, ws = build(case)
     for refine in ('last', 'all'):
-        points = grid.lattice(height, width, window, G.synthesis.convention)
-        points_per_grid = refinement.plan(points, G.synthesis.grids, refine, G.synthesis.convention, upsampling=G.synthesis.upsampling)
+        pyramid = G.synthesis.pyramid
+        points_per_grid = pyramid.plan(grid.lattice(height, width, window, pyramid.convention), refine)
         assert relative_error(G.synthesis.draw(ws, points_per_grid, impl='fused'), G.synthesis.draw(ws, points_per_grid, impl='ref')) < 1e-5
     whole = render.render(G, ws, height, width, window)
     part = (height // 3, width // 4, max(height // 2, 1), max(width // 2, 1))

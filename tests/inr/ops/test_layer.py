@@ -6,8 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from inr import grid, refinement
 from inr.ops import dispatch
-from inr.refinement import UPSAMPLINGS
-from inr.synthesis import ParentUpsample
+from inr.refinement import UPSAMPLINGS, ParentUpsample
 from tests.helpers import needs_compiled_code, relative_error
 from tests.inr.ops.layer_cases import CASES, Case, named
 from torch_utils.misc import count_macs
