@@ -1,6 +1,5 @@
 """Score a generator, or a set of images, against real ones: FID, KID, IS, precision and recall, path length, KPL, other sizes."""
 
-import functools
 import json
 import time
 from pathlib import Path
@@ -101,6 +100,7 @@ def _opened(data, res, later):
 
 def subject_of(G, meta, dataset, scored, metrics):
     """The subject to score: the network's own data set is opened where none was given and a metric needs one."""
+    from inference import painter
     from metrics.subject import Subject, dataset_of
     from training.dataset import ImageDataset
 
@@ -114,14 +114,7 @@ def subject_of(G, meta, dataset, scored, metrics):
     if scored is not None and scored.resolution != dataset.resolution:
         print(f'The images are {scored.resolution}x{scored.resolution}, the real ones {dataset.resolution}x{dataset.resolution}: '
               'the feature network resizes both')
-    return Subject(dataset, G, scored, draw=draw_at(G))
-
-
-def draw_at(G):
-    """(ws, scale) -> images [N, C, scale R, scale R], for a generator that draws by points; None for any other."""
-    from inference import painter
-
-    return functools.partial(painter.scaled, G) if G is not None and painter.draws_by_points(G) else None
+    return Subject(dataset, G, scored, draw=painter.drawing_at_scales(G))
 
 
 def origin(meta):

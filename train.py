@@ -14,7 +14,7 @@ import click
 from dnnlib import cli
 from dnnlib.options import command_line, option, rows
 from dnnlib.util import UserError
-from training.config import OPTIONS, POSITIVE, Config, DataConfig, build
+from training.config import OPTIONS, POSITIVE, Config
 from training.plugins import knob_rows, presets
 from training.validation import check_processes
 
@@ -62,7 +62,7 @@ def main(**options) -> int:
     """
     from torch_utils import distributed
     from torch_utils.misc import pick_device
-    from training import joining, resuming, run_folder
+    from training import joining, resuming, run_folder, starting
 
     call = Call.parsed(options)
     if call.resume and call.init_from:
@@ -71,7 +71,7 @@ def main(**options) -> int:
     if not call.resume and (began := joining.run_of_job(call.outdir)):  # torchrun starts this job again
         call = dataclasses.replace(call, resume=str(began), init_from=None)
     if not call.resume:
-        return run(call, kind, *new_run(call, kind))
+        return run(call, kind, *starting.new_run(call.data, call.init_from, call.given, kind))
     folder, network = resuming.place(call.resume, call.outdir)
     with run_folder.held(folder) if distributed.is_main() and not call.dry_run else contextlib.nullcontext():
         network, settings = resuming.resumed(folder, network, call.given)
@@ -106,60 +106,13 @@ def run(call: Call, kind: str, dataset, settings: Config, folder: Path | None = 
                 stack.enter_context(run_folder.held(folder))
                 joining.remember_run(call.outdir, folder)
             note = f'New run in {folder}'
-        number = training_loop.train(settings, dataset, folder, device, network, call.init_from, call.minutes,
-                                     evaluation(settings, folder, device, world_size),
-                                     note=f'{note} on {device}' + call.text() + f'\n{line}')
+        evaluate = None
+        if settings.run.metrics:
+            from metrics.during_training import Evaluation
+            evaluate = Evaluation(settings, folder, device)
+        number = training_loop.train(settings, dataset, folder, device, network, call.init_from, call.minutes, evaluate,
+                                     note=f'{note} on {device}{call.text()}\n{line}')
     return 128 + number if number else 0
-
-
-def evaluation(settings: Config, folder: Path, device, world_size: int):
-    """What scores snapshots, None without --metrics."""
-    if not settings.run.metrics:
-        return None
-    from inference.painter import scaled
-    from metrics.during_training import Evaluation
-
-    return Evaluation(settings, folder, device, settings.images_at_once(world_size), scaled)
-
-
-def highest_scale(dataset, asked: float | None) -> float:
-    """The highest scale of windows: as asked for, or what half of the pictures have. Raises UserError where none has it."""
-    sides = dataset.sides()
-    usual, largest = (round(side / dataset.resolution, 3) for side in (sides[(len(sides) - 1) // 2], sides[-1]))
-    if (asked or usual) > largest or (largest == 1 and asked is None):
-        wanted = f'--scale-max={asked:g}' if asked else '--windows'
-        raise UserError(f'{wanted}: the pictures of {dataset.path} are at most {largest:g} times as large as --res={dataset.resolution}, '
-                        f'half of them {usual:g} times: give '
-                        + (f'--scale-max={largest:g} or less' if largest > 1 else 'a smaller --res, or larger pictures'))
-    return asked or usual
-
-
-def new_run(call: Call, device: str):
-    """(data set, configuration) of a new run; its data and the weights it starts from are looked at."""
-    from training import transfer
-    from training.dataset import ImageDataset, quick_check
-
-    given = dict(call.given)
-    for name, value in (('cfg', given.get('cfg')), ('data', call.data)):
-        if value is None:
-            raise UserError(f'--{name} is missing: --cfg=NAME --data=PATH starts a run, --resume=latest goes on with one')
-    row, cond, subset = presets()[cfg := given.pop('cfg')], given.pop('cond', False), given.pop('subset', None)
-    mirror, res = given.pop('mirror', row['mirror']), given.pop('res', None)
-    quick_check(call.data, use_labels=cond, resolution=res)
-    if given.get('freeze_d') and not call.init_from:
-        raise UserError(f'--freeze-d={given["freeze_d"]} keeps layers of D as --init-from has them: give that too')
-    dataset = ImageDataset(call.data, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0),
-                           resolution=res)
-    if given.get('windows', row.get('windows', False)) and res:
-        given['scale_max'] = highest_scale(dataset, given.get('scale_max'))
-    if call.init_from:
-        row = transfer.starting_row(call.init_from, row, dataset.resolution)
-    data = DataConfig(
-        path=dataset.place, digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
-        images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
-        classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=subset,
-        res=res)
-    return dataset, build(cfg, row, data, device, **given)
 
 
 if __name__ == '__main__':

@@ -22,7 +22,8 @@ class Steps:
         from training.ada import Augmentation
         from training.augment import NUMBERS
         from training.config import DataConfig, build
-        from training.loss import GanLoss, Latents, phases
+        from training.latents import Latents
+        from training.loss import GanLoss, phases
         from training.options import AugmentConfig
 
         data = DataConfig('', '', res, 3, 1, 0, None, False, None)

@@ -38,7 +38,8 @@ class Pair:
         import torch
 
         from training.config import LossConfig
-        from training.loss import GanLoss, Latents
+        from training.latents import Latents
+        from training.loss import GanLoss
         from training.training_loop import Averages
 
         torch.manual_seed(0)

@@ -18,13 +18,13 @@ def draws_by_points(G):
     return optional('inr.render', 'supports', lambda G: False)(G)
 
 
-def scaled(G, ws, scale):
-    """Images [N, C, scale R, scale R] in [-1, 1] of ws [N, num_ws, w_dim]; None for a generator that does not draw by points."""
+def drawing_at_scales(G):
+    """(ws [N, num_ws, w_dim], scale) -> images [N, C, scale R, scale R] in [-1, 1]; None for a generator that does not draw by points."""
     if not draws_by_points(G):
         return None
     from inr.render import render
 
-    return render(G, ws, *[round(G.img_resolution * scale)] * 2)
+    return lambda ws, scale: render(G, ws, *[round(G.img_resolution * scale)] * 2)
 
 
 def draws_tiles(G):

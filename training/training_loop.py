@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from dnnlib.util import UserError, atomic_path
@@ -23,49 +22,22 @@ from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
 from training import checkpoint, growing, health, joining, plugins, pretrained, run_folder, snapshot, transfer
 from training.ada import Augmentation
-from training.augment import NUMBERS
 from training.clock import Pace, StopSignal, TickClock
 from training.config import Config
 from training.config_json import to_json
 from training.dataset import ImageDataset
 from training.ema import ema_beta, update_ema
 from training.held_out import HeldOut
+from training.latents import Latents, draw_latents
 from training.loading import batches
-from training.loss import GanLoss, Latents, phases
+from training.loss import GanLoss, phases
 from training.optimizer import make_optimizer, restore, step_if_finite
 from training.saving import Saver
 from training.state import expect_state
 from training.summary import describe, parameter_counts
-from training.windows import NUMBERS as WINDOW_NUMBERS
 from training.windows import Windows
 
 MAX_SKIPPED = 100  # steps in a row without finite gradients that end a run
-
-
-def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: str, windows: Windows | None = None) -> Latents:
-    """This process's latents for a phase of the step after `images`: its share of what one process alone would draw.
-
-    windows: of the pictures in the data set, None for whole ones
-    """
-    batch, z_dim = settings.run.batch, settings.generator.z_dim
-    random = torch.Generator().manual_seed(distributed.mix_seed(settings.run.seed, images, phase))
-    z, z_mix = torch.randn([2, batch, z_dim], generator=random)
-    chance, mix_position = torch.rand([2, batch], generator=random)
-    items = torch.randint(len(dataset), [batch], generator=random).tolist()
-    c = torch.from_numpy(np.stack([dataset.drawn_label(i) for i in items]))
-    numbers = torch.rand(batch, 2, NUMBERS, generator=random, dtype=torch.float64) if settings.augment.kind != 'noaug' else None
-    parts = None
-    if windows is not None:
-        parts = windows.of_items(items, torch.rand(batch, WINDOW_NUMBERS, generator=random, dtype=torch.float64).numpy(), images)
-    latents = Latents(z, z_mix if settings.loss.style_mixing else None, chance, mix_position, c, numbers, parts)
-    return latents.strided_slice(distributed.rank(), distributed.world_size())
-
-
-def frozen_features(settings: Config, dataset: ImageDataset, device: torch.device) -> pretrained.FrozenFeatures:
-    """The features that D judges, calibrated with images from all over the data set."""
-    items = np.linspace(0, len(dataset) - 1, min(pretrained.CALIBRATION, len(dataset))).round().astype(int)
-    images = from_uint8(torch.from_numpy(np.stack([dataset[int(i)][0] for i in items])))
-    return pretrained.calibrated(settings.discriminator.features, images, device)
 
 
 class Training:
@@ -88,7 +60,8 @@ class Training:
         self.optimizers = {name: make_optimizer(network, settings.optimizer(name)) for name, network in (('G', self.G), ('D', self.D))}
         self.stats = Averages()
         self.augment = Augmentation(settings.augment, self.device)
-        self.features = None if settings.discriminator.features == 'none' else frozen_features(settings, dataset, self.device)
+        features = settings.discriminator.features
+        self.features = None if features == 'none' else pretrained.calibrated(features, dataset, self.device)
         self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment, self.features)
         if settings.windows.on:
             self.loss.windows = Windows(settings, dataset, self.G.synthesis)

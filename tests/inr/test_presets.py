@@ -10,7 +10,7 @@ from inr.presets import PRESETS
 from tests.tiny_snapshots import call, mistake
 from tests.training.test_config import data
 from tests.training.tiny import make_images
-from training import checkpoint, run_folder
+from training import checkpoint, run_folder, starting
 from training.config import build
 from training.training_loop import Training
 
@@ -65,7 +65,7 @@ def test_the_authors_recipe_on_four_gpus(name):
 def new_run(images, *args):
     """(data set, configuration) of a command line."""
     options = train.main.make_context('train.py', [*args, f'--data={images}']).params
-    return train.new_run(train.Call.parsed(options), 'cpu')
+    return starting.new_run(options['data'], None, train.Call.parsed(options).given, 'cpu')
 
 
 def test_a_run_of_generator_a_resumes_bit_for_bit(images):

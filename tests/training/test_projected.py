@@ -9,6 +9,7 @@ import torch
 from dnnlib.util import UserError
 from tests.training.test_training_loop import assert_same_snapshot, gradients, steps, weights
 from tests.training.tiny import make_images, tiny_run
+from torch_utils.pixels import from_uint8
 from training import checkpoint, pretrained
 from training.loss import feature_penalty
 from training.pretrained import FrozenFeatures
@@ -51,10 +52,10 @@ def test_images_of_other_sizes_and_channels_are_looked_at(network):
 
 
 def test_calibrated_maps_are_centred_and_scaled():
-    images = torch.rand(8, 3, 64, 64) * 2 - 1
-    features = pretrained.calibrated('efficientnet-lite1', images, torch.device('cpu'))
+    pixels = torch.randint(256, [8, 3, 64, 64], dtype=torch.uint8)
+    features = pretrained.calibrated('efficientnet-lite1', [(each.numpy(), None) for each in pixels], torch.device('cpu'))
     with torch.no_grad():
-        for x in features(images):
+        for x in features(from_uint8(pixels)):
             assert x.mean((0, 2, 3)).abs().max() < 1e-3
             assert x.std((0, 2, 3)).median() == pytest.approx(1, abs=1e-3)
     assert not features.state_dict() and not list(features.parameters())

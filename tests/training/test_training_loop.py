@@ -21,6 +21,7 @@ from torch_utils.misc import allow_tf32
 from torch_utils.pixels import from_uint8
 from training import checkpoint, run_folder, training_loop
 from training.config import LossConfig
+from training.latents import draw_latents
 from training.loss import phases
 from training.options import AugmentConfig
 from training.training_loop import Training, batches, train
@@ -185,7 +186,7 @@ def test_accumulation_equals_one_batch(labelled, phase, p):
         settings = augmented(settings, kind='fixed', pipe='bgcfnc', p=p)
         training = Training(settings, dataset)
         reals, real_c = next(batches(dataset, settings, 0, pin=False))
-        latents = training_loop.draw_latents(settings, dataset, 0, phase)
+        latents = draw_latents(settings, dataset, 0, phase)
         training._phase(phase, from_uint8(reals), real_c, latents, 8 // batch_gpu)
         found.append(gradients(training.G if phase == 'G' else training.D))
     assert found[0].norm() > 0

@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-import train
 from dnnlib.util import UserError
 from tests.helpers import relative_error
 from tests.training.test_training_loop import steps
 from tests.training.tiny import ROW, make_images
-from training import checkpoint, config, memory, options, training_loop
+from training import checkpoint, config, memory, options, starting
 from training.data.transforms import part_of_square
 from training.dataset import ImageDataset
+from training.latents import draw_latents
 from training.loading import batches
 from training.training_loop import Training
 from training.windows import Windows, condition, consistency
@@ -22,7 +22,11 @@ from training.windows import Windows, condition, consistency
 pytest.importorskip('inr')  # whose generators draw windows
 INR = {**ROW, 'G': 'inr.generator.Generator', 'pl_weight': 0, 'style_mixing': 0, 'r1_interval': 2,
        'synthesis': dict(fmm_rank=2, input_resolution=8, upsampling='linear', features=dict(log=8, random=4, raw=True))}
-SYNTHESIS = SimpleNamespace(grids=[8, 16], convention=SimpleNamespace(periodic=(False, False)))
+def synthesis(periodic=(False, False)):
+    return SimpleNamespace(pyramid=SimpleNamespace(step=2, convention=SimpleNamespace(periodic=periodic)))
+
+
+SYNTHESIS = synthesis()
 
 
 @pytest.fixture(scope='module')
@@ -81,7 +85,7 @@ def test_windows_keep_to_their_bounds(pictures):
 
 def test_fakes_are_judged_wherever_a_periodic_picture_begins(pictures):
     dataset, settings = windows_run(pictures, whole=0.5)
-    source = Windows(settings, dataset, SimpleNamespace(grids=[8, 16], convention=SimpleNamespace(periodic=(True, False))))
+    source = Windows(settings, dataset, synthesis(periodic=(True, False)))
     drawn = source.of_items([0] * 400, np.random.RandomState(0).random_sample([400, 5]), 0)
     size, left, top = drawn.unbind(1)
     assert (left[size == 16].unique() == torch.arange(0, 16, 2)).all() and (top[size == 16] == 0).all()
@@ -167,8 +171,8 @@ def test_without_windows_nothing_changes(pictures):
     dataset, settings = windows_run(pictures, windows=False, scale_max=None)
     training = steps(Training(settings, dataset), 2)
     assert training.source is dataset and training.D.c_dim == 0 and training.images == 8
-    latents = training_loop.draw_latents(settings, dataset, 8, 'G')
-    same = training_loop.draw_latents(*windows_run(pictures)[::-1], 8, 'G', Windows(windows_run(pictures)[1], dataset, SYNTHESIS))
+    latents = draw_latents(settings, dataset, 8, 'G')
+    same = draw_latents(*windows_run(pictures)[::-1], 8, 'G', Windows(windows_run(pictures)[1], dataset, SYNTHESIS))
     assert latents.windows is None and torch.equal(latents.z, same.z) and same.windows.shape == (4, 3)
 
 
@@ -196,11 +200,11 @@ def test_mistakes_about_pictures(pictures, tmp_path):
     (small / 'dataset.json').write_text('{"native": 16}')
     with pytest.raises(UserError, match='with --res=N'):
         ImageDataset(small)
-    assert train.highest_scale(ImageDataset(pictures, resolution=16), None) == 3
+    assert starting.highest_scale(ImageDataset(pictures, resolution=16), None) == 3
     for dataset, asked, says in ((ImageDataset(pictures, resolution=16), 4, '--scale-max=4: the pictures of .* at most 3 times'),
                                  (ImageDataset(small, resolution=16), None, 'a smaller --res, or larger pictures')):
         with pytest.raises(UserError, match=says):
-            train.highest_scale(dataset, asked)
+            starting.highest_scale(dataset, asked)
 
 
 def test_an_unreadable_picture_is_passed_over(pictures, tmp_path, capsys):

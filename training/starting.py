@@ -1,0 +1,49 @@
+"""A new run: its data set, and its configuration from a preset and the options given. Going on with one: resuming.py."""
+
+from dnnlib.util import UserError
+from training import transfer
+from training.config import Config, DataConfig, build
+from training.dataset import ImageDataset, quick_check
+from training.plugins import presets
+
+
+def highest_scale(dataset: ImageDataset, asked: float | None) -> float:
+    """The highest scale of windows: as asked for, or what half of the pictures have. Raises UserError where none has it."""
+    sides = dataset.sides()
+    usual, largest = (round(side / dataset.resolution, 3) for side in (sides[(len(sides) - 1) // 2], sides[-1]))
+    if (asked or usual) > largest or (largest == 1 and asked is None):
+        wanted = f'--scale-max={asked:g}' if asked else '--windows'
+        raise UserError(f'{wanted}: the pictures of {dataset.path} are at most {largest:g} times as large as --res={dataset.resolution}, '
+                        f'half of them {usual:g} times: give '
+                        + (f'--scale-max={largest:g} or less' if largest > 1 else 'a smaller --res, or larger pictures'))
+    return asked or usual
+
+
+def new_run(place: str | None, init_from: str | None, given: dict, device: str) -> tuple[ImageDataset, Config]:
+    """(data set, configuration) of a new run.
+
+    place:     where its data is;  init_from: file or URL of the weights it starts from, None for none
+    given:     {option: value};  device: see config.build
+    Raises UserError for what is missing, for data that training cannot use, and as config.build does.
+    """
+    given = dict(given)
+    for name, value in (('cfg', given.get('cfg')), ('data', place)):
+        if value is None:
+            raise UserError(f'--{name} is missing: --cfg=NAME --data=PATH starts a run, --resume=latest goes on with one')
+    row, cond, subset = presets()[cfg := given.pop('cfg')], given.pop('cond', False), given.pop('subset', None)
+    mirror, res = given.pop('mirror', row['mirror']), given.pop('res', None)
+    quick_check(place, use_labels=cond, resolution=res)
+    if given.get('freeze_d') and not init_from:
+        raise UserError(f'--freeze-d={given["freeze_d"]} keeps layers of D as --init-from has them: give that too')
+    dataset = ImageDataset(place, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0),
+                           resolution=res)
+    if given.get('windows', row.get('windows', False)) and res:
+        given['scale_max'] = highest_scale(dataset, given.get('scale_max'))
+    if init_from:
+        row = transfer.starting_row(init_from, row, dataset.resolution)
+    data = DataConfig(
+        path=dataset.place, digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
+        images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
+        classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=subset,
+        res=res)
+    return dataset, build(cfg, row, data, device, **given)
