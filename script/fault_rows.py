@@ -4,6 +4,7 @@
 """
 
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 FULL = 28  # ENOSPC
 STATS, OPTIONS = 'stats.jsonl', 'training_options.json'
+met = mmap.mmap(-1, 1)  # 1 once the fault has happened; the process that trains shares it with the one that started it
 
 
 # ---- What goes wrong in the process that trains
@@ -29,6 +31,7 @@ def at_step(images: int, act: Callable) -> Callable:
         def patched(training, *batch):
             if left and training.images == images:
                 left.clear()
+                met[0] = 1
                 act(training)
             step(training, *batch)
 
@@ -47,6 +50,7 @@ def in_file(name: str, act: Callable[[Path], None], nth: int = 1) -> Callable:
             if name in path.name and path.is_file():
                 count[0] += 1
                 if count[0] == nth:
+                    met[0] = 1
                     act(path)
             to_disk(path)
 
@@ -55,7 +59,7 @@ def in_file(name: str, act: Callable[[Path], None], nth: int = 1) -> Callable:
 
 
 def in_line(name: str, act: Callable, nth: int = 2) -> Callable:
-    """Calls act(file, content) in place of what is added to the file `name` for the nth time, and from then on while it raises OSError."""
+    """Calls act(file, content) before the file `name` grows for the nth time."""
     def inject() -> None:
         from training.run_folder import Grown
 
@@ -65,6 +69,7 @@ def in_line(name: str, act: Callable, nth: int = 2) -> Callable:
             if file.path.name.startswith(name):
                 count[0] += 1
                 if count[0] == nth:
+                    met[0] = 1
                     act(file, content)
             add(file, content)
 
@@ -110,6 +115,7 @@ def spoil(what: str, always: bool = False) -> Callable:
 
         def patched(training, *batch):
             if training.images == 20:
+                met[0] = 1
                 act(training)
             step(training, *batch)
 
@@ -124,7 +130,12 @@ def nan_picture() -> None:
     from training import snapshot
 
     to_uint8 = snapshot.to_uint8
-    snapshot.to_uint8 = lambda images: to_uint8(torch.full_like(images, float('nan')))
+
+    def patched(images):
+        met[0] = 1
+        return to_uint8(torch.full_like(images, float('nan')))
+
+    snapshot.to_uint8 = patched
 
 
 def clock_backwards() -> None:
@@ -133,6 +144,7 @@ def clock_backwards() -> None:
 
     def patched():
         now[0] -= 3600
+        met[0] = 1
         return now[0]
 
     time.time = patched
@@ -208,12 +220,12 @@ class Fault:
 WRITES = ('training-state', 'network-snapshot', 'fakes0', 'reals', OPTIONS)
 FAULTS = [
     *(Fault(f'kill -9 in the middle of writing {name}', in_file(name, half, 1 if name in (OPTIONS, 'reals') else 3)) for name in WRITES),
-    *(Fault(f'kill -9 within a line of {name}', in_line(name, half_a_line, 12 if name == 'log.txt' else 2))
+    *(Fault(f'kill -9 within a line of {name}', in_line(name, half_a_line, 6 if name == 'log.txt' else 2))
       for name in ('log.txt', STATS, 'events')),
     Fault('kill -9 between a state and its weights', in_file('network-snapshot', killed, 3)),
     Fault('SIGTERM', at_step(20, lambda training: os.kill(os.getpid(), signal.SIGTERM))),
     *(Fault(f'disk full in {name}', in_file(name, full, 3)) for name in ('training-state', 'network-snapshot', 'fakes0')),
-    *(Fault(f'disk full in {name}', in_line(name, full, 2 if name != 'log.txt' else 12)) for name in ('log.txt', STATS, 'events')),
+    *(Fault(f'disk full in {name}', in_line(name, full, 6 if name == 'log.txt' else 2)) for name in ('log.txt', STATS, 'events')),
     Fault('a worker killed', at_step(20, lost_workers), options=('--workers=1',)),
     Fault('NaN in a picture', nan_picture),
     *(Fault(f'NaN in a weight of {name}, once', spoil(name)) for name in ('G', 'D', 'G_ema')),

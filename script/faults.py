@@ -25,12 +25,13 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'script')]
 
-from fault_rows import FAULTS, STATS, Fault, at_step  # noqa: E402, F401
+from fault_rows import FAULTS, STATS, Fault, at_step, met  # noqa: E402, F401
 
 from dnnlib import cli  # noqa: E402
 
 HALF, TOTAL, BATCH = 16, 32, 4  # images of the run whose folder is damaged, and of the whole run; of a step
 RECIPE = ('--cfg=inr-tiny', '--batch=4', '--width=0.25', '--metrics=none')
+ANSWERS = {True: 'yes', False: 'NO', None: 'nothing to resume'}
 PACE = ('--tick=0.008', '--snap=1', '--img-snap=1', '--device=cpu')
 
 
@@ -87,8 +88,12 @@ class Trials:
         """Runs to the end; returns the exit code, or minus the number of the signal that ended it."""
         return ended(self.start(outdir, kimg, *options, **how))
 
-    def __call__(self, fault: Fault) -> tuple[int, bool, int, str]:
-        """(exit code of the run that met it, whether the resumed run is the whole one bit for bit, steps lost, what train.py said)."""
+    def __call__(self, fault: Fault) -> tuple[int, bool | None, int, str]:
+        """(exit code of the run that met it, whether the resumed run is the whole one bit for bit, steps lost, what train.py said).
+
+        None in place of the second where the run ended before there was anything to resume. Raises AssertionError if nothing happened.
+        """
+        met[0] = 0
         outdir = self.root / 'faults' / ''.join(c if c.isalnum() else '-' for c in fault.name)
         shutil.rmtree(outdir, ignore_errors=True)
         outdir.parent.mkdir(exist_ok=True)
@@ -99,11 +104,12 @@ class Trials:
             code, reached = 0, HALF
         else:
             code = self.train(outdir, TOTAL, *fault.options, inject=fault.inject)
-            reached = self.images()
+            reached = max(self.images(), 0)
+            assert met[0], f'{fault.name}: did not happen'
         return code, *self.resumed(outdir, reached)
 
-    def resumed(self, outdir: Path, reached: int) -> tuple[bool, int, str]:
-        """(bit for bit, steps lost, said) of a run that saw `reached` images before it ended."""
+    def resumed(self, outdir: Path, reached: int) -> tuple[bool | None, int, str]:
+        """(bit for bit or None, steps lost, said) of a run that saw `reached` images before it ended."""
         log = outdir.with_suffix('.log')
         before = log.stat().st_size if log.exists() else 0
         code = self.train(outdir, TOTAL, resume=True)
@@ -111,6 +117,8 @@ class Trials:
         lost = max(reached - begun(said, reached), 0) // BATCH
         from training.run_folder import find_latest_run
 
+        if code == 2 and f'no run in {outdir}: start one' in said and reached == 0:
+            return None, lost, said
         return code == 0 and same_run(find_latest_run(outdir), next((self.root / 'whole').iterdir())), lost, said
 
 
@@ -193,9 +201,6 @@ def moments(trials: Trials, count: int, number: int, seed: int = 0):
         time.sleep(wait)
         os.kill(child, number)
         code, reached = ended(child), max(trials.images(), 0)
-        if not any(outdir.glob('*/training_options.json')):
-            yield f'{wait:.2f} s, before there is a run', code, True, 0
-            continue
         yield f'{wait:.2f} s', code, *trials.resumed(outdir, reached)[:2]
 
 
@@ -232,8 +237,8 @@ def main(outdir: Path, kills: int, only: str, disk: int) -> int:
 
     def row(name, code, same, lost, *_):
         nonlocal failed
-        failed += not same
-        print(f'| {name} | {code} | {"yes" if same else "NO"} | {lost} |', flush=True)
+        failed += same is False
+        print(f'| {name} | {code} | {ANSWERS[same]} | {lost} |', flush=True)
 
     for fault in FAULTS:
         if only in fault.name:

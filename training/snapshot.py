@@ -110,13 +110,15 @@ class RunLog:
 
     folder: run folder, or None to print only (processes other than the first get None and `quiet`)
     images: images seen so far, 0 for a new run
-    What cannot be written, on a full disk for example, ends no run: the console says so when it begins, and lines are missing.
+    What cannot be written, on a full disk for example, ends no run: the console says so when it begins. Numbers are then kept and written
+    with the next ones; lines of log.txt are missing.
     """
 
     def __init__(self, folder: Path | None, images: int = 0, quiet: bool = False):
         self.folder, self.quiet = folder, quiet
         self._bar, self._events, self._text, self._stats = None, None, None, None
         self._failing: set[str] = set()
+        self._unwritten: dict[int, str] = {}  # step: its line of stats.jsonl
         if folder is not None:
             self._text = Grown(folder / 'log.txt')
             self.rewind(images)
@@ -128,6 +130,7 @@ class RunLog:
         for part in (self._stats, self._events):
             if part is not None:
                 part.close()
+        self._unwritten = {step: line for step, line in self._unwritten.items() if step <= images}
         damaged = cut_stats(self.folder / 'stats.jsonl', images)
         self._stats = Grown(self.folder / 'stats.jsonl')
         self._events = Events(self.folder, images)
@@ -163,10 +166,16 @@ class RunLog:
         """A line of stats.jsonl and the same numbers for TensorBoard."""
         if self._stats is None:
             return
+        self._unwritten[images] = json.dumps({'images': images, 'timestamp': time.time(), **values})
         with self.going_on('stats.jsonl'):
-            self._stats.add_line(json.dumps({'images': images, 'timestamp': time.time(), **values}))
+            self._write_stats()
         with self.going_on('TensorBoard'):
             self._events.add(images, values)
+
+    def _write_stats(self) -> None:
+        if self._unwritten:
+            self._stats.add_line('\n'.join(self._unwritten.values()))
+            self._unwritten = {}
 
     def progress(self, images: int, total: int, start: int, ends: float = float('inf')) -> None:
         """Moves the progress bar, which is there only where stdout is a terminal. ends: when time is up, on the monotonic clock."""
@@ -177,7 +186,9 @@ class RunLog:
         self._bar.update(images - self._bar.n)
 
     def close(self) -> None:
-        """Ends the bar and closes the files."""
+        """Ends the bar, writes what could not be written before, if it can be now, and closes the files."""
+        with contextlib.suppress(OSError):
+            self._write_stats()
         for part in (self._bar, self._events, self._text, self._stats):
             if part is not None:
                 with contextlib.suppress(OSError):
@@ -193,23 +204,24 @@ class Events:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self.proto, self.values, self.record = event_pb2, summary_pb2, RecordWriter
-        self._begin = [event_pb2.Event(file_version='brain.Event:2', step=images)]
+        self._unwritten = [event_pb2.Event(file_version='brain.Event:2', step=images)]
         if images:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._begin.append(event_pb2.Event(step=images + 1, session_log=start))
+            self._unwritten.append(event_pb2.Event(step=images + 1, session_log=start))
         before = [int(match[1]) for path in folder.glob('events.*') if (match := re.match(r'events\.out\.tfevents\.(\d{10})\.', path.name))]
         stamp = max(int(time.time()), *(number + 1 for number in before), 0)  # TensorBoard reads files by name; a clock may go backwards
         self._file = Grown(folder / f'events.out.tfevents.{stamp:010d}.{socket.gethostname()}.{os.getpid()}')
 
     def add(self, images: int, values: dict[str, float]) -> None:
-        """Raises OSError."""
+        """Raises OSError; what could not be written is written with the next."""
         scalars = [self.values.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._unwritten.append(self.proto.Event(step=images, summary=self.values.Summary(value=scalars)))
         content = io.BytesIO()
-        for event in (*self._begin, self.proto.Event(step=images, summary=self.values.Summary(value=scalars))):
-            event.wall_time = time.time()
+        for event in self._unwritten:
+            event.wall_time = event.wall_time or time.time()
             self.record(content).write(event.SerializeToString())
         self._file.add(content.getvalue())
-        self._begin = []
+        self._unwritten = []
 
     def close(self) -> None:
         """Closes the file."""

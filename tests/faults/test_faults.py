@@ -53,7 +53,7 @@ def test_a_folder_takes_one_run_at_a_time(faults, trials):
 
     def wait(training):
         os.write(tell, b'1')
-        time.sleep(60)
+        time.sleep(600)  # until it is killed
 
     child = trials.start(outdir, faults.TOTAL, inject=faults.at_step(20, wait))
     os.read(ready, 1)

@@ -65,7 +65,7 @@ def test_log_and_stats(tmp_path, capsys):
     assert scalars(tmp_path, 'Loss/G') == [(32, 0.5), (64, 0.125)]
 
 
-def test_a_full_disk_costs_lines_and_no_run(tmp_path, capsys, monkeypatch):
+def test_a_full_disk_costs_lines_of_the_log_and_neither_numbers_nor_the_run(tmp_path, capsys, monkeypatch):
     log, add = RunLog(tmp_path), Grown.add
 
     def full(file, content):
@@ -85,8 +85,8 @@ def test_a_full_disk_costs_lines_and_no_run(tmp_path, capsys, monkeypatch):
     assert [out.count(f'The run goes on without {what}\n') for what in ('log.txt', 'stats.jsonl', 'TensorBoard')] == [1, 1, 1]
     assert f'disk full while writing {tmp_path}/stats.jsonl' in out
     assert (tmp_path / 'log.txt').read_text() == 'before\nafter\n'
-    assert [json.loads(line)['images'] for line in (tmp_path / 'stats.jsonl').read_text().splitlines()] == [8, 32]
-    assert scalars(tmp_path, 'a') == [(8, 1), (32, 4)]
+    assert [json.loads(line)['images'] for line in (tmp_path / 'stats.jsonl').read_text().splitlines()] == [8, 16, 24, 32]
+    assert scalars(tmp_path, 'a') == [(8, 1), (16, 2), (24, 3), (32, 4)]
 
 
 def test_a_clock_that_goes_back_keeps_the_order_for_tensorboard(tmp_path, monkeypatch):
