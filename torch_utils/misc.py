@@ -4,7 +4,6 @@ import ctypes
 import sys
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from dnnlib.util import UserError
 
@@ -55,6 +54,8 @@ def count_parameters(module):
 
 def count_macs(run):
     """Multiply-accumulates of the matrix products and convolutions in `run()`; on the meta device they are counted without being done."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton where it is installed: a tenth of a second
+
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2

@@ -125,4 +125,4 @@ class Drawing:
     def warm_up(self):
         """Draws what a page begins with, so that compiled code and memory are there."""
         self.tile(View(), 4, 8, 8)
-        Image.init()
+        Image.init()  # every format, for pictures that are saved

@@ -1,5 +1,7 @@
 """Running the server: the socket, the link with its token, the browser, and the end."""
 
+import contextlib
+import gc
 import secrets
 import socket
 import threading
@@ -48,6 +50,18 @@ def http_server(app):
     ))
 
 
+@contextlib.contextmanager
+def nothing_collected():
+    """While entered, Python looks for no garbage: imports make hundreds of thousands of objects that stay, and going over them is a fifth
+    of the time to the first picture. What is there at the end is not gone over later either."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def serve(network, device, directions=None, host='127.0.0.1', port=None, browser=True):
     """Serves the viewer until Ctrl-C. network, device, directions: as for drawing.Drawing. Raises UserError where it cannot begin."""
     errors = []
@@ -57,13 +71,12 @@ def serve(network, device, directions=None, host='127.0.0.1', port=None, browser
             errors.append(opening.exception())
             server.should_exit = True
 
+    @nothing_collected()
     def open_drawing():
         from torch_utils.misc import pick_device
         from viewing.drawing import Drawing
 
-        drawing = Drawing(network, pick_device(device), directions)
-        drawing.warm_up()
-        return drawing
+        return Drawing(network, pick_device(device), directions)
 
     listener = listening(host, port)
     port = listener.getsockname()[1]

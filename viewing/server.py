@@ -43,7 +43,15 @@ class Interface:
         self.files = {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in STATIC.iterdir() if path.suffix in TYPES}
         self.tiles, self.waiting, self.saving = Kept(TILE_CACHE_BYTES, len), 0, asyncio.Lock()
         self.pen = ThreadPoolExecutor(1, 'drawing')
-        self.opened = self.pen.submit(open_drawing)
+        self.asked = False  # whether anybody waits for the drawing
+        self.opened = self.pen.submit(self.open, open_drawing)
+
+    def open(self, open_drawing):
+        """The drawing; where nobody waits for it yet, its first tile is drawn beforehand."""
+        drawing = open_drawing()
+        if not self.asked:
+            drawing.warm_up()
+        return drawing
 
     @property
     def routes(self):
@@ -51,6 +59,7 @@ class Interface:
                 Route('/tile/{level}/{x}/{y}', self.tile), Route('/save', self.save)]
 
     async def drawing(self):
+        self.asked = True
         return await asyncio.wrap_future(self.opened)
 
     def page(self, request):

@@ -266,3 +266,28 @@ def test_links():
 def test_openseadragon_is_the_published_file():
     text = (server.STATIC / 'VENDORED.md').read_text()
     assert hashlib.sha256((server.STATIC / 'openseadragon.min.js').read_bytes()).hexdigest() in text
+
+
+# ---- The beginning
+
+
+def test_what_is_asked_for_first_waits_for_no_tile_that_nobody_asked_for(tmp_path):
+    begun, go_on, warmed = threading.Event(), threading.Event(), []
+    drawing = Drawing(str(tiny_snapshots.save(tmp_path / 'a.safetensors', tiny())), 'cpu')
+    drawing.warm_up = lambda: warmed.append(1)
+
+    @run.nothing_collected()
+    def opening():
+        begun.set()
+        assert go_on.wait(60) and not gc.isenabled()
+        return drawing
+
+    for asked in (False, True):
+        begun.clear(), go_on.clear()
+        interface = server.Interface(opening)
+        assert begun.wait(60)
+        interface.asked = asked
+        go_on.set()
+        assert interface.opened.result(60) is drawing and gc.isenabled() and warmed == [1]
+        interface.close()
+    gc.unfreeze()
