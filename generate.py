@@ -31,7 +31,8 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--outdir', metavar='DIR', default='out', help='Folder to write to; made if it is not there.')
 @click.option('--format', 'image_format', type=click.Choice((*image_io.FORMATS, 'dzi', *FUNCTION_FORMATS)), default='png',
               help='png and tiff hold any size; dzi is a Deep Zoom folder with a page that shows it. A function is a small file that '
-                   'python -m inr.function draws without the network; html is a page that shows it, onnx the same for other programs.')
+                   'python -m inr.function draws without the network; html is a page that shows it, onnx the same for other programs, '
+                   'onnx-w with w as an input.')
 @click.option('--resume', is_flag=True, help='Go on with large tiff and dzi pictures that were stopped; leave finished ones alone.')
 @click.option('--refine', type=click.Choice(REFINEMENTS),
               help='Where the pixels between the trained ones come from: a denser last grid, denser grids throughout, or a last grid that '

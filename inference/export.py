@@ -7,16 +7,16 @@ from dnnlib.util import UserError, atomic_path
 WHOLE_FLOATS = 2**17  # numbers of a function that a page holds in float32; more are in half precision
 
 
-def _write_onnx(path, function, name):
+def _write_onnx(path, function, name, of_w=None):
     try:
-        path.write_bytes(function.to_onnx())
+        path.write_bytes(function.to_onnx(of_w))
     except ImportError as error:
         raise UserError(f"it needs a package that is not here ({error}): pip install '.[onnx]'") from None
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
-def _write_page(path, function, name):
+def _write_page(path, function, name, of_w):
     from inference import pages
 
     if function.form.special:
@@ -25,10 +25,11 @@ def _write_page(path, function, name):
     path.write_text(pages.function(name, function.to_bytes(half=not small)), encoding='utf-8')
 
 
-WRITERS = {  # format: (suffix, function of path, inr.fixed.Function and the picture's name)
-    'function': ('safetensors', lambda path, function, name: path.write_bytes(function.to_bytes())),
+WRITERS = {  # format: (suffix, function of path, inr.fixed.Function, the picture's name and what it was taken of, (G, ws, noise mode))
+    'function': ('safetensors', lambda path, function, name, of_w: path.write_bytes(function.to_bytes())),
     'html': ('html', _write_page),
-    'onnx': ('onnx', _write_onnx),
+    'onnx': ('onnx', lambda path, function, name, of_w: _write_onnx(path, function, name)),
+    'onnx-w': ('onnx', _write_onnx),
 }
 
 
@@ -45,7 +46,8 @@ def write_each(outdir, painter, codes, function_format, network):
         path = Path(outdir) / f'{name}.{suffix}'
         try:
             with atomic_path(path) as temporary:
-                write(temporary, painter.function(ws, f'{name} of {network}'), name)
+                function = painter.function(ws, f'{name} of {network}')
+                write(temporary, function, name, (painter.G, ws, painter.synthesis_options['noise_mode']))
         except UserError as error:
             raise UserError(f'--format={function_format}: {error}') from None
         print(path, flush=True)

@@ -206,11 +206,11 @@ class Function(nn.Module):
         tensors = {name: packed(name, value) for name, value in self.tensors.items()}
         return save(tensors, metadata={'format': 'pt', METADATA: json.dumps(asdict(self.form))})
 
-    def to_onnx(self):
-        """The same as an ONNX graph, the bytes of a file; see onnx_graph.py. Raises ImportError without the package onnx."""
+    def to_onnx(self, of_w=None):
+        """The same as an ONNX graph, the bytes of a file; see onnx_graph.to_onnx. Raises ImportError without the package onnx."""
         from inr import onnx_graph
 
-        return onnx_graph.to_onnx(self).SerializeToString()
+        return onnx_graph.to_onnx(self, of_w).SerializeToString()
 
 
 # ---- From a generator
@@ -223,18 +223,12 @@ def function_of(G, ws, noise_mode='const', **more):
     noise_mode: 'none' leaves spatial noise out; with 'const' a generator that has any is refused. more: refine, window, source of Form
     Raises NoFunction for a generator that draws no function of a point.
     """
-    synthesis = getattr(G, 'synthesis', None)
     if not render.supports(G):
         raise NoFunction(f'{type(G).__module__}.{type(G).__qualname__} draws no function of a point; a generator of inr does')
+    synthesis = G.synthesis
     if not synthesis.pointwise:
         raise NoFunction('the pixels of this network depend on each other, so none is a function of its point')
-    forms, tensors, first, own = [], {}, 0, ws.float().unbind(1)
-    for block in map(synthesis.get_submodule, synthesis.block_names):
-        w = own[first : first + block.spec.layers + 1]
-        form, held = _block_of(block, w, noise_mode)
-        forms.append(form)
-        tensors |= {f'b{form.name}.{name}': value for name, value in held.items()}
-        first += block.spec.layers
+    forms, tensors = parts_of(G, ws, noise_mode)
     activation = next(name for name, each in ACTIVATIONS.items() if each is synthesis.activation)
     convention, upsampling = synthesis.pyramid.convention, synthesis.pyramid.upsampling
     form = Form(
@@ -242,6 +236,17 @@ def function_of(G, ws, noise_mode='const', **more):
         forms, middles=convention.middles, periodic=convention.periodic, **more,
     )  # fmt: skip
     return Function(form, {name: value.detach().cpu() for name, value in tensors.items()}).eval()
+
+
+def parts_of(G, ws, noise_mode):
+    """(list of BlockForm, {name: tensor}) of G's blocks for ws."""
+    forms, tensors, first, own = [], {}, 0, ws.float().unbind(1)
+    for block in map(G.synthesis.get_submodule, G.synthesis.block_names):
+        form, held = _block_of(block, own[first : first + block.spec.layers + 1], noise_mode)
+        forms.append(form)
+        tensors |= {f'b{form.name}.{name}': value for name, value in held.items()}
+        first += block.spec.layers
+    return forms, tensors
 
 
 def _block_of(block, w, noise_mode):

@@ -2,7 +2,8 @@
 
 Inputs, all float64: `u` [W] and `v` [H], where the columns and rows lie in units of the trained image (grid.Lattice has them), and
 `density` [2], points per unit along x and y (what a denser picture refines by). Output: `image` [1, img_channels, H, W], float32 in about
-[-1, 1]. The plan of which points of every grid a picture needs (refinement.plan) is part of the graph, in float64 as there.
+[-1, 1]. The plan of which points of every grid a picture needs (refinement.plan) is part of the graph, in float64 as there. A fourth input,
+where it is wanted, is `ws` [1, num_ws, w_dim] in float32; left out, it is the w that the image was taken of.
 
 Legend: C channels, n points along an axis or rows of a Fourier matrix.
 """
@@ -94,7 +95,7 @@ class Graph:
         from onnx import numpy_helper
 
         array = np.ascontiguousarray(np.asarray(value, dtype=dtype))
-        key = (array.dtype, array.shape, array.tobytes()) if array.size < 5 else None
+        key = (array.dtype, np.shape(value), array.tobytes()) if array.size < 5 else None
         if key not in self.known or key is None:
             name = f'constant_{len(self.constants)}'
             self.constants.append(numpy_helper.from_array(array.reshape(np.shape(value)), name))
@@ -179,6 +180,16 @@ def _needed(read, share):
 # ---- Features and layers
 
 
+def _part(graph, tensor, columns, *shape):
+    """Columns (a slice) of a matrix, or all of a tensor (None), in a shape. tensor: of NumPy, or a Value that depends on w."""
+    if not isinstance(tensor, Value):
+        return graph.constant((tensor if columns is None else tensor[:, columns]).reshape(shape))
+    if columns is not None:
+        start, stop = ([columns.start or 0], [2**31 if columns.stop is None else columns.stop])
+        tensor = graph.node('Slice', [tensor, *(graph.constant(each, np.int64) for each in (start, stop, [1]))], np.float32)
+    return tensor.reshape(*shape)
+
+
 def _read(x, reads):
     """Values [1, C, h, w] at the points of `reads`, (lo, hi, share) of rows and of columns: [1, C, H, W]."""
     for axis, (lo, hi, share) in zip((2, 3), reads, strict=True):
@@ -199,18 +210,19 @@ def _features(block, tensors, x, y, cells):
         columns += [zero + x, zero + y]
     if block.rows:
         rows, shift = tensors['rows'], tensors['shift']
-        along = [graph.constant(rows[None, :, i, None, None]) for i in (0, 1)]
+        along = [_part(graph, rows, slice(i, i + 1), 1, -1, 1, 1) for i in (0, 1)]
         angles = x * along[0] + y * along[1]
-        angles = angles + shift[None, :, None, None] if shift.any() else angles
+        angles = angles + _part(graph, shift, None, 1, -1, 1, 1) if isinstance(shift, Value) or shift.any() else angles
         columns += [angles.op(kind) for kind in ('Sin', 'Cos')[: 1 + block.cosine]]
     if block.constants:
         columns.append(_read(graph.constant(tensors['constants']), cells))
     return graph.node('Concat', columns, np.float32, axis=1) if len(columns) > 1 else columns[0]
 
 
-def _product(x, weight, bias=None):
-    graph = x.graph
-    return graph.node('Conv', [x, graph.constant(weight[:, :, None, None]), *([] if bias is None else [graph.constant(bias)])], np.float32)
+def _product(x, weight, bias, columns, count):
+    """Those columns, `count` of them, of a matrix times x, plus the bias, if there is one."""
+    kernel = _part(x.graph, weight, columns, -1, count, 1, 1)
+    return x.graph.node('Conv', [x, kernel, *([] if bias is None else [_part(x.graph, bias, None, -1)])], np.float32)
 
 
 def _clamped(x, limit):
@@ -221,17 +233,17 @@ def _block(block, tensors, x, image, features, reads):
     """(x, image) behind a block; reads: of the grid below, for one that upsamples."""
     for index, uses_coords in enumerate(block.uses_coords):
         weight, bias = tensors[f'layer{index}.weight'], tensors[f'layer{index}.bias']
-        below = weight.shape[1] - block.features * uses_coords
+        below = block.channels if index else block.in_channels
         terms = []
         if below:
             doubles = block.upsamples and index == 0
-            terms.append(_product(x, weight[:, :below], None if doubles else bias))
-            terms = [_read(terms[0], reads) + bias[:, None, None]] if doubles else terms
+            terms.append(_product(x, weight, None if doubles else bias, slice(0, below), below))
+            terms = [_read(terms[0], reads) + _part(x.graph, bias, None, -1, 1, 1)] if doubles else terms
         if uses_coords:
-            terms.append(_product(features, weight[:, below:], None if below else bias))
+            terms.append(_product(features, weight, None if below else bias, slice(below, None), block.features))
         x = terms[0] if len(terms) == 1 else terms[0] + terms[1]
         x = _clamped(x.op('LeakyRelu', alpha=block.slope) * block.gain, block.clamp)
-    rgb = _clamped(_product(x, tensors['torgb.weight'], tensors['torgb.bias']), block.rgb_clamp)
+    rgb = _clamped(_product(x, tensors['torgb.weight'], tensors['torgb.bias'], None, block.channels), block.rgb_clamp)
     if image is None:
         return x, rgb
     return x, (_read(image, reads) if block.upsamples else image) + rgb
@@ -240,15 +252,24 @@ def _block(block, tensors, x, image, features, reads):
 # ---- The model
 
 
-def to_onnx(function):
-    """onnx.ModelProto of a fixed.Function. Raises NoFunction for one that has what Form.special names, ImportError without onnx."""
+def to_onnx(function, of_w=None):
+    """onnx.ModelProto of a fixed.Function.
+
+    of_w: (G, ws, noise_mode) that it was taken of, for a graph with w as an input; None holds the weights of this w alone
+    Raises NoFunction for one that has what Form.special names, ImportError without onnx.
+    """
     import onnx
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
     form, graph = function.form, Graph()
     if form.special:
         raise NoFunction(f'the graph has no {form.special}; --format=function has')
     u, v, density = (Value(graph, name, np.float64) for name in INPUTS)
+    held = {name: value.numpy() for name, value in function.tensors.items()}
+    if of_w is not None:
+        from inr.onnx_weights import W, weights_of_w
+
+        held |= weights_of_w(graph, *of_w)
     grids = sorted({block.grid for block in form.blocks})
     along = [graph.node('Slice', [density, *(graph.constant([i], np.int64) for i in (axis, axis + 1))], np.float64) for axis in (0, 1)]
     columns = _plan_axis(u, along[0], form, grids, False)
@@ -256,7 +277,7 @@ def to_onnx(function):
     x = image = None
     for block in form.blocks:
         prefix = f'b{block.name}.'
-        tensors = {name.removeprefix(prefix): value.numpy() for name, value in function.tensors.items() if name.startswith(prefix)}
+        tensors = {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}
         (at_u, read_u, cells_u), (at_v, read_v, cells_v) = (axis[grids.index(block.grid)] for axis in (columns, rows))
         features = None
         if block.features:
@@ -266,8 +287,13 @@ def to_onnx(function):
         x, image = _block(block, tensors, x, image, features, (read_v, read_u))
     graph.nodes.append(helper.make_node('Tanh' if form.activation == 'tanh' else 'Identity', [image.name], ['image']))
     shapes = {'u': ['W'], 'v': ['H'], 'density': [2]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shapes[name]) for name in INPUTS]
+    if of_w is not None:
+        ws = of_w[1].detach().cpu().float().numpy()
+        inputs.append(helper.make_tensor_value_info(W, TensorProto.FLOAT, ws.shape))
+        graph.constants.append(numpy_helper.from_array(ws, W))  # as what it is where it is left out
     made = helper.make_graph(
-        graph.nodes, 'image as a function', [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shapes[name]) for name in INPUTS],
+        graph.nodes, 'image as a function', inputs,
         [helper.make_tensor_value_info('image', TensorProto.FLOAT, [1, form.img_channels, 'H', 'W'])], graph.constants, doc_string=__doc__,
     )  # fmt: skip
     model = helper.make_model(made, opset_imports=[helper.make_opsetid('', OPSET)], ir_version=IR_VERSION, producer_name='inr')

@@ -40,6 +40,31 @@ def test_the_graph_draws_the_generators_image(kind, refine):
         assert drawn.dtype == np.float32 and drawn.shape == expected.shape and np.abs(drawn - expected).max() < 1e-4
 
 
+@pytest.mark.parametrize('kind', ['linear', 'generated', 'cips', 'hypernetwork', 'tanh'])
+def test_w_may_be_an_input(kind):
+    from inr import onnx_graph
+
+    G = generator(kind)
+    ws, other = torch.randn(2, 1, G.num_ws, 8)
+    function = fixed.function_of(G, ws, 'none')
+    session = session_of(function.to_onnx((G, ws, 'none')))
+    given = onnx_graph.inputs_of(20, 30, (-0.1, 0.2, 0.8, 1.1), function.form.lower_corner)
+    for w, more in ((ws, {}), (other, {'ws': other.numpy()}), (ws, {'ws': ws.numpy()})):
+        expected = render.render(G, w, 20, 30, (-0.1, 0.2, 0.8, 1.1), noise_mode='none').numpy()
+        assert np.abs(session.run(None, given | more)[0] - expected).max() < 1e-4
+    assert np.abs(render.render(G, ws, 20, 30).numpy() - render.render(G, other, 20, 30).numpy()).max() > 0.1
+
+
+def test_what_the_graph_has_no_operator_for_is_named(monkeypatch):
+    from inr import onnx_weights
+
+    G = generator('linear')
+    ws = torch.randn(1, G.num_ws, 8)
+    monkeypatch.delitem(onnx_weights.RULES, 'rsqrt')
+    with pytest.raises(fixed.NoFunction, match='no operator for rsqrt'):
+        fixed.function_of(G, ws).to_onnx((G, ws, 'const'))
+
+
 def test_inputs_and_opset_are_the_documented_ones():
     import onnx
 
@@ -59,6 +84,9 @@ def test_generate_writes_it(tmp_path, monkeypatch):
     code, out, _err = call(generate.main, *args)
     assert code == 0 and f'{tmp_path}/seed0003.onnx' in out
     assert session_of(str(tmp_path / 'seed0003.onnx')).run(None, onnx_graph.inputs_of(16, 24))[0].shape == (1, 3, 16, 24)
+    assert call(generate.main, *args, '--format=onnx-w')[0] == 0
+    session = session_of(str(tmp_path / 'seed0003.onnx'))
+    assert [(each.name, each.shape) for each in session.get_overridable_initializers()] == [('ws', [1, G.num_ws, G.w_dim])]
     other = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.inr(upsampling='bilinear'))
     assert 'the graph has no bilinear reads of coarser grids; --format=function has' in mistake(generate.main, *args, f'--network={other}')
     monkeypatch.setitem(sys.modules, 'onnx', None)
