@@ -67,12 +67,13 @@ def test_classifier_learns_what_tells_classes_apart(ladder, tmp_path):
             image[:, :, 16 * (i % 2):16 * (i % 2) + 16] += 150
             return image, np.eye(2, dtype=np.float32)[i % 2]
 
-    data, path = Halves(), tmp_path / 'classifier.pt'
-    network = ladder.train_classifier(data, path, 'cpu', batch=32)
+    data, path, scores = Halves(), tmp_path / 'classifier.pt', ladder.ladder_scores
+    network = scores.train_classifier(data, path, 'cpu', batch=32)
     images = torch.from_numpy(np.stack([data[i][0] for i in range(64)]))
-    probs = ladder.probabilities(network, images, 'cpu')
+    probs = scores.probabilities(network, images, 'cpu')
     assert (probs.argmax(dim=1) == torch.arange(64) % 2).float().mean() > 0.95 and torch.allclose(probs.sum(dim=1), torch.ones(64))
-    assert torch.equal(ladder.probabilities(ladder.train_classifier(data, path, 'cpu'), images, 'cpu'), probs)  # read, not trained again
+    again = scores.train_classifier(data, path, 'cpu')  # read, not trained
+    assert torch.equal(scores.probabilities(again, images, 'cpu'), probs)
 
 
 def test_a_rung_is_trained_scored_and_left_alone_the_second_time(ladder, tmp_path, monkeypatch):

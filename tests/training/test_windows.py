@@ -22,6 +22,8 @@ from training.windows import Windows, condition, consistency
 pytest.importorskip('inr')  # whose generators draw windows
 INR = {**ROW, 'G': 'inr.generator.Generator', 'pl_weight': 0, 'style_mixing': 0, 'r1_interval': 2,
        'synthesis': dict(fmm_rank=2, input_resolution=8, upsampling='linear', features=dict(log=8, random=4, raw=True))}
+
+
 def synthesis(periodic=(False, False)):
     return SimpleNamespace(pyramid=SimpleNamespace(step=2, convention=SimpleNamespace(periodic=periodic)))
 
