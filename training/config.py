@@ -18,7 +18,7 @@ from dnnlib import cli
 from dnnlib.options import Option, option, row_of, rows
 from dnnlib.util import UserError, check_keys
 from training import growing, plugins
-from training.options import COUNT, POSITIVE, SHARE, TOLD_OF_WINDOWS, AugmentConfig, GrowConfig, WindowsConfig
+from training.options import COUNT, POSITIVE, SHARE, WINDOW_LABEL_DIM, AugmentConfig, GrowConfig, WindowsConfig
 from training.presets import ROW_KEYS, at_resolution, half_life
 from training.validation import expect_augmentation, expect_windows, validate
 
@@ -220,8 +220,8 @@ class Config:
             block['half_dtype'] = 'bfloat16'
         if d.freeze:
             block['freeze_layers'] = d.freeze
-        told = TOLD_OF_WINDOWS if self.windows.on else 0
-        return dict(c_dim=data.label_dim + told, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
+        c_dim = data.label_dim + (WINDOW_LABEL_DIM if self.windows.on else 0)
+        return dict(c_dim=c_dim, img_resolution=data.resolution, img_channels=data.channels, channel_base=d.channel_base,
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=block,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)},
                     **({} if d.features == 'none' else {'features': d.features}),

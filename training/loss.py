@@ -116,21 +116,21 @@ class GanLoss:
         else:
             if part != 'reg':
                 self._main_d_fake(latents, share)
-            self._d_real(reals, self._told(real_c, real_windows), latents, share, logistic=part != 'reg', penalty=bool(part))
+            self._d_real(reals, self._labels(real_c, real_windows), latents, share, logistic=part != 'reg', penalty=bool(part))
 
-    def _told(self, c: torch.Tensor, windows: torch.Tensor | None = None) -> torch.Tensor:
-        """What D is told of images: their labels, and where these are windows which [N, 3], None for whole pictures."""
-        return c if self.windows is None else self.windows.told(c, windows)
+    def _labels(self, c: torch.Tensor, windows: torch.Tensor | None = None) -> torch.Tensor:
+        """What D gets for images: their labels, with numbers for their windows [N, 3] (None for whole pictures) in a run on these."""
+        return c if self.windows is None else self.windows.labels(c, windows)
 
     def judge(self, images: torch.Tensor, c: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
         """D's logits, [N, 1], of whole pictures. numbers: [N, augment.NUMBERS], None draws them."""
-        return self._judge_pixels(self._augmented(images, numbers), self._told(c))
+        return self._judge_pixels(self._augmented(images, numbers), self._labels(c))
 
     def _augmented(self, images: torch.Tensor, numbers: torch.Tensor | None) -> torch.Tensor:
         return images if self.augment is None else self.augment(images, numbers)
 
     def _judge_pixels(self, images: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """D's logits, [N, 1]: every image that D judges comes this way, augmented. c: as `_told` gives it"""
+        """D's logits, [N, 1]: every image that D judges comes this way, augmented. c: as `_labels` gives them"""
         return self.D(images, c) if self.stage is None else self.D(images, c, fade=self.stage.fade)
 
     def _synthesis(self, ws: torch.Tensor, windows: torch.Tensor | None = None) -> torch.Tensor:
@@ -152,13 +152,13 @@ class GanLoss:
         return mix_styles(ws, self.G.mapping(latents.z_mix, latents.c, skip_w_avg_update=True), cutoff)
 
     def _main_g(self, latents: Latents, share: float) -> None:
-        ws, told = self._ws(latents), self._told(latents.c, latents.windows)
+        ws, labels = self._ws(latents), self._labels(latents.c, latents.windows)
         drawn = self._synthesis(ws, latents.windows)
         images = self._augmented(drawn, latents.numbers_of('fake'))
-        loss = generator_loss(self._judge_pixels(images, told))
+        loss = generator_loss(self._judge_pixels(images, labels))
         self.stats.report('Loss/G', loss)
         if self.features is not None:
-            of_features = generator_loss(self.D.judge_features(self.features(images), told))  # [N, heads]
+            of_features = generator_loss(self.D.judge_features(self.features(images), labels))  # [N, heads]
             self.stats.report('Loss/G_features', of_features)
             loss = loss + of_features.mean(1, keepdim=True) * self.config.features_weight
         loss = loss.mean()
@@ -197,14 +197,14 @@ class GanLoss:
             self.stats.report('Brightness/fake', brightness(images))
             images = self._augmented(images, latents.numbers_of('fake'))
             maps = None if self.features is None else self.features(images)
-        told = self._told(latents.c, latents.windows)
-        logits = self._judge_pixels(images, told)
+        labels = self._labels(latents.c, latents.windows)
+        logits = self._judge_pixels(images, labels)
         self.stats.report('Scores/fake', logits)
         self.stats.report('Signs/fake', logits.sign())
         loss = discriminator_loss(logits, logits)[1]
         self.stats.report('Loss/D_fake', loss)
         if maps is not None:
-            logits = self.D.judge_features(maps, told)
+            logits = self.D.judge_features(maps, labels)
             self.stats.report('Scores/fake_features', logits)
             loss = loss + discriminator_loss(logits, logits)[1].sum(1, keepdim=True)
         loss.mean().mul(share).backward()

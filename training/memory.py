@@ -59,17 +59,17 @@ def activations(G: torch.nn.Module, D: torch.nn.Module, judge: Callable, setting
     judge: as `judgement` makes it
     """
     z, c = torch.zeros([images, G.z_dim], device='meta'), torch.zeros([images, G.c_dim], device='meta')
-    told = torch.zeros([images, D.c_dim], device='meta')
+    labels = torch.zeros([images, D.c_dim], device='meta')
     shape = [images, G.img_channels, G.img_resolution, G.img_resolution]
 
     def fool():
         D.requires_grad_(False)
-        judge(G.synthesis(G.mapping(z, c), **parts(settings, images)), told)
+        judge(G.synthesis(G.mapping(z, c), **parts(settings, images)), labels)
         D.requires_grad_(True)
 
     def r1():
         reals = torch.zeros(shape, device='meta', requires_grad=True)
-        r1_penalty(D(reals, told), reals)
+        r1_penalty(D(reals, labels), reals)
 
     def path_length():
         ws = G.mapping(z[::PL_SHRINK], c[::PL_SHRINK])
@@ -128,11 +128,11 @@ def macs(settings: Config, resolution: int | None = None) -> dict[str, int]:
     """{'G', 'D': multiply-accumulates of one image, forward}. resolution: of the images, where a run grows; None: full size."""
     with torch.device('meta'):
         G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
-        z, c, told = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim]), torch.zeros([1, D.c_dim])
+        z, c, labels = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim]), torch.zeros([1, D.c_dim])
         size = resolution or G.img_resolution
         image, judge = torch.zeros([1, G.img_channels, size, size]), judgement(D, settings)
     smaller = parts(settings, 1) if size == G.img_resolution else {'resolution': size}
-    return {'G': count_macs(lambda: G.synthesis(G.mapping(z, c), **smaller)), 'D': count_macs(lambda: judge(image, told))}
+    return {'G': count_macs(lambda: G.synthesis(G.mapping(z, c), **smaller)), 'D': count_macs(lambda: judge(image, labels))}
 
 
 # ---- What is free

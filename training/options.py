@@ -9,7 +9,7 @@ from dnnlib.options import option
 from training import growing
 
 POSITIVE, SHARE, COUNT = cli.FiniteRange(min=0, min_open=True), cli.FiniteRange(0, 1), click.IntRange(min=1)
-TOLD_OF_WINDOWS = 9  # numbers that tell D a window
+WINDOW_LABEL_DIM = 9  # numbers that D gets beside the labels where it judges windows, see windows.label
 PIPES = {  # groups of `augment.TRANSFORMS`
     'blit': ('blit',), 'geom': ('geom',), 'color': ('color',), 'filter': ('filter',), 'noise': ('noise',), 'cutout': ('cutout',),
     'bg': ('blit', 'geom'), 'bgc': ('blit', 'geom', 'color'), 'bgcf': ('blit', 'geom', 'color', 'filter'),

@@ -164,7 +164,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         def tick_ends() -> bool:
             return int(training.images / (run.tick * 1000)) > int((training.images - run.batch) / (run.tick * 1000))
 
-        def told() -> int:  # up to where the numbers of ticks stay
+        def logged() -> int:  # up to where the numbers of ticks stay
             return training.images if tick_ends() else training.images - 1
 
         def load() -> Iterator[list[torch.Tensor]]:
@@ -176,7 +176,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
                 pictures.save_fakes(f'fakes{checkpoint.step_name(training.images)}.png', training.G_ema)
             return training.images
 
-        log = snapshot.RunLog(folder if main else None, told(), quiet=not main)
+        log = snapshot.RunLog(folder if main else None, logged(), quiet=not main)
         stack.enter_context(contextlib.closing(log))
         if main:
             run_folder.set_aside_later(folder, resume)
@@ -203,7 +203,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
                 log.progress(training.images, int(total), start, ends)
                 if (tick_ends() or any(training.skipped_in_a_row.values())) and (reason := health.problem(training)):
                     saver.roll_back(reason)
-                    log.rewind(told())
+                    log.rewind(logged())
                     data.close()
                     data, drawn_at = load(), training.images
                     clock.restart()
@@ -219,7 +219,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
                 clock.restart()
 
         if saver.at != training.images:
-            saver.save()  # before the statistics of an unfinished tick are told, so that it can be finished
+            saver.save()  # before the statistics of an unfinished tick are logged, so that it can be finished
         clock.tick(log)
         if drawn_at != training.images and ending <= 0 and main:
             draw()

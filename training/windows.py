@@ -2,7 +2,7 @@
 
 A window is (size, left, top): the part of R x R pixels from (left, top) of a picture drawn with size x size pixels, R being the training
 resolution, size / R the scale; (R, 0, 0) is the whole picture. A real image is that part of a picture's square, shrunk without aliasing; a
-fake one is that part as G draws it. D is told scale and place as it is told a label.
+fake one is that part as G draws it. D gets scale and place beside the label.
 
 Legend: N images, C channels, R rows and columns.
 """
@@ -20,11 +20,13 @@ from training.dataset import ImageDataset, flipped
 NUMBERS = 5  # in [0, 1), what a window follows from: whole or not, scale, left, top, place of the square
 
 
-def condition(windows: torch.Tensor, resolution: int, highest: float, periodic: tuple[bool, bool] = (False, False)) -> torch.Tensor:
-    """What D is told of windows [N, 3]: waves of the logarithm of the scale and of the place of the middle, [N, TOLD_OF_WINDOWS].
+def label(windows: torch.Tensor, resolution: int, highest: float, periodic: tuple[bool, bool] = (False, False)) -> torch.Tensor:
+    """What D gets beside the labels for windows [N, 3]: waves of the scale's logarithm and of the place of the middle.
+
+    Returns [N, WINDOW_LABEL_DIM].
 
     highest: scale at which the former have gone through half a period
-    periodic: axes along which pictures are, where no place is told from another
+    periodic: axes along which pictures are, where all places are the same
     """
     size, left, top = windows.float().unbind(1)
     scale = (size / resolution).log() / math.log(max(highest, 1.001))
@@ -114,10 +116,10 @@ class Windows:
         """The window that is the whole picture, [count, 3]."""
         return torch.tensor([[self.resolution, 0, 0]]).expand(count, -1)
 
-    def told(self, c: torch.Tensor, windows: torch.Tensor | None) -> torch.Tensor:
-        """What D is told of images: their labels c [N, label_dim] and windows [N, 3], None for whole pictures."""
+    def labels(self, c: torch.Tensor, windows: torch.Tensor | None) -> torch.Tensor:
+        """What D gets for images: their labels c [N, label_dim] and numbers for windows [N, 3], None for whole pictures."""
         windows = self.whole(len(c)) if windows is None else windows
-        return torch.cat([c, condition(windows, self.resolution, self.config.scale_max, self.periodic).to(c)], dim=1)
+        return torch.cat([c, label(windows, self.resolution, self.config.scale_max, self.periodic).to(c)], dim=1)
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         index, position = at

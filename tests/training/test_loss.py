@@ -58,20 +58,29 @@ def test_style_mixing_switches_at_the_cutoff():
 
 
 class Line(torch.nn.Module):
-    """Stand-in for both networks: a generator whose image is a * sum(z + c), a discriminator whose logit is b * sum(x) + e * c."""
+    """Stand-in for both networks: a generator whose image is a * sum(z + c), and 1 more in a window; a discriminator whose logit is
+    b * sum(x) + e * c, and h * sum(map) of the features."""
+
+    img_resolution = 2
 
     def __init__(self):
         super().__init__()
         self.a, self.b = torch.nn.Parameter(torch.tensor(0.5)), torch.nn.Parameter(torch.tensor(0.3))
         self.one, self.e = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(0.2))
-        self.mapped = []
+        self.h = torch.nn.Parameter(torch.tensor([0.4, -0.1]))
+        self.mapped, self.windows = [], []
 
     def mapping(self, z, c, skip_w_avg_update=False):
         self.mapped.append(skip_w_avg_update)
         return self.one * (z + c.sum(1, keepdim=True))[:, None].repeat(1, 3, 1)
 
-    def synthesis(self, ws):
-        return (self.a * ws.mean(1).sum(1))[:, None, None, None].expand(-1, 1, 2, 2)
+    def synthesis(self, ws, windows=None):
+        self.windows.append(windows)
+        drawn = self.a * ws.mean(1).sum(1) + (windows is not None)
+        return drawn[:, None, None, None].expand(-1, 1, 2, 2)
+
+    def judge_features(self, maps, c):
+        return self.h * torch.stack([x.sum([1, 2, 3]) for x in maps], dim=1)
 
     def forward(self, images, c):
         return self.b * images.sum([1, 2, 3])[:, None] + self.e * c.sum(1, keepdim=True)
@@ -242,3 +251,56 @@ def test_numbers_of_augmentations_stay_on_the_cpu():
     drawn = dataclasses.replace(latents(5), numbers=torch.rand(5, 2, 3))
     assert drawn.to(torch.device('meta')).numbers.device.type == 'cpu' and drawn.to(torch.device('meta')).z.is_meta
     assert torch.equal(drawn.strided_slice(1, 2).numbers, drawn.numbers[[1, 3]])
+
+
+def with_features(**changed):
+    """A loss whose features are an image and its square."""
+    gan, net = make(features_weight=0.5, features_gamma=6.0, **changed)
+    gan.features = lambda images: [images, images.square()]
+    return gan, net
+
+
+def test_g_learns_from_the_mean_of_the_heads():
+    gan, net = with_features()
+    gan.accumulate('G', None, None, latents(), 1)
+    s = latents().z.sum(1)
+    pixels, maps = 4 * 0.5 * s, torch.stack([4 * 0.5 * s, 4 * (0.5 * s) ** 2])
+    slopes = torch.stack([0.4 * 4 * s, -0.1 * 4 * 2 * 0.5 * s ** 2])  # d logit / d a
+    of_features = -torch.sigmoid(-torch.tensor([[0.4], [-0.1]]) * maps) * slopes
+    expected = -torch.sigmoid(-0.3 * pixels) * 0.3 * 4 * s + 0.5 * of_features.mean(0)
+    assert net.a.grad.item() == pytest.approx(expected.mean().item(), rel=1e-5)
+
+
+def test_each_head_learns_as_if_it_were_alone():
+    gan, net = with_features()
+    gan.accumulate('D', torch.full([2, 1, 2, 2], 0.25), torch.zeros(2, 0), latents(), 1)
+    s, h = latents().z.sum(1), net.h.detach()[:, None]
+    fake, real = torch.stack([4 * 0.5 * s, 4 * (0.5 * s) ** 2]), torch.tensor([[1.0], [0.25]])
+    expected = (torch.sigmoid(h * fake) * fake).mean(1) - (torch.sigmoid(-h * real) * real)[:, 0]
+    assert net.h.grad.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_r1_of_the_heads_is_weighted_by_its_gamma_and_the_interval():
+    gan, net = with_features()
+    gan.accumulate('D_reg', torch.ones(2, 1, 2, 2), torch.zeros(2, 0), latents(), 1)
+    assert net.h.grad.tolist() == pytest.approx([6 / 2 * 5 * 2 * 4 * h for h in (0.4, -0.1)])
+
+
+def on_windows(*sizes):
+    """(loss of a run on windows, its network, latents of windows of these sizes)."""
+    gan, net = make()
+    gan.windows = SimpleNamespace(are_parts=lambda windows: True, labels=lambda c, windows: c, config=SimpleNamespace(consistency=0))
+    return gan, net, dataclasses.replace(latents(len(sizes)), windows=torch.tensor([[size, 0, 0] for size in sizes]))
+
+
+def test_consistency_is_a_mean_over_all_images_and_of_parts_alone():
+    for sizes, expected in (((2, 2), 0), ((2, 4), 1 / 2), ((4, 4, 4), 1)):
+        gan, net, drawn = on_windows(*sizes)
+        ws = net.mapping(drawn.z, drawn.c)
+        assert gan._consistency(ws, net.synthesis(ws, drawn.windows), drawn.windows).item() == pytest.approx(expected)
+
+
+def test_path_lengths_are_those_of_the_windows_of_their_images():
+    gan, net, drawn = on_windows(2, 4, 6, 8)
+    gan.accumulate('G_reg', None, None, drawn, 1)
+    assert net.windows[0][:, 0].tolist() == [2, 6]

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +60,21 @@ def test_calibrated_maps_are_centred_and_scaled():
             assert x.mean((0, 2, 3)).abs().max() < 1e-3
             assert x.std((0, 2, 3)).median() == pytest.approx(1, abs=1e-3)
     assert not features.state_dict() and not list(features.parameters())
+
+
+def test_calibration_looks_at_images_from_all_over_the_set(monkeypatch):
+    class Looks(torch.nn.Module):
+        def __init__(self, name):
+            super().__init__()
+
+        def calibrate(self, images):
+            self.images = images
+
+    monkeypatch.setattr(pretrained, 'FrozenFeatures', Looks)
+    dataset = [(np.full([1, 1, 1], i // 4, np.uint8), None) for i in range(1000)]
+    shades = pretrained.calibrated('', dataset, torch.device('cpu')).images.flatten()
+    assert len(shades) == 256 and shades.min() == -1 and shades.max() == from_uint8(torch.tensor(249, dtype=torch.uint8))
+    assert shades.diff().max() < 2 * 2 / 255
 
 
 def test_penalty_of_a_linear_and_of_a_quadratic_head():

@@ -1,4 +1,4 @@
-"""Windows: real ones are parts of shrunk pictures, D is told which, runs resume with the same ones, mistakes get a line."""
+"""Windows: real ones are parts of shrunk pictures, D gets which, runs resume with the same ones, mistakes get a line."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from training.dataset import ImageDataset
 from training.latents import draw_latents
 from training.loading import batches
 from training.training_loop import Training
-from training.windows import Windows, condition, consistency
+from training.windows import Windows, consistency, label
 
 pytest.importorskip('inr')  # whose generators draw windows
 INR = {**ROW, 'G': 'inr.generator.Generator', 'pl_weight': 0, 'style_mixing': 0, 'r1_interval': 2,
@@ -93,8 +93,8 @@ def test_fakes_are_judged_wherever_a_periodic_picture_begins(pictures):
     assert (left[size == 16].unique() == torch.arange(0, 16, 2)).all() and (top[size == 16] == 0).all()
     assert ((left + 16 > size) & (size > 16)).any() and (left < size).all() and (top + 16 <= size).all()
     assert all(source[0, position][2][1] + 16 <= source[0, position][2][0] for position in range(8))  # real ones are what there is
-    told = source.told(torch.zeros(400, 0), drawn)
-    assert told[:, [1, 4, 7]].std(0).max() < 1e-6 and told[:, 2].std() > 0.1 and source.are_parts(drawn)
+    seen = source.labels(torch.zeros(400, 0), drawn)
+    assert seen[:, [1, 4, 7]].std(0).max() < 1e-6 and seen[:, 2].std() > 0.1 and source.are_parts(drawn)
 
 
 def test_scales_grow_with_the_run(pictures):
@@ -107,10 +107,10 @@ def test_scales_grow_with_the_run(pictures):
 
 def test_labels_and_windows_are_told_apart():
     windows = torch.tensor([[16, 0, 0], [48, 0, 0], [48, 32, 0], [48, 0, 32], [32, 8, 8], [48, 16, 16]])
-    told = condition(windows, 16, 3.0)
-    assert told.shape == (6, options.TOLD_OF_WINDOWS) and told.abs().max() <= 1
-    assert (torch.cdist(told, told) + 9 * torch.eye(6)).min() > 0.5
-    assert torch.allclose(told[0], torch.tensor([1.0, 0, 0, 0, 1, 1, 1, -1, -1]), atol=1e-6)  # scale 1, in the middle
+    seen = label(windows, 16, 3.0)
+    assert seen.shape == (6, options.WINDOW_LABEL_DIM) and seen.abs().max() <= 1
+    assert (torch.cdist(seen, seen) + 9 * torch.eye(6)).min() > 0.5
+    assert torch.allclose(seen[0], torch.tensor([1.0, 0, 0, 0, 1, 1, 1, -1, -1]), atol=1e-6)  # scale 1, in the middle
 
 
 @pytest.mark.parametrize('window', [(32, 6, 10), (48, 32, 0), (40, 8, 14), (16, 0, 0)])
@@ -156,16 +156,16 @@ def test_two_passes_have_the_gradients_of_one(pictures):
 
 def test_d_is_told_the_window_of_each_image(pictures):
     dataset, settings = windows_run(pictures, whole=0.0, use_labels=False)
-    training, told = Training(settings, dataset), []
-    training.D.register_forward_pre_hook(lambda module, args: told.append(args[1]))
+    training, seen = Training(settings, dataset), []
+    training.D.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
     data = batches(training.source, settings, 0, pin=False)
     reals, labels, windows = next(data)
     data.close()
     training.step(reals, labels, windows)
-    numbers = condition(windows, 16, 3.0)
-    assert len(windows.unique(dim=0)) > 1 and any(torch.equal(c, numbers) for c in told)  # of the reals
-    assert len(told) == 4 and all(c.shape == (4, options.TOLD_OF_WINDOWS) for c in told)
-    assert not torch.equal(told[0], told[1])                                           # fakes of G's and of D's phase
+    numbers = label(windows, 16, 3.0)
+    assert len(windows.unique(dim=0)) > 1 and any(torch.equal(c, numbers) for c in seen)  # of the reals
+    assert len(seen) == 4 and all(c.shape == (4, options.WINDOW_LABEL_DIM) for c in seen)
+    assert not torch.equal(seen[0], seen[1])                                           # fakes of G's and of D's phase
 
 
 def test_without_windows_nothing_changes(pictures):
