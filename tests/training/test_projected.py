@@ -14,7 +14,7 @@ from torch_utils.pixels import from_uint8
 from training import checkpoint, pretrained
 from training.loss import feature_penalty
 from training.pretrained import FrozenFeatures
-from training.projected import Discriminator
+from training.projected import Discriminator, FeatureHead
 from training.training_loop import Training, train
 
 FEATURES = dict(d_features='efficientnet-lite1')
@@ -96,6 +96,17 @@ def test_a_head_judges_an_image_by_its_group(group_size):
     with torch.no_grad():
         apart, together = D.judge_features(maps, None)[0], D.judge_features(alike, None)[0]
     assert apart.shape == (4,) and ((apart - together).abs() > 1e-4).tolist() == [group_size == 2] * 4
+
+
+@pytest.mark.parametrize('side, inside', [(4, 4), (7, 7), (8, 4), (16, 8)])
+def test_a_head_halves_maps_from_8_on_and_projects_onto_the_label(side, inside):
+    head, seen, cmap = FeatureHead(5, 3, 1), [], torch.randn(2, 3)
+    head.conv1.register_forward_hook(lambda module, given, x: seen.append(x))
+    with torch.no_grad():
+        logits = head(torch.randn(2, 5, side, side), cmap)
+        x = seen[0].mean((2, 3))
+        assert torch.allclose(logits, head.out(seen[0]).mean((2, 3)) + (x * head.embed(cmap)).sum(1, keepdim=True) / 8, atol=1e-5)
+    assert seen[0].shape[-1] == inside
 
 
 def test_without_the_package_one_line_says_so(monkeypatch):
