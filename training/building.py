@@ -19,6 +19,7 @@ from training.plugins import network_class
 
 LARGEST, DEEPEST = 1 << 40, 8  # of numbers in constructor arguments, and of dicts and lists in each other
 SPARE_PARTS, SPARE_NUMBERS = 100, 1 << 24  # beyond four for each tensor, or number, of the file
+USED_LATE = ('conv_clamp', 'w_avg_beta')  # arguments, numbers or None, that no constructor computes with
 MADE_BY_SHAPE = (torch.randn, torch.rand, torch.zeros, torch.ones, torch.empty, torch.full)
 MADE_BY_LENGTH = (torch.arange, torch.linspace, torch.eye)
 
@@ -124,6 +125,8 @@ def _expect_plain(value: Any, deep: int = 0) -> None:
         for key, each in value.items():
             _expect_plain(key, deep + 1)
             _expect_plain(each, deep + 1)
+            if key in USED_LATE and not (each is None or type(each) in (int, float) and each >= 0):
+                raise ValueError(f'{key} is {str(each)[:100]!r}, which is no number from 0 on')
     elif isinstance(value, (list, tuple)):
         for each in value:
             _expect_plain(each, deep + 1)

@@ -201,6 +201,10 @@ class Config:
         at_once = self.images_at_once(world_size)
         return max(n for n in range(1, at_once + 1) if at_once % n == 0 and n <= self.discriminator.mbstd_group)
 
+    def with_groups_of(self, world_size: int) -> 'Config':
+        """The same with the groups that run with so many processes: with fewer, whose passes would hold larger ones, D stays what it is."""
+        return dataclasses.replace(self, discriminator=dataclasses.replace(self.discriminator, mbstd_group=self.mbstd_group(world_size)))
+
     def generator_kwargs(self) -> dict:
         """Constructor arguments of the generator."""
         g, data = self.generator, self.data

@@ -71,7 +71,9 @@ def _expect_optimizer(where: str, state: dict, optimizer: torch.optim.Optimizer)
     parameters = [p for group in optimizer.param_groups for p in group['params']]
     groups = _entry(state, 'param_groups', list)
     own = optimizer.state_dict()['param_groups']
-    if [isinstance(group, dict) and group.get('params') for group in groups] != [group['params'] for group in own]:
+    numbers = [group.get('params') if isinstance(group, dict) else None for group in groups]
+    plain = all(isinstance(each, list) and all(type(number) is int for number in each) for each in numbers)  # tensors compare otherwise
+    if not plain or numbers != [group['params'] for group in own]:
         raise ValueError(f'{where} has other groups of parameters than this run')
     for number, moments in _entry(state, 'state', dict).items():
         if not isinstance(number, int) or not 0 <= number < len(parameters) or not isinstance(moments, dict):

@@ -15,7 +15,7 @@ FEW_IMAGES = 5000  # below, D learns its images by heart within hundreds of kimg
 def describe(config: Config, world_size: int = 1) -> str:
     """The recipe that really runs, a line each: what --dry-run and the start of log.txt show."""
     run, data, g, d, loss = config.run, config.data, config.generator, config.discriminator, config.loss
-    at_once = config.images_at_once(world_size)
+    at_once, group = config.images_at_once(world_size), config.mbstd_group(world_size)
 
     def adam(name: str, interval: int) -> str:
         set_to, runs = getattr(config.optimizers, name), config.optimizer(name)
@@ -43,7 +43,8 @@ def describe(config: Config, world_size: int = 1) -> str:
              f'channels {f"min({g.channel_base} / res, {g.channel_max})" if g.channel_base else f"{g.channel_max} at most"}'
              + (f', all widths times {run.width:g}' if run.width != 1 else ''),
         'G synthesis': ', '.join(f'{key}={value}' for key, value in g.synthesis.items()) or 'as the class has it',
-        'D': f'{D}channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {config.mbstd_group(world_size)}'
+        'D': f'{D}channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {group}'
+             + (f', as many as a pass holds, in place of {d.mbstd_group}' if group != d.mbstd_group else '')
              + (f', the first {d.freeze} layers frozen' if d.freeze else ''),
         'precision': half + (', float32 in TF32 on a GPU' if run.allow_tf32 else ''),
         'G optimizer': adam('G', loss.g_reg_interval),

@@ -105,10 +105,15 @@ class Training:
         self.G.requires_grad_(name == 'G')
         self.D.requires_grad_(name == 'D')
         self.optimizers[name].zero_grad(set_to_none=True)
+        w_avg, moved = self.G.mapping.w_avg, []
+        before = w_avg.clone()
         for i in range(passes):
+            w_avg.copy_(before)
             self.loss.accumulate(phase, reals[i::passes], real_c[i::passes], latents.strided_slice(i, passes), 1 / passes,
                                  None if real_windows is None else real_windows[i::passes])
+            moved.append(w_avg.clone())
             self.after_pass(phase, i + 1, passes)
+        w_avg.copy_(sum(moved[1:], moved[0]).div_(passes))  # as one pass would have moved it
         stepped = step_if_finite(self.optimizers[name])
         self.skipped[name] += not stepped
         self.skipped_in_a_row[name] = 0 if stepped else self.skipped_in_a_row[name] + 1
@@ -154,6 +159,8 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
         keep_freed_memory()
+        if resume is None:
+            settings = settings.with_groups_of(distributed.world_size())
         training = Training(settings, dataset, device)
         loaded = transfer.load(init_from, training.networks) if init_from else []
         if resume is not None:

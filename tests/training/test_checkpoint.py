@@ -120,6 +120,7 @@ def test_a_class_of_a_module_that_is_not_there(network):
     (lambda header: header['networks']['G'].pop('init_kwargs'), 'the header is damaged, the entry of G'),
     (lambda header: header['networks']['G']['init_kwargs'].update(z_dims=3), 'training.networks.Generator cannot be built from its header'),
     (lambda header: header['networks']['D']['init_kwargs'].update(channel_max=4), 'D: b16.conv0.bias has shape [8], Discriminator needs'),
+    (lambda header: header['networks']['G']['init_kwargs']['synthesis_kwargs'].update(conv_clamp='x'), "conv_clamp is 'x', which"),
 ])
 def test_damaged_headers(network, change, expected):
     rewrite(network, change)
@@ -213,6 +214,7 @@ def moments(state):
     (lambda state: state['optimizers']['D']['state'].update({len(state['optimizers']['D']['param_groups'][0]['params']): moments(state)}),
         'optimizers.D holds '),
     (lambda state: state['optimizers']['G']['param_groups'][0]['params'].pop(), 'optimizers.G has other groups of parameters'),
+    (lambda state: state['optimizers']['G']['param_groups'][0].update(params=torch.zeros(3)), 'optimizers.G has other groups'),
     (lambda state: state['optimizers'].pop('G'), 'G is missing'),
     (lambda state: state.pop('optimizers'), 'optimizers is missing'),
     (lambda state: state.update(pl_mean=torch.tensor(float('inf'))), 'pl_mean is not finite'),

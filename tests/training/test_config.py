@@ -80,6 +80,13 @@ def test_passes_and_groups_divide_the_batch(batch, batch_gpu, world, at_once, gr
     assert settings.discriminator_kwargs(world)['epilogue_kwargs'] == {'mbstd_group_size': group}
 
 
+def test_groups_stay_those_that_a_run_began_with():
+    begun = build('x', {**ROW, 'mbstd_group': 4}, data(), batch=8, batch_gpu=8).with_groups_of(4)
+    assert [begun.mbstd_group(world) for world in (4, 2, 1)] == [2, 2, 2] and begun.mbstd_group(8) == 1
+    assert 'minibatch groups of 2\n' in describe(begun, 1)
+    assert 'minibatch groups of 1, as many as a pass holds, in place of 2\n' in describe(begun, 8)
+
+
 def test_width_multiplies_channels_and_w():
     row = {**ROW, 'w_dim': 64, 'g_channel_base': 4096, 'g_channel_max': 128, 'd_channel_base': 2048, 'd_channel_max': 100}
     half = build('x', row, data(), width=0.5)

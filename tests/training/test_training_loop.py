@@ -164,7 +164,7 @@ dataset, settings = tiny_run(sys.argv[1], kimg=100, tick=0.016, snap=2, keep_las
 train(settings, dataset, Path(sys.argv[2]))
 """
     child = subprocess.Popen([sys.executable, '-c', script, str(images), str(killed)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len((killed / 'stats.jsonl').read_text().splitlines() if (killed / 'stats.jsonl').exists() else []) < 3:  # one past a snapshot
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -188,9 +188,23 @@ def test_accumulation_equals_one_batch(labelled, phase, p):
         reals, real_c = next(batches(dataset, settings, 0, pin=False))
         latents = draw_latents(settings, dataset, 0, phase)
         training._phase(phase, from_uint8(reals), real_c, latents, 8 // batch_gpu)
-        found.append(gradients(training.G if phase == 'G' else training.D))
-    assert found[0].norm() > 0
-    assert relative_error(found[1], found[0]) < 1e-5 and relative_error(found[2], found[0]) < 1e-5
+        found.append((gradients(training.G if phase == 'G' else training.D), training.G.mapping.w_avg.clone()))
+    assert found[0][0].norm() > 0
+    for cut in found[1:]:
+        assert all(relative_error(one, whole) < 1e-5 for one, whole in zip(cut, found[0], strict=True) if whole.any())
+    assert all(w_avg.any() == (phase != 'D_reg') for _, w_avg in found)
+
+
+def test_a_run_keeps_its_groups_when_passes_become_larger(images, folder):
+    run = folder('run')
+    for batch_gpu, kimg in ((1, 0.004), (4, 0.008)):
+        dataset, settings = tiny_run(images, batch_gpu=batch_gpu, kimg=kimg, tick=0.004)
+        if batch_gpu > 1:
+            stored = run_folder.stored_config(run)
+            settings = dataclasses.replace(settings, discriminator=stored.discriminator)
+        train(settings, dataset, run, resume=run_folder.find_resumable(run))
+        header = checkpoint.read_header(checkpoint.network_path(run, round(kimg * 1000)))
+        assert header['networks']['D']['init_kwargs']['epilogue_kwargs'] == {'mbstd_group_size': 1}
 
 
 def test_two_processes_equal_one(labelled, tmp_path, folder):
