@@ -27,7 +27,7 @@ class Browser:
     folder: for its profile and downloads; size: width and height of the page; patience: seconds that anything may take
     """
 
-    def __init__(self, folder, size=(1100, 760), patience=60):
+    def __init__(self, folder, size=(1100, 760), patience=180):
         self.folder, self.patience, self.number, self.held, self.events, self.session = folder, patience, 0, b'', [], None
         (theirs_in, self.ours_out), (self.ours_in, theirs_out) = os.pipe(), os.pipe()
         theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (theirs_in, theirs_out)]
@@ -83,6 +83,12 @@ class Browser:
     def open(self, url):
         self('Page.navigate', url=url)
 
+    def reload(self):
+        """Loads the page anew; returns when the new one is there."""
+        self.value('window.before = true')
+        self('Page.reload')
+        self.wait('!window.before && document.readyState === "complete"')
+
     def value(self, expression):
         """What an expression of JavaScript comes to; promises are waited for."""
         found = self('Runtime.evaluate', expression=expression, awaitPromise=True, returnByValue=True)
@@ -91,9 +97,17 @@ class Browser:
         return found['result'].get('value')
 
     def wait(self, expression):
-        """Waits until an expression is true, and returns it."""
+        """Waits until an expression is true, and returns it. A page that is left meanwhile has no answer, which is not true."""
+        def asked():
+            try:
+                return self.value(expression)
+            except RuntimeError as error:
+                if 'context' in str(error) or 'navigated' in str(error):
+                    return None
+                raise
+
         end = time.monotonic() + self.patience
-        while not (found := self.value(expression)):
+        while not (found := asked()):
             if time.monotonic() > end:
                 raise TimeoutError(f'never true: {expression}')
             time.sleep(0.03)

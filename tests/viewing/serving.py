@@ -1,6 +1,7 @@
 """A viewer of a tiny network, listening in this process."""
 
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -34,3 +35,10 @@ def served(network, host='127.0.0.1', token=None, make=None):
         thread.join()
         interface.close()
         listener.close()
+
+
+def until(condition, seconds=180):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'it never came'
+        time.sleep(0.005)

@@ -5,7 +5,6 @@ import hashlib
 import io
 import socket
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from PIL import Image
 
 from inference import latents
 from tests import tiny_snapshots
-from tests.viewing.serving import served, tiny
+from tests.viewing.serving import served, tiny, until
 from torch_utils.pixels import to_uint8
 from training.checkpoint import network_path
 from viewing import guard, run, server
@@ -149,7 +148,7 @@ def test_who_hangs_up_is_not_drawn_for(viewer, monkeypatch):
 
     def slow(self, view, *place):
         asked.append(view.seed)
-        go_on.wait(10)
+        go_on.wait(300)  # all six are asked for before the first is drawn
         return tile(self, view, *place)
 
     monkeypatch.setattr(Drawing, 'tile', slow)
@@ -187,13 +186,6 @@ def test_saving_ends_when_nobody_waits_and_leaves_nothing(viewer, monkeypatch, t
     until(lambda: not interface.saving.locked() and not any(tmp_path.iterdir()))
     gc.collect()
     assert caplog.text == ''  # asyncio complains of errors that nobody asked for
-
-
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, 'it never came'
-        time.sleep(0.005)
 
 
 # ---- Who may ask

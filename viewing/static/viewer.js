@@ -346,9 +346,11 @@ function build() {
 
 async function begin() {
   fit(box ?? HOME, true);
+  say('Opening the network ...');
   const answer = await fetch('info');
   if (!answer.ok) throw new Error((await answer.text()).trim());
   info = await answer.json();
+  say('');
   build();
   viewer.addOverlay({ element: frame, location: new OpenSeadragon.Rect(0, 0, 1, 1) });
   sized();
