@@ -1,24 +1,27 @@
 """Drawing what a page asks for: the networks of a run, w of a view, tiles and pictures. All of it happens in one thread, in turn."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from dnnlib import image_io
 from dnnlib.util import UserError
-from inference import opening
+from inference import WHOLE, opening
 from inference.directions import COUNT, find, load
 from inference.latents import Walk, label_of_seed, latents_of, network_digest
 from inference.painter import Painter, draws_tiles
 from training.checkpoint import images_of, load_networks, snapshots
-from viewing import MARGIN, MAX_SAVED, TILE
+from viewing import MARGIN, MAX_SAVED, TILE, whole
 from viewing.kept import Kept
 from viewing.state import Limits, View, tile_window
 
 KEPT_NETWORKS = 3
 KEPT_LATENTS = 256
+KEPT_PICTURES = 2**26  # bytes
 BAND_BYTES = 32 * 2**20  # working memory of a saved picture's band: a fraction of a second, between which tiles are drawn
 SIDE = TILE + 2 * MARGIN
 PNG_LEVEL = 1  # of zlib
@@ -28,16 +31,15 @@ class Drawing:
     """A network and the other snapshots its run keeps, ready to be drawn from.
 
     given, device: as for opening.open_network; directions: a file of them, or None for those of SeFa
-    Raises UserError where there is no network, or one whose pixels cannot be drawn alone.
+    A network whose pixels cannot be drawn alone draws whole pictures, of which parts are shown. Raises UserError where there is none.
     """
 
     def __init__(self, given, device, directions=None):
         self.device = device
         self.G, self.meta = opening.open_network(given, device)
-        if not draws_tiles(self.G):
-            raise UserError(f'{self.meta["path"]}: the viewer needs a generator of inr whose pixels can be drawn alone; '
-                            'generate.py draws this one')
+        self.draws_parts = draws_tiles(self.G)
         self.networks, self.latents = Kept(KEPT_NETWORKS), Kept(KEPT_LATENTS)
+        self.pictures = Kept(KEPT_PICTURES, lambda image: image.nbytes)
         self.path, self.opened = Path(self.meta['path']), images_of(Path(self.meta['path']))
         self.snapshots = self.look_for_snapshots()
         self.directions = None if directions is None else load(directions, self.G)
@@ -61,6 +63,7 @@ class Drawing:
             'name': f'{self.meta["cfg"]}, {self.meta["kimg"]:g} kimg', 'digest': self.digest, 'resolution': G.img_resolution,
             'num_ws': G.num_ws, 'c_dim': G.c_dim, 'classes': data['classes'], 'opened': self.opened, 'snapshots': list(self.snapshots),
             'directions': self.count_directions(), 'most_pixels': MAX_SAVED,
+            'whole': not self.draws_parts,
         }
 
     def network(self, images=None):
@@ -110,15 +113,30 @@ class Drawing:
 
     def tile(self, view, level, x, y):
         """A tile as the bytes of a PNG."""
-        painter = Painter(self.network(view.snapshot), SIDE, SIDE, tile_window(level, x, y), view.refine, force_fp32=True)
-        packed = io.BytesIO()
-        pixels = painter.whole(self.ws(view))[0]
+        packed, window = io.BytesIO(), tile_window(level, x, y)
+        if self.draws_parts:
+            painter = Painter(self.network(view.snapshot), SIDE, SIDE, window, view.refine, force_fp32=True)
+            pixels = painter.whole(self.ws(view))[0]
+        else:
+            pixels = np.concatenate(list(whole.bands(self.picture(view), window, SIDE, SIDE)))
         image_io.from_array(pixels).save(packed, 'PNG', compress_level=PNG_LEVEL)
         return packed.getvalue()
+
+    def picture(self, view):
+        """uint8 [R, R, C], all that a network draws that cannot draw parts."""
+        view = replace(view, refine=None)
+        found = self.pictures.get(view)
+        if found is None:
+            G = self.network(view.snapshot)
+            painter = Painter(G, G.img_resolution, G.img_resolution, WHOLE, force_fp32=True)
+            found = self.pictures.put(view, painter.whole(self.ws(view))[0])
+        return found
 
     def bands(self, view, picture):
         """(channels, iterator of bands uint8 [rows, width, channels]) of a state.Picture."""
         G = self.network(view.snapshot)
+        if not self.draws_parts:
+            return G.img_channels, whole.bands(self.picture(view), picture.window, picture.width, picture.height)
         painter = Painter(G, picture.width, picture.height, picture.window, view.refine, force_fp32=True, band_bytes=BAND_BYTES)
         return painter.channels, (band[0] for band in painter.bands(self.ws(view)))
 

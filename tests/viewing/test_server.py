@@ -17,7 +17,7 @@ from tests import tiny_snapshots
 from tests.viewing.serving import served, tiny, until
 from torch_utils.pixels import to_uint8
 from training.checkpoint import network_path
-from viewing import guard, run, server
+from viewing import guard, run, server, whole
 from viewing.drawing import SIDE, Drawing
 from viewing.state import tile_window
 
@@ -136,6 +136,24 @@ def test_only_the_files_of_the_page_are_served(viewer):
         request = requests.Request('GET', address).prepare()
         request.url = f'{address}/static/{name}'
         assert requests.Session().send(request).status_code == 404, name
+
+
+@pytest.mark.parametrize('make', [tiny_snapshots.stylegan2, lambda: tiny_snapshots.inr(instance_norm=True, upsampling='bilinear')])
+def test_a_network_that_draws_no_parts_is_shown_at_its_own_size(tmp_path, make):
+    with served(tiny_snapshots.save(tmp_path / 'a.safetensors', make())) as (address, _, drawing):
+        G = drawing.G
+        with torch.no_grad():
+            image = to_uint8(G.synthesis(of_seed(G, 5), noise_mode='const', force_fp32=True))[0]
+        assert requests.get(f'{address}/info').json()['whole'] and image.std() > 1
+        tile = pixels(requests.get(f'{address}/tile/4/8/8?seed=5&refine=last'))  # the image, 258 pixels with the margin
+        assert np.array_equal(tile[1:-1, 1:-1], image.repeat(256 // len(image), 0).repeat(256 // len(image), 1))
+        assert np.all(tile[0] == whole.BEYOND) and np.all(tile[:, -1] == whole.BEYOND)
+        saved = pixels(requests.get(f'{address}/save?x0=0.5&y0=-0.5&x1=1&y1=1&width=8&height=600&format=png&seed=5'))
+        rows = np.arange(400) * len(image) // 400
+        assert np.array_equal(saved[200:], image[rows][:, len(image) // 2:].repeat(8 // (len(image) // 2) or 1, 1))
+        assert np.all(saved[:200] == whole.BEYOND)
+        moved = requests.get(f'{address}/tile/4/8/8?seed=5&directions=0:3')
+        assert moved.status_code == 200 and not np.array_equal(pixels(moved), tile)
 
 
 # ---- Views that moved on

@@ -321,7 +321,8 @@ window.addEventListener('hashchange', () => {
 // ---- The beginning
 
 function build() {
-  $('name').textContent = `${info.name} · trained at ${info.resolution} x ${info.resolution}`;
+  $('name').textContent = `${info.name} · trained at ${info.resolution} x ${info.resolution}${info.whole ? ', draws this size only' : ''}`;
+  $('refine').parentElement.hidden = info.whole;
   $('cutoff').max = info.num_ws;
   $('layers').replaceChildren(...Array.from({ length: info.num_ws }, (_, layer) => {
     const button = Object.assign(document.createElement('button'), { type: 'button', textContent: layer });
