@@ -8,10 +8,10 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 
+from dnnlib.cli import FARTHEST
 from inference import REFINEMENTS
 from viewing import MARGIN, MAX_LEVEL, MAX_SAVED, MIN_LEVEL, PLANE, TILE
 
-WIDEST = 1000.0  # as inr.grid.FARTHEST
 MOST_PAIRS = 64  # classes or directions at once
 LARGEST_SIDE = 2**15  # of a saved view
 SAVED_FORMATS = ('png', 'tiff')
@@ -173,7 +173,7 @@ def read_picture(query):
     if missing:
         raise BadQuery(f'{missing[0]} is missing')
     words = {name: query.pop(name) for name in needed}
-    window = tuple(real(words[name], -WIDEST, WIDEST) for name in needed[:4])
+    window = tuple(real(words[name], -FARTHEST, FARTHEST) for name in needed[:4])
     if not (window[0] < window[2] and window[1] < window[3]):
         raise BadQuery('the window is empty: x0 < x1 and y0 < y1 are needed')
     width, height = (whole(words[name], 1, LARGEST_SIDE) for name in ('width', 'height'))

@@ -6,6 +6,7 @@ import sys
 import click
 import pytest
 
+import inference
 from dnnlib import cli
 from dnnlib.util import UserError
 from tests.helpers import ROOT
@@ -66,9 +67,9 @@ def test_finite_range_refuses(text):
         convert(cli.FiniteRange(min=0, min_open=True), text)
 
 
-def test_windows_reach_as_far_as_the_renderer_draws():
+def test_windows_are_those_of_the_renderer():
     grid = pytest.importorskip('inr.grid')
-    assert cli.FARTHEST == grid.FARTHEST
+    assert (cli.FARTHEST, inference.WHOLE) == (grid.FARTHEST, grid.WHOLE)
 
 
 def test_preset_name_suggests():

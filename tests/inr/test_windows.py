@@ -10,6 +10,7 @@ from inr import grid, refinement, render, windows
 from inr.footprint import kept_by_pixels
 from inr.generator import Generator
 from inr.hypernetwork import Generator as GeneratorA
+from inr.periodic import on_circle, without_jumps
 from tests.helpers import relative_error
 
 WINDOWS = [(32, 0, 0), (64, 0, 32), (64, 16, 8), (56, 24, 24), (128, 96, 40), (40, 8, 0)]  # (size, left, top)
@@ -65,6 +66,19 @@ def test_windows_have_gradients():
 def test_windows_off_the_cells_or_outside_are_refused(window):
     with pytest.raises(ValueError, match='do not lie in their pictures'):
         windows.window_points(torch.tensor([window]), [8, 16, 32], grid.GENERATOR_B)
+
+
+def test_windows_of_a_periodic_picture_begin_within_it():
+    convention = replace(grid.GENERATOR_B, periodic=(True, False))
+    assert len(windows.window_points(torch.tensor([(64, 60, 32)]), [8, 16, 32], convention)) == 3
+    for window in ((64, 64, 0), (64, 0, 36)):
+        with pytest.raises(ValueError, match='do not lie in their pictures'):
+            windows.window_points(torch.tensor([window]), [8, 16, 32], convention)
+
+
+def test_rows_of_a_periodic_picture_have_the_nearest_whole_number_of_periods():
+    rows = torch.tensor([[1.6, 1.6], [-1.4, -1.4], [0.4, 0.4], [-2.6, 7.0]]) * math.pi
+    assert torch.allclose(on_circle(rows, (True, False)) / math.pi, torch.tensor([[2, 1.6], [-1, -1.4], [0, 0.4], [-3, 7]]))
 
 
 def test_networks_without_windows_say_so():
@@ -171,3 +185,9 @@ def test_a_window_goes_on_at_the_beginning_of_a_periodic_picture():
 def test_mistakes(options, says):
     with pytest.raises(ValueError, match=says):
         small(**{'periodic': 'x', **options})
+
+
+def test_coordinates_that_jump_are_left_out():
+    x, y = torch.tensor([-1.0, 0.5]), torch.tensor([0.25, 1.0])
+    assert [axis.tolist() for axis in without_jumps(x, y, (True, False))] == [[0, 0], [0.25, 1]]
+    assert [axis.tolist() for axis in without_jumps(x, y, (False, True))] == [[-1, 0.5], [0, 0]]

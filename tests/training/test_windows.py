@@ -17,7 +17,7 @@ from training.dataset import ImageDataset
 from training.latents import draw_latents
 from training.loading import batches
 from training.training_loop import Training
-from training.windows import Windows, consistency, label
+from training.windows import Windows, consistency, coverage, label
 
 pytest.importorskip('inr')  # whose generators draw windows
 INR = {**ROW, 'G': 'inr.generator.Generator', 'pl_weight': 0, 'style_mixing': 0, 'r1_interval': 2,
@@ -103,6 +103,20 @@ def test_scales_grow_with_the_run(pictures):
     assert [source.highest(images) for images in (0, 20, 39, 40)] == [1, 1, 1, 1]
     assert source.highest(90) == pytest.approx(3 ** 0.5) and source.highest(140) == source.highest(10 ** 6) == 3
     assert all(source[0, position][2][0] == 16 for position in range(40))  # positions of the steps of before
+
+
+def test_all_images_of_a_step_have_its_scale(pictures):
+    dataset, settings = windows_run(pictures, scale_ramp=0.001, whole=0.0)
+    source = Windows(settings, dataset, SYNTHESIS)
+    assert source.highest(0) == 1 and source.highest(1) == 3
+    sizes = [int(source[0, position][2][0]) for position in range(12)]
+    assert sizes[:4] == [16] * 4 and max(sizes[4:]) > 16
+
+
+def test_pixels_that_a_window_has_all_of_count():
+    shares, has = coverage(torch.tensor([0.0, 16.0, 8.0]), torch.tensor([16.0, 32.0, 32.0]), 16)
+    assert torch.equal(shares[0], torch.eye(16)) and has.sum(1).tolist() == [16, 8, 8]
+    assert has[1].tolist() == [False] * 8 + [True] * 8 and has[2].tolist() == [False] * 4 + [True] * 8 + [False] * 4
 
 
 def test_labels_and_windows_are_told_apart():

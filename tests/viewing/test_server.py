@@ -225,6 +225,16 @@ def test_host_and_origin(viewer, headers, status):
     assert requests.get(f'{address}/info', headers=headers).status_code == status
 
 
+@pytest.mark.parametrize('headers, refused', [
+    ({}, None), ({'host': ['127.0.0.1:80', 'evil.example']}, 'Host'), ({'host': []}, 'Host'),
+    ({'origin': ['http://127.0.0.1:80', 'http://evil.example']}, 'Origin'), ({'sec-fetch-site': ['none', 'cross-site']}, 'another site'),
+])
+def test_headers_that_are_there_twice(headers, refused):
+    asked = {'method': 'GET', 'query_string': b'', 'path': '/info'}
+    found = guard.Guard(None, '127.0.0.1', 80).refuses(asked, {'host': ['127.0.0.1:80'], **headers})
+    assert found is None if refused is None else found[0] == 403 and refused in found[1]
+
+
 def test_a_link_in_another_page_leads_here(viewer):
     assert requests.get(viewer[0], headers={'Sec-Fetch-Site': 'cross-site', 'Sec-Fetch-Mode': 'navigate'}).status_code == 200
 
