@@ -63,10 +63,10 @@ _INR_TINY = dict(
 )
 
 
-def _grow(*kimg):
-    """What --grow is at 16, 32, ... 1024 pixels, from the kimg that a run lasts at 16, 32, ... 512 on its way there."""
-    stages = [f'{16 << k}:{length}' for k, length in enumerate(kimg)]
-    return {16 << k: ','.join(stages[:k]) for k in range(len(stages) + 1)}
+def _grow(*kimg, smallest=16):
+    """What --grow is at `smallest`, twice it, ... 1024 pixels, from the kimg that a run lasts at each of these sizes on its way up."""
+    stages = [f'{smallest << k}:{length}' for k, length in enumerate(kimg)]
+    return {16: ''} | {smallest << k: ','.join(stages[:k]) for k in range(len(stages) + 1)}
 
 
 PRESETS = {
@@ -97,11 +97,11 @@ PRESETS = {
     'inr-tiny': _INR_TINY,
     'inr-small': dict(
         _INR_TINY,
-        summary="for one's own pictures on a small machine: grown from 16 pixels, linear reads, D judges pretrained features too",
+        summary="for one's own pictures on a small machine: grown from 32 pixels, linear reads, D judges pretrained features too",
         source='own, chosen by runs on emoji; docs/results.md has each change alone',
         cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
         synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, d_features='efficientnet-lite1',
-        grow=_grow(10, 30, 60, 75, 75, 75),
+        grow=_grow(30, 60, 75, 75, 75, smallest=32),
     ),
     'inr-any': dict(
         _INR_TINY,
@@ -116,14 +116,14 @@ PRESETS = {
     ),
     'inr-grow': dict(
         _INR,
-        summary="inr-small at full width, for one's own pictures on a GPU: grown from 16 pixels, D judges pretrained features too",
+        summary="inr-small at full width, for one's own pictures on a GPU: grown from 32 pixels, D judges pretrained features too",
         source="own: what helped inr-small, with the rates of the authors' public runs; prepared, not run",
         cost='256: most of the images at a quarter to a hundredth of the work of inr; hours to days on a data-centre GPU (not measured)',
         synthesis=dict(
             _INR['synthesis'], upsampling='linear', fmm_spread=0.3, input_features=_LOW,
             features={64: dict(_LOW, random=32)} | {size: dict(log=32, random=32, raw=True) for size in (128, 256, 512, 1024)},
         ),
-        d_features='efficientnet-lite1', grow=_grow(200, 800, 1600, 2400, 3200, 4000), fade=100,
+        d_features='efficientnet-lite1', grow=_grow(1000, 1600, 2400, 3200, 4000, smallest=32), fade=100,
     ),
     'paper': dict(
         summary='generator A of the main experiments: a hypernetwork writes the whole INR; --decoder takes the rungs below it',
