@@ -52,13 +52,13 @@ def main():
 @main.command()
 @click.argument('sources', nargs=-1, required=True, type=click.Path(path_type=Path), metavar='SOURCE...')
 @click.argument('dest', type=click.Path(path_type=Path))
-@click.option('--resolution', type=Size(), help='Side of the images: a power of two, 16 to 1024. For center-crop-wide also WIDTHxHEIGHT '
-              '(512x384).  [default: the size the images have; 32 for MNIST]')
+@click.option('--resolution', type=Size(), help='Size of the images: the side of squares, a power of two from 16 to 1024; or '
+              'WIDTHxHEIGHT, multiples of 16 (512x384).  [default: the size the images have; 32 for MNIST]')
 @click.option('--native', is_flag=True, help='Keep pictures in the size and shape they have, for windows of them (train.py --windows); '
               '--resolution is what their sides are to reach then.')
-@click.option('--transform', type=click.Choice(TRANSFORMS), help='How images become square: their middle (center-crop); the middle with '
-              'proportions 4:3 or those of --resolution, in a frame (center-crop-wide); whole, in a frame (letterbox); distorted '
-              '(stretch); not resized, in a frame (pad).  [default: center-crop; pad for MNIST]')
+@click.option('--transform', type=click.Choice(TRANSFORMS), help='How images get the proportions of --resolution: their middle '
+              '(center-crop); the middle with proportions 4:3 or those of --resolution, in a square frame (center-crop-wide); whole, in a '
+              'frame (letterbox); distorted (stretch); not resized, in a frame (pad).  [default: center-crop; pad for MNIST]')
 @click.option('--resize-filter', type=click.Choice(FILTERS), default='lanczos', show_default=True, help='How pixels become fewer or more; '
               'box averages, as stylegan2-ada-pytorch does for FFHQ at 256.')
 @click.option('--channels', type=click.Choice(['auto', '1', '3', '4']), default='auto', show_default=True, help='1 grey, 3 RGB, 4 RGB with '
@@ -79,6 +79,7 @@ def convert(sources, dest, resolution, native, transform, resize_filter, channel
     \b
     Examples:
       python dataset_tool.py convert photos/ photos256.zip --resolution=256
+      python dataset_tool.py convert films/ wide.zip --resolution=256x128
       python dataset_tool.py convert lsun/*_train_lmdb lsun10.zip --resolution=256 --max-per-class=100000
       python dataset_tool.py convert cifar-10-python.tar.gz cifar10.zip
     """
@@ -106,8 +107,9 @@ def convert(sources, dest, resolution, native, transform, resize_filter, channel
     some = [items[i] for i in chosen]
     target = (native_target(some, resolution, channels, background) if native else
               make_target(some, resolution, transform, channels, background, padding, resize_filter))
-    size = f'{"at least " * native}{target.resolution}x{target.resolution}'
-    wide = f' ({target.resolution}x{target.wide_height} in a frame)' if target.transform == 'center-crop-wide' else ''
+    wide = target.transform == 'center-crop-wide'
+    size = f'{"at least " * native}{target.width}x{target.width if wide else target.height}'
+    wide = f' ({target.width}x{target.height} in a frame)' if wide else ''
     click.echo(f'{len(chosen)} of {len(items)} images -> {size}x{target.channels}, {target.transform}{wide}')
     for note in notes:
         click.echo(f'Note: {note}')

@@ -16,7 +16,8 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--network', metavar='FILE|URL|DIR',
               help='Snapshot to draw from.  [default: the newest under training-runs/, else a bundled one]')
 @click.option('--seeds', type=cli.Seeds(), help='Images to draw by number, such as 0-7,12.  [default: 0-7]')
-@click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels.  [default: as trained]')
+@click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels; N is the longer side where the trained images '
+              'are no squares.  [default: as trained]')
 @click.option('--window', type=cli.Window(), default='0,0,1,1',
               help='Part of the plane to draw: 0,0,1,1 is the trained image, -0.5,-0.5,1.5,1.5 zooms out.')
 @click.option('--psi', '--trunc', 'psi', type=float, metavar='NUMBER', default=1.0,
@@ -75,14 +76,14 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
 
     from inference.latents import labels_of_seeds, latents_of, load_projection, truncated
     from inference.opening import open_network, with_precision
-    from inference.painter import Painter, default_size
+    from inference.painter import Painter, asked_size
     from torch_utils import distributed
     from torch_utils.misc import pick_device
 
     with cli.quiet(not distributed.is_main()):
         G, meta = open_network(network, distributed.own_device(str(pick_device(device, allow_tf32))))
     G = with_precision(G, precision)
-    painter = Painter(G, *(res or default_size(G, window)), window, refine, noise_mode, force_fp32=precision == 'fp32')
+    painter = Painter(G, *asked_size(G, window, res), window, refine, noise_mode, force_fp32=precision == 'fp32')
     if projected_w:
         found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff)
         names = ['projected'] if len(found) == 1 else [f'projected{i:04d}' for i in range(len(found))]

@@ -44,7 +44,7 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
 
     from inference import opening, projection, targets, video
     from metrics import perceptual
-    from torch_utils.misc import pick_device
+    from torch_utils.misc import pick_device, size_of
     from torch_utils.pixels import from_uint8
 
     if save_video and not video.has_mp4():
@@ -54,10 +54,10 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
     if noise_maps and not any(name.endswith('noise_const') for name, _ in G.synthesis.named_buffers()):
         raise UserError('--noise-maps: this network has none; leave the option out')
     if target is None:
-        wanted, own_label = targets.first_of_data_set(meta['dataset'], G.img_resolution, G.img_channels, G.c_dim)
+        wanted, own_label = targets.first_of_data_set(meta['dataset'], size_of(G), G.img_channels, G.c_dim)
     else:
-        wanted, own_label = targets.read_target(target, G.img_resolution, G.img_channels), None
-    mask_pixels = None if mask is None else targets.read_mask(mask, G.img_resolution)
+        wanted, own_label = targets.read_target(target, size_of(G), G.img_channels), None
+    mask_pixels = None if mask is None else targets.read_mask(mask, size_of(G))
     metric, reason = perceptual.choose(distance)
     print(f'Distance {metric.name} ({reason})' + (', which does not look at alpha' if G.img_channels == 4 else ''))
     comparison = Comparison(G, from_uint8(torch.tensor(wanted.transpose(2, 0, 1))[None]).to(device), mask_pixels, metric.to(device))
@@ -114,8 +114,8 @@ class Comparison:
     A generator of `inr` draws that part alone, so that a small part costs little.
 
     G:      generator;  metric: distance of images
-    target: [1, C, R, R] in [-1, 1]
-    mask:   bool [R, R], True where the target counts; None: everywhere
+    target: [1, C, H, W] in [-1, 1]
+    mask:   bool [H, W], True where the target counts; None: everywhere
     `wanted` [1, C, h, w] and `mask` [1, 1, h, w] (None: all of it counts) are cut to the part.
     """
 
@@ -133,7 +133,7 @@ class Comparison:
             if self.wanted.shape != target.shape:
                 self.levels = painter.points_in(G, self.box)
         if self.levels is not None:
-            print(f'Drawing only {self.wanted.shape[3]}x{self.wanted.shape[2]} of the {G.img_resolution}x{G.img_resolution} pixels')
+            print(f'Drawing only {self.wanted.shape[3]}x{self.wanted.shape[2]} of the {target.shape[3]}x{target.shape[2]} pixels')
 
     def draw(self, ws):
         """ws [1, num_ws, w_dim] -> the part [1, C, h, w], with gradients."""
@@ -154,7 +154,7 @@ class Comparison:
 
 
 def draw(G, ws):
-    """ws [1, num_ws, w_dim] -> the whole image [1, C, R, R]."""
+    """ws [1, num_ws, w_dim] -> the whole image [1, C, H, W]."""
     import torch
 
     with torch.no_grad():

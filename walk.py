@@ -13,7 +13,7 @@ from inference import REFINEMENTS, VIDEO_FORMATS, WHOLE
 @click.option('--seeds', type=cli.Seeds(), help='Images to visit, one after the other.  [default: 0-5; 0 with --window or --class]')
 @click.option('--window', 'windows', type=cli.Window(), multiple=True, help='Window to zoom to; several times.  [default: 0,0,1,1]')
 @click.option('--class', 'classes', metavar='INDEX|NAME', multiple=True, help='Class to change to; several times.')
-@click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels.  [default: 256, or as trained if that is more]')
+@click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels, as in generate.py.  [default: 256, or as trained if more]')
 @click.option('--psi', type=cli.FiniteRange(), default=1.0, help='Truncation, as in generate.py.')
 @cli.with_directions
 @click.option('--space', type=click.Choice(['w', 'z']), default='w', help='Straight lines in w, or great circles in z.')
@@ -44,8 +44,8 @@ def main(network, seeds, windows, classes, res, psi, direction, strength, direct
     from tqdm import tqdm
 
     from inference import latents, opening, video
-    from inference.painter import Painter
-    from torch_utils.misc import pick_device
+    from inference.painter import Painter, asked_size
+    from torch_utils.misc import pick_device, size_of
 
     out = Path(out)
     video_format = video_format or out.suffix.lstrip('.').lower()
@@ -60,7 +60,7 @@ def main(network, seeds, windows, classes, res, psi, direction, strength, direct
     if stops < 2:
         raise UserError('one stop is no walk: give several --seeds, --window or --class, or --direction')
     G, meta = opening.open_network(network, pick_device(device))
-    width, height = res or (max(256, G.img_resolution),) * 2
+    width, height = asked_size(G, WHOLE, res or cli.Side((max(256, *size_of(G)),) * 2))
     video.check_size(video_format, width, height)
     seeds, names = [seeds[i % len(seeds)] for i in range(stops)], meta['dataset']['classes']
     labels = [latents.class_label(G, text, names) for text in classes] or latents.labels_of_seeds(G, seeds, names=names)

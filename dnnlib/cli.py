@@ -56,8 +56,12 @@ class Seeds(IntRangeList):
         return seeds
 
 
+class Side(tuple):
+    """A size of which one number was given, for both sides."""
+
+
 class Size(click.ParamType):
-    """'512' -> (512, 512), '1920x1080' -> (1920, 1080): width and height in pixels, 1 to 1,000,000 each."""
+    """'512' -> Side((512, 512)), '1920x1080' -> (1920, 1080): width and height in pixels, 1 to 1,000,000 each."""
 
     name = 'size'
 
@@ -70,7 +74,7 @@ class Size(click.ParamType):
         width, height = int(match[1]), int(match[2] or match[1])
         if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
             self.fail(f'{value!r} is out of range: 1 to {MAX_SIDE:,} pixels a side', param, ctx)
-        return width, height
+        return (width, height) if match[2] else Side((width, height))
 
 
 class FiniteRange(click.FloatRange):

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from dnnlib import image_io
+from dnnlib.cli import Side
 from dnnlib.util import UserError, optional
 from inference import WHOLE
+from torch_utils.misc import size_of
 from torch_utils.pixels import to_uint8
 
 STREAM_FROM = 2**26  # bytes of a picture from which on it is drawn alone, band by band
@@ -19,12 +21,12 @@ def draws_by_points(G):
 
 
 def drawing_at_scales(G):
-    """(ws [N, num_ws, w_dim], scale) -> images [N, C, scale R, scale R] in [-1, 1]; None for a generator that does not draw by points."""
+    """(ws [N, num_ws, w_dim], scale) -> images [N, C, scale H, scale W] in [-1, 1]; None for a generator that does not draw by points."""
     if not draws_by_points(G):
         return None
     from inr.render import render
 
-    return lambda ws, scale: render(G, ws, *[round(G.img_resolution * scale)] * 2)
+    return lambda ws, scale: render(G, ws, *(round(side * scale) for side in size_of(G)[::-1]))
 
 
 def draws_tiles(G):
@@ -40,8 +42,8 @@ def points_in(G, box):
     if not draws_tiles(G):
         return None
     rows, columns = box
-    synthesis, resolution = G.synthesis, G.img_resolution
-    points = synthesis.pyramid.lattice(resolution)
+    synthesis = G.synthesis
+    points = synthesis.pyramid.lattice(G.img_resolution)
     part = points.tile(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
     return synthesis.pyramid.plan(part, device=next(G.parameters()).device)
 
@@ -55,10 +57,27 @@ def draw_a_few_points(G, ws):
     G.synthesis.draw(ws, points, impl='ref')
 
 
-def default_size(G, window):
-    """The trained resolution for the longer side of the window."""
-    x, y = window[2] - window[0], window[3] - window[1]
-    return tuple(max(round(G.img_resolution * side / max(x, y)), 1) for side in (x, y))
+def fitting_size(G, window=WHOLE, longer=None):
+    """(width, height) of a window's picture with square pixels. longer: its longer side; None: as long as that of the trained image"""
+    width, height = size_of(G)
+    x, y = width * (window[2] - window[0]), height * (window[3] - window[1])
+    return tuple(max(round((longer or max(width, height)) * side / max(x, y)), 1) for side in (x, y))
+
+
+def asked_size(G, window, res):
+    """(width, height) that --res asks for. res: a cli.Side, which is the longer side where the trained image is no square, else both"""
+    if res is None or isinstance(res, Side) and len(set(size_of(G))) > 1:
+        return fitting_size(G, window, res and res[0])
+    return tuple(res)
+
+
+def stretched(G, width, height, window):
+    """'stretched to 1.17 times its width' or its height, of a picture whose pixels are no squares; '' for one where they are."""
+    x, y = (side * (end - begin) for side, begin, end in zip(size_of(G), window[:2], window[2:], strict=True))
+    if abs(width * y - height * x) <= max(x, y) * 1.001:  # within a pixel of a side
+        return ''
+    factor = width * y / (height * x)
+    return f'stretched to {max(factor, 1 / factor):.3g} times its {"width" if factor > 1 else "height"}'
 
 
 class Painter:
@@ -88,9 +107,13 @@ class Painter:
         return self.bytes > STREAM_FROM
 
     def say_how(self):
-        own = self.G.img_resolution
-        if not self.by_points and (self.width, self.height) != (own, own):
-            print(f'This network draws {own}x{own} only: resized to {self.width}x{self.height} (Lanczos)')
+        own = size_of(self.G)
+        how = stretched(self.G, self.width, self.height, self.window) if own[0] != own[1] else ''
+        if not self.by_points and (self.width, self.height) != own:
+            print(f'This network draws {own[0]}x{own[1]} only: resized to {self.width}x{self.height} (Lanczos)' + (how and f', {how}'))
+        elif how:
+            print(f'The picture of {own[0]}x{own[1]} is {how}; --res={max(self.width, self.height)} alone keeps it, and so does a --window '
+                  f'of {self.width}:{self.height}, which shows more of the plane')
 
     def bands(self, ws):
         """ws [N, num_ws, w_dim] -> uint8 [N, rows, width, channels], top to bottom. Raises UserError for a picture out of reach."""
@@ -157,6 +180,6 @@ class Painter:
 
 
 def picture(G, ws, size=None, window=WHOLE, refine=None):
-    """uint8 [size, size, C] of ws [1, num_ws, w_dim]; size None is the trained one."""
-    size = size or G.img_resolution
-    return Painter(G, size, size, window, refine).whole(ws)[0]
+    """uint8 [H, W, C] of ws [1, num_ws, w_dim]; size: of the longer side, None is the trained one."""
+    width, height = fitting_size(G, longer=size)
+    return Painter(G, width, height, window, refine).whole(ws)[0]

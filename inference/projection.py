@@ -108,7 +108,7 @@ def noise_roughness(noise_map):
     total = 0.0
     while True:
         total = total + sum((x * x.roll(1, dims=axis)).mean().square() for axis in (2, 3))
-        if x.shape[2] <= 8:
+        if min(x.shape[2:]) <= 8:
             return total
         x = F.avg_pool2d(x, 2)
 

@@ -30,10 +30,11 @@ def read_picture(path):
         raise UserError(f'{path}: {err}; give a whole PNG, JPEG, WebP, TIFF, BMP or GIF file') from None
 
 
-def read_target(path, resolution, channels):
-    """The picture in a file as uint8 [R, R, C]: its middle square, resized (Lanczos), alpha over white. Prints what was done to it."""
+def read_target(path, size, channels):
+    """The picture in a file as uint8 [H, W, C]: its middle with the proportions of size = (width, height), resized to that (Lanczos), alpha
+    over white. Prints what was done to it."""
     image, turned = read_picture(path)
-    size, done = image.size, ['turned upright (EXIF)'] if turned else []
+    own, done = image.size, ['turned upright (EXIF)'] if turned else []
     if image.mode == 'RGBA' and channels != 4:
         if image.getextrema()[3][0] < 255:
             done.append('laid over white')
@@ -41,18 +42,18 @@ def read_target(path, resolution, channels):
     if channels == 1 and image.mode == 'RGB' and np.ptp(np.asarray(image), axis=2).any():
         done.append('made grey')
     image = with_channels(image, channels, WHITE)
-    if size[0] != size[1]:
-        done.append(f'cut to its middle {min(size)}x{min(size)}')
-    if min(size) != resolution:
-        done.append(f'resized to {resolution}x{resolution} (Lanczos)')
-    print(f'Target {path}: {size[0]}x{size[1]}' + ''.join(f', {what}' for what in done))
-    return np.asarray(fit(image, Target(resolution, resolution, 'center-crop', channels))).reshape(resolution, resolution, channels)
+    if (middle := cropped(image, *size).size) != own:
+        done.append('cut to its middle {}x{}'.format(*middle))
+    if middle != tuple(size):
+        done.append('resized to {}x{} (Lanczos)'.format(*size))
+    print(f'Target {path}: {own[0]}x{own[1]}' + ''.join(f', {what}' for what in done))
+    return np.asarray(fit(image, Target(*size, 'center-crop', channels))).reshape(*size[::-1], channels)
 
 
-def read_mask(path, resolution):
-    """The mask in a file as bool [R, R]: white counts, black and transparent do not; cut and resized as targets are."""
+def read_mask(path, size):
+    """The mask in a file as bool [H, W]: white counts, black and transparent do not; cut and resized as targets are."""
     image, _turned = read_picture(path)
-    image = cropped(with_channels(with_channels(image, 3, BLACK), 1, BLACK), 1, 1).resize((resolution, resolution), Image.Resampling.BOX)
+    image = cropped(with_channels(with_channels(image, 3, BLACK), 1, BLACK), *size).resize(size, Image.Resampling.BOX)
     mask = np.asarray(image) > 127
     if not mask.any():
         raise UserError(f'--mask={path}: it is black all over, so there is nothing to fit; white marks what counts')
@@ -63,7 +64,7 @@ def read_mask(path, resolution):
 def box_of(mask, smallest=32):
     """The smallest part of a picture that holds all the mask counts, at least `smallest` pixels a side where the picture has them.
 
-    mask: bool [R, R], not all False;  returns (rows, columns), two slices
+    mask: bool [H, W], not all False;  returns (rows, columns), two slices
     """
     sides = []
     for axis in (1, 0):
@@ -75,12 +76,12 @@ def box_of(mask, smallest=32):
     return tuple(sides)
 
 
-def first_of_data_set(dataset, resolution, channels, label_dim):
+def first_of_data_set(dataset, size, channels, label_dim):
     """The first image of the data set that a snapshot was trained on.
 
     dataset: what the snapshot's header says of it
-    resolution, channels, label_dim: of the generator
-    Returns (uint8 [R, R, C], the numbers of its label or None). Raises UserError for a set that cannot be read or is another one.
+    size, channels, label_dim: of the generator, size its (width, height)
+    Returns (uint8 [H, W, C], the numbers of its label or None). Raises UserError for a set that cannot be read or is another one.
     """
     path = dataset['path']
     if Path(path).name == DEMO.name and not Path(path).exists():  # trained on the demo set in another place
@@ -91,7 +92,7 @@ def first_of_data_set(dataset, resolution, channels, label_dim):
             name = images.files.names[0]
     except UserError as error:
         raise UserError(f"the network's own data set cannot be read ({error}): choose an image with --target=FILE") from None
-    if pixels.shape != (channels, resolution, resolution) or (label_dim and label.shape != (label_dim,)):
+    if pixels.shape != (channels, *size[::-1]) or (label_dim and label.shape != (label_dim,)):
         raise UserError(f'{path} is not what the network was trained on, its images are {list(pixels.shape)}: give --target=FILE')
     print(f'Target {name} of {path}')
     return pixels.transpose(1, 2, 0), label.tolist() if label_dim else None

@@ -15,12 +15,13 @@ from inr.fourier import read_cells
 class SpatialNoise(nn.Module):
     """StyleGAN2's noise injection: one image of learned strength. The paper finds that the strengths of an INR are learned to be 0.
 
-    forward(points, noise_mode, images) -> [images or 1, 1, H, W], to be added, or None. 'const' reads the stored map of the R x R cells.
+    shape: (rows, columns) of the grid
+    forward(points, noise_mode, images) -> [images or 1, 1, H, W], to be added, or None. 'const' reads the stored map of the grid's cells.
     """
 
-    def __init__(self, resolution):
+    def __init__(self, shape):
         super().__init__()
-        self.register_buffer('noise_const', torch.randn([resolution, resolution]))
+        self.register_buffer('noise_const', torch.randn(shape))
         self.noise_strength = nn.Parameter(torch.zeros([]))
 
     def forward(self, points, noise_mode, images):

@@ -16,6 +16,7 @@ from torch import nn
 from inr.ablations import SpatialNoise, scale_to_unit_deviation
 from inr.fmm import Weights
 from inr.fourier import CoordinateFeatures, FeatureSpec
+from inr.grid import shape_of
 from inr.ops import dispatch
 from inr.ops.block_cpu import BlockLayer
 from inr.ops.layer import product
@@ -43,7 +44,7 @@ class BlockOptions:
 
     upsampling: how a point reads the grid below, one of refinement.UPSAMPLINGS; instance_norm: see ablations.scale_to_unit_deviation
     noise: spatial noise in every layer; coord_skips: every layer of a block with coordinate features uses them, not only the first
-    conv_clamp: limit of |output| of a layer, or None; periodic: see grid.Convention
+    conv_clamp: limit of |output| of a layer, or None; periodic, extent: see grid.Convention
     """
 
     upsampling: str = 'nearest'
@@ -52,6 +53,7 @@ class BlockOptions:
     coord_skips: bool = False
     conv_clamp: float | None = None
     periodic: tuple = (False, False)
+    extent: tuple = (1, 1)
 
     @property
     def by_layers(self):
@@ -63,13 +65,13 @@ class SynthesisLayer(nn.Module):
     """One layer of the INR: act(up(W_x x) + W_e e + b) with image-specific W = [W_x, W_e] (fmm.Modulation).
 
     in_channels: channels from below plus coordinate features
-    noise_resolution: of the grid, where there is spatial noise; None where there is none
+    noise_shape: (rows, columns) of the grid, where there is spatial noise; None where there is none
     conv_clamp: limit of |output|, or None
     """
 
     slope, gain = 0.2, math.sqrt(2)  # of leaky ReLU
 
-    def __init__(self, in_channels, out_channels, w_dim, modulation, noise_resolution=None, conv_clamp=None):
+    def __init__(self, in_channels, out_channels, w_dim, modulation, noise_shape=None, conv_clamp=None):
         super().__init__()
         self.modulation, self.conv_clamp = modulation, conv_clamp
         self.affine = FullyConnectedLayer(w_dim, modulation.num_styles(in_channels, out_channels), bias_init=modulation.initial_style)
@@ -77,7 +79,7 @@ class SynthesisLayer(nn.Module):
             self.affine.weight.data.mul_(modulation.spread)
         self.weight = nn.Parameter(torch.randn([out_channels, in_channels, 1, 1]))
         self.bias = nn.Parameter(torch.zeros([out_channels]))
-        self.noise = None if noise_resolution is None else SpatialNoise(noise_resolution)
+        self.noise = None if noise_shape is None else SpatialNoise(noise_shape)
 
     def weights(self, w, affine=lambda layer, w: layer(w)):
         """Image-specific fmm.Weights for w [N, w_dim]; affine: what applies the affine layer."""
@@ -126,13 +128,15 @@ class SynthesisBlock(nn.Module):
     def __init__(self, spec, w_dim, img_channels, modulation, options, dtype):
         super().__init__()
         self.spec, self.options, self.dtype = spec, options, dtype
-        self.coords = None if spec.features is None else CoordinateFeatures(spec.features, spec.grid, w_dim, options.periodic)
+        self.coords = None if spec.features is None else CoordinateFeatures(
+            spec.features, spec.grid, w_dim, options.periodic, options.extent
+        )  # fmt: skip
         self.uses_coords = [self.coords is not None and (i == 0 or options.coord_skips) for i in range(spec.layers)]
         widths = [spec.in_channels] + [spec.channels] * (spec.layers - 1)
         self.layers = nn.ModuleList(
             SynthesisLayer(
                 channels + (self.coords.num_features if uses_coords else 0), spec.channels, w_dim, modulation,
-                spec.grid if options.noise else None, options.conv_clamp,
+                shape_of(spec.grid, options.extent) if options.noise else None, options.conv_clamp,
             ) for channels, uses_coords in zip(widths, self.uses_coords, strict=True)
         )  # fmt: skip
         self.torgb = ToRGBLayer(spec.channels, img_channels, w_dim, options.conv_clamp)

@@ -21,7 +21,8 @@ from inr.refinement import ParentUpsample
 from inr.synthesis import SynthesisNetwork
 from torch_utils.ops import bias_act
 
-VERSION, METADATA = 1, 'inr_function'  # of the file, and where its header is
+VERSION, EXTENT_VERSION = 1, 2  # of files of squares and of other pictures, which readers of the first alone would squeeze
+METADATA = 'inr_function'  # where a file's header is
 ACTIVATIONS = {'none': None, 'tanh': torch.tanh}
 
 
@@ -34,7 +35,7 @@ class BlockForm:
     """Shape of one block: its name, the grid it runs on, channels from below (0: none) and its own, and whether it reads the grid below.
 
     uses_coords: of each layer, whether its last columns are for coordinate features. These are, in this order: x and y if `raw`, the sines
-    of `rows` phases W p, their cosines if `cosine`, `constants` numbers of each of the R x R cells; all 0 where a block has none
+    of `rows` phases W p, their cosines if `cosine`, `constants` numbers of each of the grid's cells; all 0 where a block has none
     slope, gain, clamp: y = clamp(gain * lrelu(z)) of every layer; rgb_clamp: of to-RGB; None for no limit
     footprint: see fourier.FeatureSpec
     """
@@ -65,11 +66,11 @@ class BlockForm:
         """E."""
         return 2 * self.raw + self.rows * (1 + self.cosine) + self.constants
 
-    def shapes(self, img_channels):
-        """{name: shape} of the block's tensors, without the block's own name."""
+    def shapes(self, img_channels, extent):
+        """{name: shape} of the block's tensors, without the block's own name; extent: see Form"""
         found = {'rows': (self.rows, 2), 'shift': (self.rows,)} if self.rows else {}
         if self.constants:
-            found['constants'] = (1, self.constants, self.grid, self.grid)
+            found['constants'] = (1, self.constants, *grid.shape_of(self.grid, extent))
         channels = self.in_channels
         for index, uses_coords in enumerate(self.uses_coords):
             found[f'layer{index}.weight'] = (self.channels, channels + self.features * uses_coords)
@@ -82,7 +83,7 @@ class BlockForm:
 class Form:
     """What a function is, beside its weights; the header of its file.
 
-    lower_corner, centred, middles, periodic: see grid.Convention; upsampling, refine: see refinement.plan
+    lower_corner, centred, middles, periodic, extent: see grid.Convention; upsampling, refine: see refinement.plan
     activation: of the image, one of ACTIVATIONS
     window: where a viewer begins; source: what it was taken from, for people
     """
@@ -100,13 +101,15 @@ class Form:
     version: int = VERSION
     middles: bool = False
     periodic: tuple = (False, False)
+    extent: tuple = (1, 1)
 
     @property
     def special(self):
         """What of this function render.py alone draws, no graph or page, in words; None for nothing."""
         found = {
             'bilinear reads of coarser grids': self.upsampling == 'bilinear', 'pixels sampled at their middles': self.middles,
-            'a periodic picture': any(self.periodic), 'rows that fade in large pixels': any(block.footprint for block in self.blocks),
+            'a periodic picture': any(self.periodic), 'a picture that is no square': self.extent[0] != self.extent[1],
+            'rows that fade in large pixels': any(block.footprint for block in self.blocks),
         }  # fmt: skip
         return next((what for what, has in found.items() if has), None)
 
@@ -114,10 +117,10 @@ class Form:
 class FixedCoordinates(CoordinateFeatures):
     """The coordinate features of a block whose rows are known."""
 
-    def __init__(self, form, tensors, wraps):
+    def __init__(self, form, tensors, wraps, extent):
         nn.Module.__init__(self)
         self.spec = FeatureSpec(raw=form.raw, cosine=form.cosine, constants=form.constants, footprint=form.footprint)
-        self.num_features, self.resolution, self.wraps = form.features, form.grid, wraps
+        self.num_features, self.resolution, self.wraps, self.extent = form.features, form.grid, wraps, extent
         self.register_buffer('fixed_rows', tensors.get('rows', torch.zeros(0, 2)))
         self.register_buffer('fixed_shift', tensors.get('shift', torch.zeros(0)))
         if form.constants:
@@ -128,12 +131,12 @@ class FixedCoordinates(CoordinateFeatures):
 
 
 class FunctionBlock(nn.Module):
-    """A block of layers with known weights; called as blocks.SynthesisBlock is. tensors: of BlockForm.shapes"""
+    """A block of layers with known weights; called as blocks.SynthesisBlock is. tensors: of BlockForm.shapes; whole: Form"""
 
-    def __init__(self, form, tensors, upsampling, periodic):
+    def __init__(self, form, tensors, whole):
         super().__init__()
-        self.spec, self.upsampling = form, upsampling
-        self.coords = FixedCoordinates(form, tensors, periodic) if form.features else None
+        self.spec, self.upsampling = form, whole.upsampling
+        self.coords = FixedCoordinates(form, tensors, whole.periodic, whole.extent) if form.features else None
         for name, value in tensors.items():
             if name.endswith(('weight', 'bias')):
                 self.register_buffer(name.replace('.', '_'), value)
@@ -175,15 +178,15 @@ class Function(nn.Module):
         self.form, self.tensors = form, {name: value.float() for name, value in tensors.items()}
         blocks = []
         for block in form.blocks:
-            own = {name: self.tensors[f'b{block.name}.{name}'] for name in block.shapes(form.img_channels)}
-            blocks.append(FunctionBlock(block, own, form.upsampling, form.periodic))
+            own = {name: self.tensors[f'b{block.name}.{name}'] for name in block.shapes(form.img_channels, form.extent)}
+            blocks.append(FunctionBlock(block, own, form))
         self.synthesis = SynthesisNetwork(
             0, form.img_resolution, form.img_channels, blocks,
-            grid.Convention(form.lower_corner, form.centred, form.middles, form.periodic), form.upsampling,
+            grid.Convention(form.lower_corner, form.centred, form.middles, form.periodic, form.extent), form.upsampling,
             activation=ACTIVATIONS[form.activation],
         )  # fmt: skip
         self.num_ws, self.w_dim = self.synthesis.num_ws, 0
-        self.img_resolution, self.img_channels = form.img_resolution, form.img_channels
+        self.img_resolution, self.img_channels, self.img_size = form.img_resolution, form.img_channels, self.synthesis.img_size
 
     @property
     def ws(self):
@@ -204,7 +207,10 @@ class Function(nn.Module):
             return (value if keeps else value.half()).contiguous()
 
         tensors = {name: packed(name, value) for name, value in self.tensors.items()}
-        return save(tensors, metadata={'format': 'pt', METADATA: json.dumps(asdict(self.form))})
+        header = asdict(self.form)
+        if header['extent'] == (1, 1):
+            del header['extent']  # as all files were before there were others
+        return save(tensors, metadata={'format': 'pt', METADATA: json.dumps(header)})
 
     def to_onnx(self, of_w=None):
         """The same as an ONNX graph, the bytes of a file; see onnx_graph.to_onnx. Raises ImportError without the package onnx."""
@@ -233,7 +239,8 @@ def function_of(G, ws, noise_mode='const', **more):
     convention, upsampling = synthesis.pyramid.convention, synthesis.pyramid.upsampling
     form = Form(
         synthesis.img_resolution, synthesis.img_channels, convention.lower_corner, convention.centred, upsampling, activation,
-        forms, middles=convention.middles, periodic=convention.periodic, **more,
+        forms, middles=convention.middles, periodic=convention.periodic, extent=convention.extent,
+        version=VERSION if convention.extent == (1, 1) else EXTENT_VERSION, **more,
     )  # fmt: skip
     return Function(form, {name: value.detach().cpu() for name, value in tensors.items()}).eval()
 

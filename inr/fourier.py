@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from inr import footprint, periodic
+from inr.grid import shape_of
 from inr.ops.block_cpu import AxisPhases
 from training.networks import FullyConnectedLayer
 
@@ -70,17 +71,19 @@ class FeatureSpec:
             raise ValueError(f'fine rows reach to {self.reach:g} times the frequency of the cells; give more than 1')
 
 
-def log_basis(resolution, diagonal=False, max_rows=None):
+def log_basis(resolution, diagonal=False, max_rows=None, extent=1):
     """Logarithmic basis: frequencies 2^k * 2 pi / 4, k = 0 .. log2(R) - 1, along y, x and, if asked, both diagonals.
 
     A diagonal's two components are half as long. The highest frequency has a period of four cells.
     max_rows: cap on the rows, kept by leaving out the highest frequencies of every direction; None for all
+    extent: longest side of the image in units; above 2 octaves below k = 0 tell all of its places apart
     Returns [n, 2], columns x, y.
     """
     octaves = int(math.log2(resolution))
     if max_rows is not None:
         octaves = min(octaves, max_rows // (4 if diagonal else 2))
-    frequency = 2.0 ** torch.arange(octaves) * (math.pi / 2)
+    lower = max(math.ceil(math.log2(extent)) - 1, 0) if octaves else 0
+    frequency = 2.0 ** torch.arange(-lower, octaves) * (math.pi / 2)
     zero = torch.zeros_like(frequency)
     rows = [torch.stack([zero, frequency], 1), torch.stack([frequency, zero], 1)]
     if diagonal:
@@ -116,16 +119,16 @@ class CoordinateFeatures(nn.Module):
     spec: FeatureSpec
     resolution: R of the trained grid
     w_dim: width of w, needed by generated rows
-    wraps: whether the picture goes on at its beginning along (x, y), see periodic.py
+    wraps: whether the picture goes on at its beginning along (x, y), see periodic.py; extent: its sides, see grid.Convention
     forward(points, w): grid.Points, w [N, w_dim] -> [1, E, H, W], or [N, E, H, W] where rows are generated.
     """
 
-    def __init__(self, spec, resolution, w_dim, wraps=(False, False)):
+    def __init__(self, spec, resolution, w_dim, wraps=(False, False), extent=(1, 1)):
         super().__init__()
         periodic.check_rows(spec, wraps)
-        self.spec, self.resolution, self.wraps = spec, resolution, wraps
-        basis = log_basis(resolution, spec.diagonal, spec.log)
-        self.register_buffer('log_basis', torch.cat([periodic.once_around(wraps), basis]), persistent=False)
+        self.spec, self.resolution, self.wraps, self.extent = spec, resolution, wraps, extent
+        basis = log_basis(resolution, spec.diagonal, spec.log, max(extent))
+        self.register_buffer('log_basis', torch.cat([periodic.once_around(wraps, extent), basis]), persistent=False)
         if spec.random or spec.fine:
             drawn = self._draw_rows(spec.random), footprint.fine_rows(spec.fine, resolution, spec.reach)
             self.register_buffer('random_basis', torch.cat(drawn))
@@ -134,7 +137,7 @@ class CoordinateFeatures(nn.Module):
         if spec.generated:
             self.affine = FullyConnectedLayer(w_dim, spec.generated * 3)
         if spec.constants:
-            self.const_embs = nn.Parameter(torch.randn([1, spec.constants, resolution, resolution]))
+            self.const_embs = nn.Parameter(torch.randn([1, spec.constants, *shape_of(resolution, extent)]))
         rows = self.log_basis.shape[0] + spec.random + spec.fine + spec.learned + spec.generated
         self.num_features = (2 if spec.raw else 0) + rows * (2 if spec.cosine else 1) + spec.constants
 
@@ -149,7 +152,7 @@ class CoordinateFeatures(nn.Module):
             fixed.append(self.random_basis)
         if self.spec.learned:
             fixed.append(self.shared_basis)
-        fixed = periodic.on_circle(torch.cat(fixed), self.wraps)[None]  # [1, n, 2]
+        fixed = periodic.on_circle(torch.cat(fixed), self.wraps, self.extent)[None]  # [1, n, 2]
         if not self.spec.generated:
             return fixed, None
         rows, shift = self.affine(w).split([self.spec.generated * 2, self.spec.generated], dim=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from inr import REFINEMENTS, render
-from inr.fixed import ACTIVATIONS, METADATA, VERSION, BlockForm, Form, Function, NoFunction
+from inr.fixed import ACTIVATIONS, EXTENT_VERSION, METADATA, VERSION, BlockForm, Form, Function, NoFunction
 from inr.refinement import UPSAMPLINGS
 
 # ---- Files
@@ -30,7 +30,8 @@ def load(path):
             if header is None:
                 raise NoFunction(f'{path}: holds no function; generate.py --format=function writes such files')
             form = _form(json.loads(header))
-            wanted = {f'b{block.name}.{name}': shape for block in form.blocks for name, shape in block.shapes(form.img_channels).items()}
+            wanted = {f'b{block.name}.{name}': shape for block in form.blocks
+                      for name, shape in block.shapes(form.img_channels, form.extent).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  a file is no dict
     except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise NoFunction(f'{path}: not a file of generate.py --format=function, or damaged ({error})') from None
@@ -44,14 +45,15 @@ def load(path):
 
 def _form(header):
     """Form out of JSON. Raises NoFunction for a version or an option that is not known, KeyError and TypeError for what is none."""
-    if header.get('version') != VERSION:
-        raise NoFunction(f'version {header.get("version")} of the format; this program reads {VERSION}')
+    if header.get('version') not in (VERSION, EXTENT_VERSION):
+        raise NoFunction(f'version {header.get("version")} of the format; this program reads {VERSION} and {EXTENT_VERSION}')
     known = {field.name for field in fields(Form)}
     form = Form(**{key: value for key, value in header.items() if key in known})
     for given, choices in ((form.upsampling, UPSAMPLINGS), (form.activation, ACTIVATIONS), (form.refine, REFINEMENTS)):
         if given not in choices:
             raise NoFunction(f'{given!r} is not known; known are {", ".join(choices)}')
-    lists = {'blocks': [BlockForm(**block) for block in form.blocks], 'window': tuple(form.window), 'periodic': tuple(form.periodic)}
+    lists = {'blocks': [BlockForm(**block) for block in form.blocks], 'window': tuple(form.window)}
+    lists |= {'periodic': tuple(form.periodic), 'extent': tuple(form.extent)}
     return Form(**{**vars(form), **lists})
 
 
@@ -84,7 +86,7 @@ def main(args=None):
     given = parser.parse_args(args)
     try:
         function = load(given.file)
-        width, height = given.res or (function.img_resolution,) * 2
+        width, height = given.res or function.img_size
         window = given.window or function.form.window
         if len(window) != 4:
             raise ValueError('--window: write x0,y0,x1,y1 such as -0.5,-0.5,1.5,1.5')

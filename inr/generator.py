@@ -10,7 +10,7 @@ from inr.ablations import plain_learning_rates
 from inr.blocks import BlockOptions, BlockSpec, SynthesisBlock
 from inr.fmm import Modulation, check_rank
 from inr.fourier import FeatureSpec
-from inr.grid import GENERATOR_B
+from inr.grid import GENERATOR_B, extent_of
 from inr.periodic import wrapping_axes
 from inr.refinement import UPSAMPLINGS
 from inr.synthesis import MAX_RESOLUTION, BaseGenerator, SynthesisNetwork, block_dtypes, check_options, check_resolution
@@ -51,7 +51,7 @@ def build_synthesis(
     w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False,
     half_dtype='float16', fmm_rank=10, squash='demod', equalized=True, fmm_spread=1.0, upsampling='nearest', instance_norm=False,
     noise=False, coord_skips=False, input_resolution=None, extra_layers=None, input_features=None, features=None, middles=False,
-    periodic='none',
+    periodic='none', img_size=None,
 ):  # fmt: skip
     """SynthesisNetwork from the options a host or a preset gives.
 
@@ -67,6 +67,7 @@ def build_synthesis(
     features: FeatureSpec fields in place of the rule's, for every grid, or {resolution: fields} for some upsampling blocks ({}: none)
     input_features: the same for the input alone
     middles: see grid.Convention; periodic: 'none', 'x', 'y' or 'xy', the axes along which a picture goes on at its beginning
+    img_size: see BaseGenerator
     Raises ValueError for a resolution or an option outside its range.
     """
     check_resolution(img_resolution)
@@ -91,11 +92,12 @@ def build_synthesis(
         of_input, lambda res: FeatureSpec.of(given.get(res), feature_rule(res)),
     )  # fmt: skip
     modulation = Modulation(fmm_rank, squash, equalized, fmm_spread)
-    options = BlockOptions(upsampling, instance_norm, noise, coord_skips, conv_clamp, wraps)
+    extent = extent_of(img_resolution, img_size)
+    options = BlockOptions(upsampling, instance_norm, noise, coord_skips, conv_clamp, wraps, extent)
     dtypes = block_dtypes([spec.name for spec in specs], num_fp16_res, half_dtype)
     blocks = [SynthesisBlock(spec, w_dim, img_channels, modulation, options, dtype) for spec, dtype in zip(specs, dtypes, strict=True)]
     check_rank(fmm_rank, max(layer.weight.shape[1] for block in blocks for layer in block.layers))
-    convention = replace(GENERATOR_B, middles=middles, periodic=wraps)
+    convention = replace(GENERATOR_B, middles=middles, periodic=wraps, extent=extent)
     return SynthesisNetwork(w_dim, img_resolution, img_channels, blocks, convention, upsampling, pointwise=not instance_norm)
 
 
@@ -109,11 +111,13 @@ class Generator(BaseGenerator):
         (True; False: the mapping network takes z as it is, where the host's can)
     """
 
-    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
-        super().__init__(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs)
+    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None, img_size=None):
+        super().__init__(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs, img_size)
         mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
         equalized_lr, pixel_norm = synthesis_kwargs.pop('equalized_lr', True), synthesis_kwargs.pop('pixel_norm', True)
         check_options(synthesis_kwargs, build_synthesis)
+        if img_size:
+            synthesis_kwargs['img_size'] = img_size
         self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=self.num_ws, **mapping_kwargs)

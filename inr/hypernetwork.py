@@ -10,7 +10,7 @@ Legend: N images, C channels, E coordinate features, n rows of a Fourier matrix,
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -237,14 +237,14 @@ class InrBlock(nn.Module):
 
 def build_synthesis(
     w_dim, img_resolution, img_channels, decoder='multiscale', fmm_rank=10, coord_skips=True, equalized_lr=False, channel_base=None,
-    channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False, half_dtype='float16',
+    channel_max=512, num_fp16_res=0, conv_clamp=None, fp16_channels_last=False, half_dtype='float16', img_size=None,
 ):  # fmt: skip
     """SynthesisNetwork of generator A.
 
     decoder: a name of DECODERS; fmm_rank: rank of FMM, or 'full' (see fmm.Modulation)
     coord_skips: hidden layers see the coordinate features, not only the first layer of a block; equalized_lr: of all layers
     channel_max: channels of the widest layers; the others follow, see block_specs. channel_base and fp16_channels_last: for hosts' sake
-    num_fp16_res, half_dtype: see synthesis.block_dtypes; conv_clamp: limit on activations, or None
+    num_fp16_res, half_dtype: see synthesis.block_dtypes; conv_clamp: limit on activations, or None; img_size: see BaseGenerator
     Raises ValueError for a resolution or an option outside its range.
     """
     if decoder not in DECODERS:
@@ -260,7 +260,8 @@ def build_synthesis(
     ]
     if DECODERS[decoder].weights == FMM:
         check_rank(fmm_rank, max(layer.shape[1] for block in blocks for layer in block.layers))
-    return SynthesisNetwork(w_dim, img_resolution, img_channels, blocks, grid.GENERATOR_A, activation=torch.tanh)
+    convention = replace(grid.GENERATOR_A, extent=grid.extent_of(img_resolution, img_size))
+    return SynthesisNetwork(w_dim, img_resolution, img_channels, blocks, convention, activation=torch.tanh)
 
 
 class Generator(BaseGenerator):
@@ -271,11 +272,13 @@ class Generator(BaseGenerator):
     mapping_kwargs: see Trunk; synthesis_kwargs: see build_synthesis, and `pixel_norm` as in Trunk
     """
 
-    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
-        super().__init__(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs)
+    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None, img_size=None):
+        super().__init__(z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs, img_size)
         mapping_kwargs, synthesis_kwargs = dict(mapping_kwargs or {}), dict(synthesis_kwargs or {})
         pixel_norm, equalized_lr = synthesis_kwargs.pop('pixel_norm', False), synthesis_kwargs.get('equalized_lr', False)
         check_options(synthesis_kwargs, build_synthesis)
+        if img_size:
+            synthesis_kwargs['img_size'] = img_size
         self.synthesis = build_synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = Trunk(z_dim, c_dim, w_dim, self.num_ws, pixel_norm=pixel_norm, equalized_lr=equalized_lr, **mapping_kwargs)

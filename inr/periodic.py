@@ -1,7 +1,7 @@
 """Pictures that go on at their beginning along x, y or both: a panorama, a texture that tiles.
 
-`wraps` is (along x, along y) everywhere. Rows of a Fourier embedding get whole periods in the picture; a row that has one stands for the
-coordinate itself, which would jump.
+`wraps` is (along x, along y) everywhere, `extent` the sides of the picture, see grid.Convention. Rows of a Fourier embedding get whole
+periods in the picture; a row that has one stands for the coordinate itself, which would jump.
 
 Legend: N images, n rows, H and W rows and columns of points.
 """
@@ -28,16 +28,17 @@ def check_rows(spec, wraps):
         raise ValueError('learned and generated rows of coordinate features have no whole periods: a periodic picture has none of them')
 
 
-def once_around(wraps):
+def once_around(wraps, extent=(1, 1)):
     """Rows [0 to 2, 2] of one period in the training image of generator B, along the axes that wrap."""
-    return torch.eye(2)[[axis for axis, wrap in enumerate(wraps) if wrap]] * math.pi
+    return torch.eye(2)[[axis for axis, wrap in enumerate(wraps) if wrap]] * math.pi / torch.tensor(extent)
 
 
-def on_circle(rows, wraps):
+def on_circle(rows, wraps, extent=(1, 1)):
     """Rows [..., n, 2] with the nearest frequencies that have whole periods in the training image, along the axes that wrap."""
     if not any(wraps):
         return rows
-    whole = rows.sign() * (rows.abs() / math.pi + 0.5).floor() * math.pi
+    sides = torch.tensor(extent, dtype=rows.dtype, device=rows.device)
+    whole = rows.sign() * (rows.abs() * sides / math.pi + 0.5).floor() * math.pi / sides
     return torch.where(torch.tensor(wraps, device=rows.device), whole, rows)
 
 

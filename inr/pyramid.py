@@ -31,8 +31,8 @@ class Pyramid:
         return self.sizes[-1] // self.sizes[0]
 
     def lattice(self, resolution):
-        """The grid.Lattice of a whole picture of that size."""
-        return grid.lattice(resolution, resolution, convention=self.convention)
+        """The grid.Lattice of a whole picture of that resolution."""
+        return grid.lattice(*self.convention.shape(resolution), convention=self.convention)
 
     def plan(self, points, refine='all', device=None, sizes=None):
         """Those that drawing a grid.Lattice needs; refine: see refinement.plan; sizes: the first of the network's own, all if None."""

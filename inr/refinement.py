@@ -104,16 +104,17 @@ def plan(points, grids, refine='all', convention=GENERATOR_B, device=None, upsam
     """
     check(refine)
     axes_u, axes_v = (
-        _plan_axis(position, density, grids, refine, far_corner, upsampling, convention.middles, wraps)
-        for position, density, far_corner, wraps in zip(
-            (points.u, points.v), points.density, (False, convention.lower_corner), convention.periodic, strict=True
+        _plan_axis(position, density, grids, refine, far_corner, upsampling, convention.middles, wraps, extent)
+        for position, density, far_corner, wraps, extent in zip(
+            (points.u, points.v), points.density, (False, convention.lower_corner), convention.periodic, convention.extent, strict=True
         )
     )  # fmt: skip
     points_per_grid = []
     for resolution, (u, u_parent, u_cells), (v, v_parent, v_cells) in zip(grids, axes_u, axes_v, strict=True):
         x, y = (torch.as_tensor(t, dtype=torch.float32, device=device) for t in convention.coordinates(u, v))
         is_doubled = _is_doubling(u_parent) and _is_doubling(v_parent)
-        all_cells = _is_identity(u_cells, resolution) and _is_identity(v_cells, resolution)
+        rows, columns = convention.shape(resolution)
+        all_cells = _is_identity(u_cells, columns) and _is_identity(v_cells, rows)
         parent = None if u_parent is None or is_doubled else (_to_torch(v_parent, device), _to_torch(u_parent, device))
         cells = None if all_cells else (_to_torch(v_cells, device), _to_torch(u_cells, device))
         pixel = tuple(convention.unit / _fineness(resolution, grids[-1], density, refine, upsampling) for density in points.density)
@@ -138,16 +139,16 @@ def moved(level, grids, factor, far_corner, middles):
     return (lead if far_corner else -lead) * (1 - 1 / factor)
 
 
-def held_cells(index, resolution, wraps):
-    """Indices, of an array or a tensor, of the cells that are held for these: outside of the image the nearest one, or the next round."""
-    return index % resolution if wraps else index.clip(0, resolution - 1)
+def held_cells(index, count, wraps):
+    """Indices, of an array or a tensor, of the `count` cells that are held: outside of the image the nearest one, or the next round."""
+    return index % count if wraps else index.clip(0, count - 1)
 
 
-def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles, wraps):
+def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles, wraps, extent):
     """One axis of `plan`: for each grid, coarse to fine, (positions, read of the parent grid or None, read of its own cells).
 
     far_corner: cells are sampled at the end of the axis, not at its start (rows of generator B)
-    middles: see grid.Convention; wraps: whether it is periodic
+    middles: see grid.Convention; wraps: whether it is periodic; extent: of the image along it
     """
     finest = grids[-1]
     factor = 1 if upsampling == 'bilinear' else max(_snapped(density / finest).item(), 1)
@@ -159,7 +160,7 @@ def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles
         moves = refine == 'all' or (middles and level == len(grids) - 1)
         sampled = position + moved(level, grids, factor, far_corner, middles) if moves else position
         index, frac = _trained_index(sampled, resolution, shift)
-        lo, hi = (held_cells(i, resolution, wraps) for i in (index, index + 1))
+        lo, hi = (held_cells(i, round(resolution * extent), wraps) for i in (index, index + 1))
         cells = (lo, hi, frac)
         if level == 0:
             axis.append((sampled, None, cells))
@@ -167,11 +168,11 @@ def _plan_axis(position, density, grids, refine, far_corner, upsampling, middles
         coarser = grids[level - 1] * (factor if refine == 'all' else 1)
         middle = (0.5 / grids[level - 1] - 0.5 / resolution) * (-1 if far_corner else 1)  # of the points that read a cell, from its own
         if upsampling == 'bilinear':
-            read, frac = _split(_aligned(_snapped(position * resolution) - shift, resolution, coarser))
+            read, frac = _split(_aligned(_snapped(position * resolution) - shift, resolution * extent, coarser * extent))
         elif upsampling == 'linear':
-            behind, ends = middle * grids[level - 1] + shift, np.array([0, coarser])
+            behind, ends = middle * grids[level - 1] + shift, np.array([0, coarser * extent])
             t = _snapped(position * coarser) - behind
-            read, frac = _split(t if wraps else _within(t, *(ends - behind), np.ceil(coarser) - 1))
+            read, frac = _split(t if wraps else _within(t, *(ends - behind), np.ceil(coarser * extent) - 1))
         elif refine == 'smooth' and level == len(grids) - 1 and factor > 1:
             read, frac = _trained_index(position - middle, coarser, shift)
             frac = np.clip((frac - 0.5) / min(factor - 1, 1) + 0.5, 0, 1).astype(np.float32)
@@ -228,9 +229,9 @@ def _is_doubling(read):
     return read is not None and read[1] is None and len(read[0]) % 2 == 0 and np.array_equal(read[0], np.arange(len(read[0])) // 2)
 
 
-def _is_identity(read, resolution):
+def _is_identity(read, count):
     lo, _, frac = read
-    return not frac.any() and np.array_equal(lo, np.arange(resolution))
+    return not frac.any() and np.array_equal(lo, np.arange(count))
 
 
 def _to_torch(read, device):

@@ -64,7 +64,7 @@ def bands(G, ws, height, width, window=grid.WHOLE, refine=None, tile=None, max_b
     else:
         _check_whole(tile, rows * columns, point_bytes)
         step = rows, columns
-    trained = (height, width) == (synthesis.img_resolution,) * 2 and tuple(window) == grid.WHOLE and tile is None
+    trained = (width, height) == synthesis.img_size and tuple(window) == grid.WHOLE and tile is None
     return _drawn(synthesis, ws, points, refine, step, trained and step == (rows, columns), noise_mode, force_fp32)
 
 

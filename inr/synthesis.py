@@ -49,6 +49,7 @@ class SynthesisNetwork(nn.Module):
         self.pointwise, self.activation = pointwise, activation
         self.num_ws = sum(block.spec.layers for block in blocks) + 1
         self.pyramid = Pyramid(tuple(sorted({block.spec.grid for block in blocks})), convention, upsampling)
+        self.img_size = convention.shape(img_resolution)[::-1]
         self.block_names = [f'b{block.spec.name}' for block in blocks]
         for name, block in zip(self.block_names, blocks, strict=True):
             self.add_module(name, block)
@@ -59,7 +60,7 @@ class SynthesisNetwork(nn.Module):
         return self.pointwise and self.pyramid.upsampling != 'bilinear'
 
     def forward(self, ws, noise_mode='random', force_fp32=False, impl='auto', resolution=None, windows=None):
-        """ws [N, num_ws, w_dim] -> image [N, img_channels, R, R], float32 in about [-1, 1].
+        """ws [N, num_ws, w_dim] -> image [N, img_channels, H, W], float32 in about [-1, 1].
 
         noise_mode: 'random', 'const' or 'none'; only networks built with spatial noise have any
         impl: who computes the layers, to-RGB apart: 'auto', 'ref', 'fused' or 'cuda', see ops.dispatch
@@ -107,19 +108,26 @@ class BaseGenerator(nn.Module):
     """What both generators of this package share: arguments, attributes and the forward pass, as stylegan2-ada-pytorch has them.
 
     A subclass adds `mapping` and `synthesis`. `init_kwargs` are the arguments as JSON would hold them.
+    img_size: (width, height) of images that are no squares of img_resolution pixels, see grid.extent_of
     """
 
-    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs):
+    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs, synthesis_kwargs, img_size=None):
         super().__init__()
         arguments = dict(
             z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
             mapping_kwargs=dict(mapping_kwargs or {}), synthesis_kwargs=dict(synthesis_kwargs or {}),
+            **({'img_size': list(img_size)} if img_size else {}),
         )  # fmt: skip
         self.init_kwargs = json.loads(json.dumps(arguments))
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
 
+    @property
+    def img_size(self):
+        """(width, height) of the images."""
+        return self.synthesis.img_size
+
     def forward(self, z, c=None, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
-        """z [N, z_dim], c [N, c_dim] or None -> image [N, img_channels, R, R]."""
+        """z [N, z_dim], c [N, c_dim] or None -> image [N, img_channels, H, W]."""
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(ws, **synthesis_kwargs)

@@ -31,14 +31,15 @@ class ImageReads:
 def window_points(windows, grids, convention, device=None, upsampling='nearest'):
     """Points of parts of pictures, one part for each image: those of refinement.plan with refine='all', for all images at once.
 
-    windows: int64 [N, 3], (size, left, top) of each: the part of grids[-1] x grids[-1] pixels from (left, top) of the whole picture drawn
-        with size x size pixels. All are multiples of grids[-1] / grids[0], so that a part has as many cells of every grid as the training
-        image; size is at least grids[-1]. A part may go on at the beginning of a picture that is periodic
+    windows: int64 [N, 3], (size, left, top) of each: as many pixels as the training image has, from (left, top) of the whole picture drawn
+        size / grids[-1] times as large. All are multiples of grids[-1] / grids[0], so that a part has as many cells of every grid as the
+        training image; size is at least grids[-1]. A part may go on at the beginning of a picture that is periodic
     upsampling: 'nearest' or 'linear'; the latter reads cells around the part, which are then evaluated too
     Returns a list of Points, one a grid, coarse to fine.
     """
     size, *first = windows.to('cpu', torch.float64)[:, :, None].unbind(1)  # [N, 1]
-    ends = [size - (1 if wraps else grids[-1]) for wraps in convention.periodic]  # the last places where a part may begin
+    ends = [size * side - (1 if wraps else grids[-1] * side)  # the last places where a part may begin
+            for side, wraps in zip(convention.extent, convention.periodic, strict=True)]
     outside = any(((start < 0) | (start > end)).any() for start, end in zip(first, ends, strict=True))
     if outside or (size < grids[-1]).any() or (windows % (grids[-1] // grids[0]) != 0).any():
         raise ValueError(f'windows {windows.tolist()} (size, left, top) do not lie in their pictures, on cells of the {grids[0]} grid')
@@ -46,15 +47,16 @@ def window_points(windows, grids, convention, device=None, upsampling='nearest')
     for level, resolution in enumerate(grids):
         margin = 1 if upsampling == 'linear' and level < len(grids) - 1 else 0
         positions, cells = [], []
-        for start, far_corner, wraps in zip(first, (False, convention.lower_corner), convention.periodic, strict=True):
+        counts = convention.shape(resolution)[::-1]
+        for start, far_corner, wraps, count in zip(first, (False, convention.lower_corner), convention.periodic, counts, strict=True):
             shift = 1 if far_corner else 0
-            index = torch.arange(-margin, resolution + margin) + start * resolution / grids[-1]  # [N, n]
+            index = torch.arange(-margin, count + margin) + start * resolution / grids[-1]  # [N, n]
             if not wraps:
-                index = index.clamp(min=0).minimum(factor * resolution - 1)  # at the image's ends the last cell is read twice
+                index = index.clamp(min=0).minimum(factor * count - 1)  # at the image's ends the last cell is read twice
             sampled = (index + shift) / (factor * resolution) + moved(level, grids, factor, far_corner, convention.middles)
             positions.append(sampled)
             low = (sampled * resolution - shift).floor()
-            lo, hi = (held_cells(cell, resolution, wraps).long().to(device) for cell in (low, low + 1))
+            lo, hi = (held_cells(cell, count, wraps).long().to(device) for cell in (low, low + 1))
             cells.append(ImageReads(lo, hi, (sampled * resolution - shift - low).to(device, torch.float32)))
         x, y = (t.to(device, torch.float32) for t in convention.coordinates(*positions))
         crop = 2 - margin if upsampling == 'linear' and level else 0  # of twice as many cells as the grid below has, its margin among them

@@ -47,6 +47,11 @@ def pick_device(name='auto', tf32=False):
     return torch.device(name)
 
 
+def size_of(network):
+    """(width, height) of the images of a generator or a discriminator; those of forks have squares alone and do not say so."""
+    return tuple(getattr(network, 'img_size', None) or (network.img_resolution,) * 2)
+
+
 def count_parameters(module):
     """Number of scalars in a module's parameters, a shared one counted once."""
     return sum(p.numel() for p in module.parameters())

@@ -58,7 +58,7 @@ class Dice:
 
 
 class AugmentPipe(torch.nn.Module):
-    """Augments images, [N, C, R, R] in [-1, 1] of 1, 3 or 4 channels and any floating type; twice differentiable in them.
+    """Augments images, [N, C, H, W] in [-1, 1] of 1, 3 or 4 channels and any floating type; twice differentiable in them.
 
     pipe: a name in PIPES;  p: chance of each transform, a buffer in [0, 1]; 0 returns the images themselves
     Colour and noise leave a fourth channel, alpha, alone; what moves or filters pixels takes it along, and so does cutout.
@@ -71,8 +71,8 @@ class AugmentPipe(torch.nn.Module):
 
     def forward(self, images: torch.Tensor, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """numbers: [N, NUMBERS] float64 in [0, 1) on the CPU that decide everything; None draws them."""
-        if not (images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[2] == images.shape[3] > 1):
-            raise ValueError(f'augmentation takes images of shape [N, 1, 3 or 4, R, R], it was given {list(images.shape)}')
+        if not (images.ndim == 4 and images.shape[1] in (1, 3, 4) and min(images.shape[2:]) > 1):
+            raise ValueError(f'augmentation takes images of shape [N, 1, 3 or 4, H, W], it was given {list(images.shape)}')
         if not images.is_floating_point():
             raise ValueError(f'augmentation takes images in [-1, 1] of a floating type, it was given {images.dtype}')
         p = self.p.item()
@@ -92,26 +92,31 @@ class AugmentPipe(torch.nn.Module):
 
 
 def move(images: torch.Tensor, dice: Dice) -> torch.Tensor:
-    """Pixel blitting, then geometry: an image that is warped takes its whole shift along, so that it is mirrored once."""
-    R = images.shape[-1]
+    """Pixel blitting, then geometry: an image that is warped takes its whole shift along, so that it is mirrored once. One that is no
+    square is turned by halves in place of quarters."""
+    size = images.shape[:1:-1]
+    R, turn = min(size), 1 if size[0] == size[1] else 2
     flip = dice.happens('flip') & (dice.uniform('flip') < 0.5)
-    turns = torch.where(dice.happens('quarter turn'), (dice.uniform('quarter turn') * 4).floor(), 0.0)
-    shift = torch.stack([((2 * dice.uniform('whole shift', i) - 1) * SHIFT * R).round() for i in (0, 1)], dim=1)
+    turns = torch.where(dice.happens('quarter turn'), (dice.uniform('quarter turn') * (4 // turn)).floor() * turn, 0.0)
+    shift = torch.stack([((2 * dice.uniform('whole shift', i) - 1) * SHIFT * side).round() for i, side in enumerate(size)], dim=1)
     shift = torch.where(dice.happens('whole shift')[:, None], shift, 0.0)
-    warped, inverse = geometry(dice, shift / R)
+    warped, inverse = geometry(dice, shift / R, [side / R for side in size])
     shift = torch.where(warped[:, None], 0.0, shift)
     blitted = flip | (turns != 0) | (shift != 0).any(1)
     images = _change(images, blitted, lambda part, which: ops.blit(part, flip[which], turns[which], shift[which]))
     return _change(images, warped, lambda part, which: ops.warp(part, inverse[which]))
 
 
-def geometry(dice: Dice, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(which images are warped [N], from where each of their points comes [N, 2, 3]); shift: [N, 2] that happens before, in images."""
+def geometry(dice: Dice, shift: torch.Tensor, extent=(1, 1)) -> tuple[torch.Tensor, torch.Tensor]:
+    """(which images are warped [N], from where each of their points comes [N, 2, 3]).
+
+    shift: [N, 2] that happens before, in shorter sides;  extent: (width, height) of the images in these
+    """
     turn_chance = 1 - math.sqrt(1 - min(dice.p, 1))   # either of the two turns happens with probability p
     before, after = (torch.where(dice.happens(name, turn_chance), (2 * dice.uniform(name) - 1) * math.pi, 0.0)
                      for name in ('turn before', 'turn after'))
     scale, stretch = dice.factor('scale', SCALE), dice.factor('stretch', SCALE)
-    moved = torch.stack([dice.normal('shift', i) * SHIFT for i in (0, 1)], dim=1)
+    moved = torch.stack([dice.normal('shift', i) * SHIFT * side for i, side in enumerate(extent)], dim=1)
     moved = torch.where(dice.happens('shift')[:, None], moved, 0.0)
     warped = dice.happens('scale') | dice.happens('stretch') | dice.happens('shift')
     warped = warped | dice.happens('turn before', turn_chance) | dice.happens('turn after', turn_chance)

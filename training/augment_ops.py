@@ -17,7 +17,7 @@ SYM6 = (0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.04
         0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148)
 BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected share of an image's power in each band of `amplify`
 AT_ONCE = 2 ** 25                               # fine pixels that `warp` holds at a time, 128 MiB in float32
-CUTOUT = 0.5                                    # side of the square cut out, in images
+CUTOUT = 0.5                                    # side of the square cut out, in the image's shorter one
 
 
 def reflected(position, size):
@@ -32,24 +32,19 @@ def reflected(position, size):
 def blit(images, flip, turns, shift):
     """Flip left to right, then quarter turns against the clock, then a shift that mirrors what it lets in. Pixels stay what they are.
 
-    flip: [N] bool;  turns: [N] whole numbers;  shift: [N, 2] pixels to the right and down
+    flip: [N] bool;  turns: [N] whole numbers, even ones where the images are no squares;  shift: [N, 2] pixels to the right and down
     """
-    N, C, R, _ = images.shape
+    N, C, H, W = images.shape
     flip, turns, shift = (value.to(images.device)[:, None, None] for value in (flip, turns.long(), shift.long()))
-    x, y = (reflected(axis - shift[..., i], R) for i, axis in enumerate(_axes(R, images.device)))
-    x, y = torch.broadcast_tensors(2 * x - (R - 1), 2 * y - (R - 1))            # [N, R, R], half pixels from the centre
+    columns, rows = torch.arange(W, device=images.device)[None, None, :], torch.arange(H, device=images.device)[None, :, None]
+    x, y = reflected(columns - shift[..., 0], W), reflected(rows - shift[..., 1], H)
+    x, y = torch.broadcast_tensors(2 * x - (W - 1), 2 * y - (H - 1))            # [N, H, W], half pixels from the centre
     quarter = [(turns % 4 == i).long() for i in range(4)]
     cos, sin = quarter[0] - quarter[2], quarter[1] - quarter[3]
     x, y = cos * x - sin * y, sin * x + cos * y
     x = torch.where(flip, -x, x)
-    source = ((y + R - 1) // 2 * R + (x + R - 1) // 2).flatten(1)                # [N, R R]
-    return images.flatten(2).gather(2, source[:, None].expand(N, C, R * R)).view_as(images)
-
-
-def _axes(R, device):
-    """Column and row numbers, [1, 1, R] and [1, R, 1]."""
-    numbers = torch.arange(R, device=device)
-    return numbers[None, None, :], numbers[None, :, None]
+    source = ((y + H - 1) // 2 * W + (x + W - 1) // 2).flatten(1)                # [N, H W]
+    return images.flatten(2).gather(2, source[:, None].expand(N, C, H * W)).view_as(images)
 
 
 # ---- Geometry
@@ -58,32 +53,33 @@ def _axes(R, device):
 def warp(images, inverse):
     """Move what is at position inverse @ (x, y, 1) of an image to (x, y), mirrored beyond the borders.
 
-    inverse: [N, 2, 3], positions in images from the centre: (-0.5, -0.5) is the upper left corner
+    inverse: [N, 2, 3], positions from the centre in units of the shorter side: (-0.5, -0.5) is the upper left corner of a square
     Read bilinearly at twice the resolution. The wavelet that takes it there and back is orthogonal, so a shift by whole pixels blurs
     nothing; it is not quite symmetric, and its centre of mass tells where a fine pixel lies.
     """
-    N, C, R, _ = images.shape
-    count = max(AT_ONCE // (C * (4 * R) ** 2), 1)
+    N, C, H, W = images.shape
+    R = min(H, W)
+    count = max(AT_ONCE // (C * 4 * H * 4 * W), 1)
     if N > count:
         return torch.cat([warp(*part) for part in zip(images.split(count), inverse.split(count), strict=True)])
     inverse = inverse.to('cpu', torch.float64, copy=True)
     late = (sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6) - (len(SYM6) - 1) / 2) / (2 * R)
     inverse[:, :, 2] += late - inverse[:, :, :2].sum(2) * late
-    size = 2 * R + len(SYM6) - 2                                                 # fine pixels that `halving` takes
-    half = size / (4 * R)
-    corners = torch.tensor([[x, y, 1] for x in (-half, half) for y in (-half, half)], dtype=torch.float64)
-    reached = (inverse @ corners.T + 0.5) * 2 * R - 0.5                          # [N, 2, 4] numbers of fine pixels
+    middle = torch.tensor([W / R, H / R], dtype=torch.float64) / 2
+    size = [2 * side + len(SYM6) - 2 for side in (W, H)]                         # fine pixels that `halving` takes
+    half_x, half_y = (pixels / (4 * R) for pixels in size)
+    corners = torch.tensor([[x, y, 1] for x in (-half_x, half_x) for y in (-half_y, half_y)], dtype=torch.float64)
+    reached = (inverse @ corners.T + middle[:, None]) * 2 * R - 0.5              # [N, 2, 4] numbers of fine pixels
     low, high = reached.amin([0, 2]).floor().long(), reached.amax([0, 2]).ceil().long()
     wide = high - low + 1
-    across, along = (doubling(R, *span).to(images) for span in zip(low.tolist(), wide.tolist(), strict=True))
+    across, along = (doubling(*span).to(images) for span in zip((W, H), low.tolist(), wide.tolist(), strict=True))
     fine = along @ images @ across.mT                                            # [N, C, wide y, wide x]
-    theta = inverse * torch.tensor([half, half, 1], dtype=torch.float64)         # now both sides in the units of affine_grid
-    theta[:, :, 2] += 0.5 - low.double() / (2 * R)
+    theta = inverse * torch.tensor([half_x, half_y, 1], dtype=torch.float64)     # now both sides in the units of affine_grid
+    theta[:, :, 2] += middle - low.double() / (2 * R)
     theta *= 4 * R / wide.double()[:, None]
     theta[:, :, 2] -= 1
-    grid = F.affine_grid(theta.to(images), [N, C, size, size], align_corners=False)
-    down = halving(R).to(images)
-    return down @ grid_sample(fine, grid) @ down.mT
+    grid = F.affine_grid(theta.to(images), [N, C, *size[::-1]], align_corners=False)
+    return halving(H).to(images) @ grid_sample(fine, grid) @ halving(W).to(images).mT
 
 
 def doubling(R, first, count):
@@ -160,13 +156,17 @@ def _spread(f, step):
 
 def amplify(images, gains):
     """Multiply the frequency bands of `band_filters`, along both axes. gains: [N, 4]. Borders are mirrored."""
-    R, dtype = images.shape[-1], images.dtype
-    bands = band_filters()
-    reach = bands.shape[1] // 2
-    source = reflected(torch.arange(R)[:, None] + torch.arange(-reach, reach + 1), R)             # [R, taps]
-    matrices = torch.zeros(4, R, R, dtype=torch.float64).scatter_add_(2, source.expand(4, -1, -1), bands[:, None].expand(-1, R, -1))
-    matrices = (gains.double() @ matrices.to(gains.device).flatten(1)).view(-1, 1, R, R).to(images.device, dtype)
-    return matrices @ images @ matrices.mT
+    (H, W), bands = images.shape[2:], band_filters()
+
+    def along(R):
+        """[N, 1, R, R]: what columns of R pixels are multiplied with."""
+        reach = bands.shape[1] // 2
+        source = reflected(torch.arange(R)[:, None] + torch.arange(-reach, reach + 1), R)         # [R, taps]
+        matrices = torch.zeros(4, R, R, dtype=torch.float64).scatter_add_(2, source.expand(4, -1, -1), bands[:, None].expand(-1, R, -1))
+        return (gains.double() @ matrices.to(gains.device).flatten(1)).view(-1, 1, R, R).to(images.device, images.dtype)
+
+    of_columns = along(H)
+    return of_columns @ images @ (of_columns if W == H else along(W)).mT
 
 
 def band_gains(amplified, strength):
@@ -197,8 +197,12 @@ def add_noise(images, deviation, seeds):
 
 
 def cut_out(images, centre):
-    """Set a square of half the width to zero, mid-grey. centre: [N, 2] in images from the upper left corner, x and y."""
-    R, device = images.shape[-1], images.device
-    low, high = (((centre.double() + side * CUTOUT / 2) * R).round().to(device)[:, :, None] for side in (-1, 1))     # [N, 2, 1]
-    inside = (torch.arange(R, device=device) >= low) & (torch.arange(R, device=device) < high)                       # [N, 2, R]
-    return images.masked_fill(inside[:, 0, None, None, :] & inside[:, 1, None, :, None], 0)
+    """Set a square of half the shorter side to zero, mid-grey. centre: [N, 2] in images from the upper left corner, x and y."""
+    (H, W), device = images.shape[2:], images.device
+
+    def inside(centre, side):
+        """[N, side] bool along one axis."""
+        low, high = (((centre.double() + end * CUTOUT / 2 * min(H, W) / side) * side).round().to(device)[:, None] for end in (-1, 1))
+        return (torch.arange(side, device=device) >= low) & (torch.arange(side, device=device) < high)
+
+    return images.masked_fill(inside(centre[:, 0], W)[:, None, None, :] & inside(centre[:, 1], H)[:, None, :, None], 0)

@@ -77,7 +77,7 @@ def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: Conf
     header = {
         'cfg': config.run.cfg, 'kimg': images / 1000, 'images': images, 'recipe': dataclasses.asdict(config),
         'dataset': {'path': data.path, 'digest': data.digest, 'resolution': data.resolution, 'channels': data.channels,
-                    'label_dim': data.label_dim, 'classes': data.classes, 'res': data.res},
+                    'label_dim': data.label_dim, 'classes': data.classes, 'res': data.res, **({'size': data.size} if data.size else {})},
     }
     write_networks(path, networks, header)
 

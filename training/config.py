@@ -9,6 +9,7 @@ Needs no torch. The networks' constructor arguments and what lazy regularization
 
 import dataclasses
 import json
+import math
 import typing
 from dataclasses import dataclass
 
@@ -38,7 +39,10 @@ class NewRun:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The data set. images: without flips; label_dim: 0 for an unconditional run; subset: None uses all images."""
+    """The data set. images: without flips; label_dim: 0 for an unconditional run; subset: None uses all images.
+
+    resolution: R of the images, see data.shapes; size: their [width, height] where these are no squares of R pixels, else None
+    """
 
     path: str
     digest: str
@@ -51,6 +55,16 @@ class DataConfig:
     subset: int | None = option('Train on so many of the images.', COUNT, shown='all')
     res: int | None = option('Size to train at, of pictures of any size and shape: they are cut to squares and shrunk as they are read.',
                              click.IntRange(16, 1024), default=None, shown='that of the images', metavar='N')
+    size: list[int] | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(width, height) of the images."""
+        return tuple(self.size or [self.resolution] * 2)
+
+    def of_size(self) -> dict:
+        """What constructors of networks are told of it, nothing for squares."""
+        return {'img_size': self.size} if self.size else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +228,7 @@ class Config:
         if self.run.precision == 'bf16' and g.half_res:
             synthesis['half_dtype'] = 'bfloat16'
         return dict(z_dim=g.z_dim, c_dim=data.label_dim, w_dim=g.w_dim, img_resolution=data.resolution, img_channels=data.channels,
-                    mapping_kwargs={'num_layers': g.mapping_layers}, synthesis_kwargs={**synthesis, **g.synthesis})
+                    mapping_kwargs={'num_layers': g.mapping_layers}, synthesis_kwargs={**synthesis, **g.synthesis}, **data.of_size())
 
     def discriminator_kwargs(self, world_size: int) -> dict:
         """Constructor arguments of the discriminator."""
@@ -229,10 +243,16 @@ class Config:
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=block,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)},
                     **({} if d.features == 'none' else {'features': d.features}),
-                    **({'entries': [size for size, _ in growing.smaller_sizes(self.grow.sizes)]} if self.grow.sizes else {}))
+                    **({'entries': [size for size, _ in growing.smaller_sizes(self.grow.sizes)]} if self.grow.sizes else {}),
+                    **data.of_size())
 
 
 # ---- From a preset's row and the options given
+
+
+def size_of_data(dataset) -> list[int] | None:
+    """DataConfig.size of an ImageDataset."""
+    return None if dataset.size[0] == dataset.size[1] else list(dataset.size)
 
 
 OPTIONS = {row.name: row for row in (*rows(Config), LR)}
@@ -259,7 +279,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     row.update({key: max(round(row[key] * given.get('width', 1.0)), min(row[key], least[key])) for key in WIDTHS if row[key] is not None})
     batch = given.get('batch', row['batch'])
     if row['gamma'] == 'auto':
-        row['gamma'] = 0.0002 * data.resolution ** 2 / batch
+        row['gamma'] = 0.0002 * math.prod(data.sides) / batch
     given['precision'], halves = _precision(given.get('precision', 'auto'), row, device)
     new = NewRun(row, data.resolution, batch, device.startswith('cuda'))
     lr, given['cfg'] = given.pop('lr', None), name

@@ -15,6 +15,7 @@ from torch_utils import distributed
 from training.data.files import BadImage, decode, fitting_resolution, native_problem, shape_problem
 from training.data.opening import Files, absolute, open_files
 from training.data.order import LISTED, OrderedSampler, TwoLevelOrder, sample
+from training.data.shapes import as_text, resolution_of
 from training.data.transforms import part_of_square
 
 KEEP_BYTES = 128 << 20  # a set whose pixels fit into this is decoded once
@@ -82,7 +83,7 @@ def quick_check(path: str | Path, use_labels: bool = False, most: int | None = N
         left_out = files.left_out()
         if left_out:
             distributed.print0(f'Note: {len(left_out)} files in {path} are left out, such as {left_out[0][0]}: {left_out[0][1]}')
-        first = (dataset.resolution, dataset.resolution, dataset.num_channels)
+        first = (*dataset.size, dataset.num_channels)
         for i in spread(len(files.names), most or files.most_checked):
             try:
                 shape = files.header(files.names[i])
@@ -92,13 +93,14 @@ def quick_check(path: str | Path, use_labels: bool = False, most: int | None = N
 
 
 class ImageDataset(torch.utils.data.Dataset):
-    """Square images of one size from a zip, a folder, several of them or shards, with labels where there are any.
+    """Images of one size from a zip, a folder, several of them or shards, with labels where there are any.
 
     path: zip, folder, 'demo', or what else `training.data.opening.open_files` takes.
     use_labels: hand out the labels of dataset.json; else every label is empty.
     mirror: append every image flipped left to right (the second half of the set).
     subset: use that many images only, chosen by `seed`; None uses all.
     resolution: side of the images that pictures of any size become, cut to squares and shrunk as they are read; None: all have one size.
+    The attribute size is their (width, height), resolution what their pyramid is called by (data.shapes).
     Item i is (uint8 [C, H, W], float32 [label_dim]); a class index becomes a one-hot label.
     Raises UserError (one line, naming the file) for data that training cannot take. Pixels are only looked at when asked for: an image that
     turns out to be unreadable then is named on stderr and left out, the next one, with its label, takes its place.
@@ -122,7 +124,8 @@ class ImageDataset(torch.utils.data.Dataset):
             raise AnySize(f'{self.path} holds pictures as they were: say how large training sees them with --res=N, or make a set of '
                             f'one size: {self.files.conversion_command()}')
         expect_shape(self.files, name, shape, shape, resolution)
-        self.resolution, self.num_channels = resolution or shape[0], shape[2]
+        self.size, self.num_channels = (resolution, resolution) if resolution else shape[:2], shape[2]
+        self.resolution = resolution or resolution_of(*self.size)
         if use_labels:
             self._expect_labels()
         self.label_dim = self.labels.dim if use_labels else 0
@@ -146,7 +149,7 @@ class ImageDataset(torch.utils.data.Dataset):
     def _expect_labels(self) -> None:
         if not self.has_labels:
             raise UserError(f'{self.path} has no labels: train without --cond, or make a set with labels from one folder for each class: '
-                            f'python dataset_tool.py convert FOLDER DEST.zip --resolution={self.resolution}')
+                            f'python dataset_tool.py convert FOLDER DEST.zip --resolution={as_text(self.size)}')
         for name in () if self.labels.complete else self.files.names:
             if name not in self.labels.by_name:
                 raise UserError(f'{self.path}: {name} has no label in dataset.json: add ["{name}", CLASS] to its "labels" or remove it')
@@ -192,7 +195,7 @@ class ImageDataset(torch.utils.data.Dataset):
         image = decode(self.files.read(name))
         shape = (*image.shape[:0:-1], len(image))
         if self.least is None:
-            problem = shape_problem(shape, (self.resolution, self.resolution, self.num_channels), 'the first')
+            problem = shape_problem(shape, (*self.size, self.num_channels), 'the first')
         else:
             problem = native_problem(shape, self.num_channels, self.least)
         if problem is not None:

@@ -87,20 +87,20 @@ def images_by_size(sizes: str, full: int, begin: int, end: int) -> dict[int, int
     return {**counts, full: max(end - max(first, begin), 0)}
 
 
-def fit(images, stage: Stage | None):
-    """Real images [N, C, R, R] as a stage has them: averaged down to its size, and blended with the size before while that fades out.
+def fit(images, stage: Stage | None, full: int):
+    """Real images [N, C, H, W] as a stage has them: averaged down to its size, and blended with the size before while that fades out.
 
-    stage: None leaves them as they are
+    stage: None leaves them as they are;  full: their resolution, R of data.shapes
     """
     def halved(x):
-        return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))               # [N, C, R/2, R/2]
+        return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))               # [N, C, H/2, W/2]
 
     if stage is None:
         return images
-    while images.shape[-1] > stage.resolution:
-        images = halved(images)
+    while full > stage.resolution:
+        images, full = halved(images), full // 2
     if stage.fade < 1:
-        before = halved(images).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # [N, C, R, R]
+        before = halved(images).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # [N, C, H, W]
         images = before.lerp(images, stage.fade)
     return images
 

@@ -38,7 +38,7 @@ class HeldOut:
         for first in range(0, len(self._items), self.batch):
             pixels, labels = (torch.from_numpy(np.stack(part)).to(self.device)
                               for part in zip(*self._items[first:first + self.batch], strict=True))
-            reals = growing.fit(from_uint8(pixels), loss.stage)
+            reals = growing.fit(from_uint8(pixels), loss.stage, self.rest.resolution)
             numbers = torch.rand(len(reals), NUMBERS, dtype=torch.float64, generator=random)
             logits.append(loss.judge(reals, labels, numbers).double())
         held_out, real, fake = torch.cat(logits).mean().item(), means['Scores/real'], means['Scores/fake']

@@ -17,6 +17,11 @@ from torch_utils.ops.modulated_conv2d import modulated_conv2d
 DEFAULT_FILTER = (1, 3, 3, 1)
 
 
+def shape_of(resolution, extent):
+    """(rows, columns) of the level R of a pyramid (training.data.shapes). extent: (x, y) in units of R pixels"""
+    return round(resolution * extent[1]), round(resolution * extent[0])
+
+
 class FullyConnectedLayer(nn.Module):
     """Linear layer with equalized learning rate, activation included.
 
@@ -79,29 +84,31 @@ class Conv2dLayer(nn.Module):
 class SynthesisLayer(nn.Module):
     """Modulated convolution, noise, bias, activation (StyleGAN2, figure 2c).
 
-    resolution: of the output; up: its factor over the input
+    resolution: R of the output; up: its factor over the input
+    extent:     sides of the picture in units of R pixels, (x, y), see training.data.shapes
     use_noise:  add a noise image of learned strength
     """
 
     def __init__(self, in_channels, out_channels, w_dim, resolution, kernel_size=3, up=1, use_noise=True, activation='lrelu',
-                 resample_filter=DEFAULT_FILTER, conv_clamp=None):
+                 resample_filter=DEFAULT_FILTER, conv_clamp=None, extent=(1, 1)):
         super().__init__()
         self.resolution, self.up, self.use_noise, self.activation, self.conv_clamp = resolution, up, use_noise, activation, conv_clamp
+        self.shape = shape_of(resolution, extent)
         self.act_gain = activation_funcs[activation].def_gain
         self.padding = kernel_size // 2
         self.register_buffer('resample_filter', upfirdn2d.setup_filter(resample_filter))
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         if use_noise:
-            self.register_buffer('noise_const', torch.randn(resolution, resolution))
+            self.register_buffer('noise_const', torch.randn(*self.shape))
             self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x, w, noise_mode='random', gain=1):
-        """x [N, C_in, R / up, R / up], w [N, w_dim] -> [N, C_out, R, R]. noise_mode: 'random', 'const' or 'none'."""
+        """x [N, C_in, H / up, W / up], w [N, w_dim] -> [N, C_out, H, W]. noise_mode: 'random', 'const' or 'none'."""
         noise = None
         if self.use_noise and noise_mode == 'random':
-            noise = torch.randn(x.shape[0], 1, self.resolution, self.resolution, device=x.device) * self.noise_strength
+            noise = torch.randn(x.shape[0], 1, *self.shape, device=x.device) * self.noise_strength
         if self.use_noise and noise_mode == 'const':
             noise = self.noise_const * self.noise_strength
         x = modulated_conv2d(x, self.weight, self.affine(w), noise, up=self.up, padding=self.padding,
@@ -122,7 +129,7 @@ class ToRGBLayer(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
 
     def forward(self, x, w):
-        """x [N, C_in, R, R], w [N, w_dim] -> [N, img_channels, R, R]."""
+        """x [N, C_in, H, W], w [N, w_dim] -> [N, img_channels, H, W]."""
         x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, padding=self.weight.shape[-1] // 2, demodulate=False)
         return bias_act.bias_act(x, self.bias, clamp=self.conv_clamp)
 

@@ -60,7 +60,7 @@ def activations(G: torch.nn.Module, D: torch.nn.Module, judge: Callable, setting
     """
     z, c = torch.zeros([images, G.z_dim], device='meta'), torch.zeros([images, G.c_dim], device='meta')
     labels = torch.zeros([images, D.c_dim], device='meta')
-    shape = [images, G.img_channels, G.img_resolution, G.img_resolution]
+    shape = [images, G.img_channels, *reversed(settings.data.sides)]
 
     def fool():
         D.requires_grad_(False)
@@ -129,9 +129,11 @@ def macs(settings: Config, resolution: int | None = None) -> dict[str, int]:
     with torch.device('meta'):
         G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
         z, c, labels = torch.zeros([1, G.z_dim]), torch.zeros([1, G.c_dim]), torch.zeros([1, D.c_dim])
-        size = resolution or G.img_resolution
-        image, judge = torch.zeros([1, G.img_channels, size, size]), judgement(D, settings)
-    smaller = parts(settings, 1) if size == G.img_resolution else {'resolution': size}
+        full = settings.data.resolution
+        size = resolution or full
+        image = torch.zeros([1, G.img_channels, *(side * size // full for side in reversed(settings.data.sides))])
+        judge = judgement(D, settings)
+    smaller = parts(settings, 1) if size == full else {'resolution': size}
     return {'G': count_macs(lambda: G.synthesis(G.mapping(z, c), **smaller)), 'D': count_macs(lambda: judge(image, labels))}
 
 

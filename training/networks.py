@@ -13,7 +13,8 @@ from torch import nn
 
 from dnnlib.util import UserError
 from torch_utils.ops import upfirdn2d
-from training.layers import DEFAULT_FILTER, Conv2dLayer, FullyConnectedLayer, MinibatchStdLayer, SynthesisLayer, ToRGBLayer
+from training.data import shapes
+from training.layers import DEFAULT_FILTER, Conv2dLayer, FullyConnectedLayer, MinibatchStdLayer, SynthesisLayer, ToRGBLayer, shape_of
 
 HALF_DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
@@ -32,6 +33,15 @@ def channels_per_resolution(img_resolution, channel_base, channel_max):
         raise UserError(f'channel_base={channel_base}, channel_max={channel_max}: no channels left; '
                         f'resolution {img_resolution} needs a channel_base of at least {img_resolution} and a channel_max of at least 1')
     return {res: min(int(channel_base) // res, int(channel_max)) for res in [4] + allowed if res <= img_resolution}
+
+
+def extent_of(img_resolution, img_size):
+    """Sides (x, y) in units of R pixels, of images of (width, height) or, for None, of squares. Raises UserError for another R."""
+    if img_size is None:
+        return 1, 1
+    if shapes.resolution_of(*img_size) != img_resolution:
+        raise UserError(f'img_size={list(img_size)}: images of resolution {img_resolution} have other sides, see training/data/shapes.py')
+    return tuple(side / img_resolution for side in img_size)
 
 
 def half_precision_from(img_resolution, num_fp16_res):
@@ -129,19 +139,20 @@ class Block(nn.Module):
 class SynthesisBlock(Block):
     """All layers of one resolution; the first block (in_channels=0) starts from a learned constant.
 
+    extent: see SynthesisLayer
     layer_kwargs: further arguments of SynthesisLayer
     """
 
     def __init__(self, in_channels, out_channels, w_dim, resolution, img_channels, is_last, architecture='skip',
                  resample_filter=DEFAULT_FILTER, conv_clamp=None, use_fp16=False, fp16_channels_last=False, half_dtype='float16',
-                 **layer_kwargs):
+                 extent=(1, 1), **layer_kwargs):
         super().__init__(resolution, architecture, resample_filter, use_fp16, fp16_channels_last, half_dtype)
         self.in_channels = in_channels
         self.num_conv = 1 if in_channels == 0 else 2
         self.num_torgb = int(is_last or architecture == 'skip')
-        layer_kwargs = dict(layer_kwargs, w_dim=w_dim, resolution=resolution, conv_clamp=conv_clamp)
+        layer_kwargs = dict(layer_kwargs, w_dim=w_dim, resolution=resolution, extent=extent, conv_clamp=conv_clamp)
         if in_channels == 0:
-            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+            self.const = nn.Parameter(torch.randn(out_channels, *shape_of(resolution, extent)))
         else:
             self.conv0 = SynthesisLayer(in_channels, out_channels, up=2, resample_filter=resample_filter, **layer_kwargs)
         self.conv1 = SynthesisLayer(out_channels, out_channels, **layer_kwargs)
@@ -153,8 +164,8 @@ class SynthesisBlock(Block):
             self.to(memory_format=torch.channels_last)
 
     def forward(self, x, img, ws, noise_mode='random', force_fp32=False):
-        """x [N, C_in, R/2, R/2] and img [N, img_channels, R/2, R/2] (None at the start), ws [N, num_conv + num_torgb, w_dim]
-        -> x [N, C_out, R, R], img [N, img_channels, R, R] in float32, or None where no block has drawn yet."""
+        """x [N, C_in, H/2, W/2] and img [N, img_channels, H/2, W/2] (None at the start), ws [N, num_conv + num_torgb, w_dim]
+        -> x [N, C_out, H, W], img [N, img_channels, H, W] in float32, or None where no block has drawn yet."""
         ws = iter(ws.unbind(dim=1))
         if self.in_channels == 0:
             w = next(ws)
@@ -179,22 +190,25 @@ class SynthesisNetwork(nn.Module):
 
     channel_base, channel_max: a block at resolution R has min(channel_base // R, channel_max) channels
     num_fp16_res: so many of the highest resolutions compute in half precision
+    img_size: (width, height) of the images where these are no squares of img_resolution pixels, which then is their R (data.shapes)
     block_kwargs: further arguments of SynthesisBlock and SynthesisLayer
     """
 
-    def __init__(self, w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, **block_kwargs):
+    def __init__(self, w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0, img_size=None,
+                 **block_kwargs):
         super().__init__()
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
+        extent = extent_of(img_resolution, img_size)
         channels = channels_per_resolution(img_resolution, channel_base, channel_max)
         self.block_resolutions = list(channels)
         for res in self.block_resolutions:
             block = SynthesisBlock(channels.get(res // 2, 0), channels[res], w_dim, res, img_channels, is_last=res == img_resolution,
-                                   use_fp16=res >= half_precision_from(img_resolution, num_fp16_res), **block_kwargs)
+                                   extent=extent, use_fp16=res >= half_precision_from(img_resolution, num_fp16_res), **block_kwargs)
             setattr(self, f'b{res}', block)
         self.num_ws = sum(getattr(self, f'b{res}').num_conv for res in self.block_resolutions) + block.num_torgb
 
     def forward(self, ws, noise_mode='random', force_fp32=False, resolution=None):
-        """ws [N, num_ws, w_dim] -> images [N, img_channels, R, R], float32, about [-1, 1].
+        """ws [N, num_ws, w_dim] -> images [N, img_channels, H, W], float32, about [-1, 1].
 
         noise_mode: 'random' draws new noise, 'const' uses the stored maps, 'none' adds none
         force_fp32: ignore the blocks' half precision
@@ -224,22 +238,23 @@ class Generator(nn.Module):
 
     mapping_kwargs:   further arguments of MappingNetwork
     synthesis_kwargs: further arguments of SynthesisNetwork and its blocks
+    img_size:         as in SynthesisNetwork; the attribute is (width, height) of any network's images
     """
 
-    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None):
+    def __init__(self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, synthesis_kwargs=None, img_size=None):
         super().__init__()
         mapping_kwargs, synthesis_kwargs = mapping_kwargs or {}, synthesis_kwargs or {}
         self.init_kwargs = copy.deepcopy(dict(
             z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels,
-            mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs))
+            mapping_kwargs=mapping_kwargs, synthesis_kwargs=synthesis_kwargs, **({'img_size': list(img_size)} if img_size else {})))
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
-        self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.img_resolution, self.img_channels, self.img_size = img_resolution, img_channels, tuple(img_size or [img_resolution] * 2)
+        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, img_size=img_size, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **mapping_kwargs)
 
     def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
-        """z [N, z_dim], c [N, c_dim] or None -> images [N, img_channels, R, R]. See MappingNetwork and SynthesisNetwork."""
+        """z [N, z_dim], c [N, c_dim] or None -> images [N, img_channels, H, W]. See MappingNetwork and SynthesisNetwork."""
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(ws, **synthesis_kwargs)
 
@@ -273,8 +288,8 @@ class DiscriminatorBlock(Block):
             self.to(memory_format=torch.channels_last)
 
     def forward(self, x, img, force_fp32=False):
-        """x [N, in_channels, R, R] (None in the first block), img [N, img_channels, R, R] or None
-        -> x [N, out_channels, R/2, R/2], img at half the size where the next block reads it, else None."""
+        """x [N, in_channels, H, W] (None in the first block), img [N, img_channels, H, W] or None
+        -> x [N, out_channels, H/2, W/2], img at half the size where the next block reads it, else None."""
         x = None if x is None else self.cast(x, force_fp32)
         if self.in_channels == 0 or self.architecture == 'skip':
             img = self.cast(img, force_fp32)
@@ -287,26 +302,27 @@ class DiscriminatorBlock(Block):
         return self.conv1(self.conv0(x)), img
 
     def enter(self, img, force_fp32=False):
-        """What an image [N, img_channels, R, R] is as the input of this block, [N, C, R, R], where smaller images can enter."""
+        """What an image [N, img_channels, H, W] is as the input of this block, [N, C, H, W], where smaller images can enter."""
         return self.entry(self.cast(img, force_fp32))
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """4x4 features to a logit; with labels the projection of the features onto the embedded label (cGANs, arXiv 1802.05637)."""
+    """The lowest features, 4x4 of a square, to a logit; with labels the projection of the features onto the embedded label (cGANs, arXiv
+    1802.05637). extent: see SynthesisLayer"""
 
     def __init__(self, in_channels, cmap_dim, resolution, img_channels, architecture='resnet', mbstd_group_size=4, mbstd_num_channels=1,
-                 activation='lrelu', conv_clamp=None):
+                 activation='lrelu', conv_clamp=None, extent=(1, 1)):
         super().__init__()
         self.cmap_dim, self.architecture, self.channels_last = cmap_dim, architecture, False
         if architecture == 'skip':
             self.fromrgb = Conv2dLayer(img_channels, in_channels, 1, activation=activation)
         self.mbstd = MinibatchStdLayer(mbstd_group_size, mbstd_num_channels) if mbstd_num_channels > 0 else None
         self.conv = Conv2dLayer(in_channels + mbstd_num_channels, in_channels, 3, activation=activation, conv_clamp=conv_clamp)
-        self.fc = FullyConnectedLayer(in_channels * resolution**2, in_channels, activation=activation)
+        self.fc = FullyConnectedLayer(in_channels * math.prod(shape_of(resolution, extent)), in_channels, activation=activation)
         self.out = FullyConnectedLayer(in_channels, 1 if cmap_dim == 0 else cmap_dim)
 
     def forward(self, x, img, cmap):
-        """x [N, C, 4, 4], img [N, img_channels, 4, 4] for 'skip', cmap [N, cmap_dim] if conditional -> logits [N, 1]; all in float32."""
+        """x [N, C, h, w], img [N, img_channels, h, w] for 'skip', cmap [N, cmap_dim] if conditional -> logits [N, 1]; all in float32."""
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         x = x.to(dtype=torch.float32, memory_format=memory_format)
         if self.architecture == 'skip':
@@ -328,17 +344,20 @@ class Discriminator(nn.Module):
     block_kwargs:  further arguments of DiscriminatorBlock
     mapping_kwargs: of the label's MappingNetwork; epilogue_kwargs: of DiscriminatorEpilogue
     entries:       smaller resolutions whose images can be judged too, while a run grows ('resnet' only)
+    img_size:      as in Generator
     """
 
     def __init__(self, c_dim, img_resolution, img_channels, architecture='resnet', channel_base=32768, channel_max=512, num_fp16_res=0,
-                 conv_clamp=None, cmap_dim=None, block_kwargs=None, mapping_kwargs=None, epilogue_kwargs=None, entries=()):
+                 conv_clamp=None, cmap_dim=None, block_kwargs=None, mapping_kwargs=None, epilogue_kwargs=None, entries=(), img_size=None):
         super().__init__()
         block_kwargs, mapping_kwargs, epilogue_kwargs = block_kwargs or {}, mapping_kwargs or {}, epilogue_kwargs or {}
         self.init_kwargs = copy.deepcopy(dict(
             c_dim=c_dim, img_resolution=img_resolution, img_channels=img_channels, architecture=architecture, channel_base=channel_base,
             channel_max=channel_max, num_fp16_res=num_fp16_res, conv_clamp=conv_clamp, cmap_dim=cmap_dim, block_kwargs=block_kwargs,
-            mapping_kwargs=mapping_kwargs, epilogue_kwargs=epilogue_kwargs, **({'entries': list(entries)} if entries else {})))
+            mapping_kwargs=mapping_kwargs, epilogue_kwargs=epilogue_kwargs, **({'entries': list(entries)} if entries else {}),
+            **({'img_size': list(img_size)} if img_size else {})))
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
+        self.img_size, self.extent = tuple(img_size or [img_resolution] * 2), extent_of(img_resolution, img_size)
         channels = channels_per_resolution(img_resolution, channel_base, channel_max)
         self.block_resolutions = list(channels)[:0:-1]  # from the image down to 8
         if entries and (architecture != 'resnet' or not set(entries) <= set(self.block_resolutions[1:])):
@@ -355,7 +374,7 @@ class Discriminator(nn.Module):
             layers += block.num_layers
         if c_dim > 0:
             self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, w_avg_beta=None, **mapping_kwargs)
-        self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim, 4, **shared, **epilogue_kwargs)
+        self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim, 4, extent=self.extent, **shared, **epilogue_kwargs)
 
     def use_channels_last(self):
         """From now on all blocks compute with channels last, in any precision; their weights are stored so too. Nothing else changes."""
@@ -364,17 +383,17 @@ class Discriminator(nn.Module):
         return self.to(memory_format=torch.channels_last)
 
     def forward(self, img, c, force_fp32=False, fade=1.0):
-        """img [N, img_channels, R, R] in [-1, 1], c [N, c_dim] or None -> logits [N, 1].
+        """img [N, img_channels, H, W] in [-1, 1], c [N, c_dim] or None -> logits [N, 1].
 
-        R:    img_resolution, or one of `entries`
+        H, W: of the level img_resolution, or of one of `entries`
         fade: share of what the block of R makes of the image in the input of the block below, the rest is the image at R/2 as it enters
               there; below 1 while the block of R is new (Karras et al. 2018, figure 2)
         """
-        blocks = [getattr(self, f'b{res}') for res in self.block_resolutions if res <= img.shape[-1]]
+        blocks = [getattr(self, f'b{res}') for res in self.block_resolutions if shape_of(res, self.extent)[1] <= img.shape[-1]]
         enters = blocks and img.ndim == 4 and (blocks[0].in_channels == 0 or hasattr(blocks[0], 'entry'))
-        if not enters or img.shape[1:] != (self.img_channels, *[blocks[0].resolution] * 2):
-            raise ValueError(f'the discriminator needs images of shape [N, {self.img_channels}, {self.img_resolution}, '
-                             f'{self.img_resolution}], it was given {list(img.shape)}')
+        if not enters or img.shape[1:] != (self.img_channels, *shape_of(blocks[0].resolution, self.extent)):
+            raise ValueError(f'the discriminator needs images of shape [N, {self.img_channels}, {self.img_size[1]}, '
+                             f'{self.img_size[0]}], it was given {list(img.shape)}')
         halved = F.avg_pool2d(img, 2) if fade < 1 else None
         x = blocks[0].enter(img, force_fp32) if hasattr(blocks[0], 'entry') else None
         for i, block in enumerate(blocks):

@@ -46,11 +46,19 @@ class Stage:
     residual: tuple[bool, ...]
 
 
-class FrozenFeatures(nn.Module):
-    """Images [N, C, R, R] in [-1, 1] -> feature maps [N, CHANNELS, R/4 .. R/32, ...], each of mean 0 and deviation 1 after `calibrate`.
+def looked_at(height: int, width: int) -> tuple[int, int]:
+    """(rows, columns) that the network looks at of images of so many pixels."""
+    shorter, longer = sorted((height, width))
+    scale = max(SMALLEST / shorter, min(LARGEST / longer, 1))
+    return round(height * scale), round(width * scale)
 
-    R below SMALLEST is enlarged to it, R above LARGEST averaged down. One channel is taken as grey; of four the last, alpha, is left out.
-    Nothing of it is in a state dict. Raises UserError where the package of the weights is missing.
+
+class FrozenFeatures(nn.Module):
+    """Images [N, C, H, W] in [-1, 1] -> feature maps [N, CHANNELS, H/4 .. H/32, ...], each of mean 0 and deviation 1 after `calibrate`.
+
+    A shorter side below SMALLEST is enlarged to it, else a longer one above LARGEST averaged down, as far as SMALLEST allows. One channel
+    is taken as grey; of four the last, alpha, is left out. Nothing of it is in a state dict. Raises UserError where the package of the
+    weights is missing.
     """
 
     def __init__(self, name: str):
@@ -108,8 +116,8 @@ class FrozenFeatures(nn.Module):
         """Feature maps before they are centred and scaled."""
         x = images.float()
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
-        if (size := min(max(x.shape[-1], SMALLEST), LARGEST)) != x.shape[-1]:
-            x = F.interpolate(x, size=(size, size), mode='bilinear', align_corners=False, antialias=size < x.shape[-1])
+        if (size := looked_at(*x.shape[2:])) != x.shape[2:]:
+            x = F.interpolate(x, size=size, mode='bilinear', align_corners=False, antialias=size[0] < x.shape[2])
         x = self._convolve(x.contiguous(memory_format=torch.channels_last), self.stem)
         maps = []
         for number, stage in enumerate(self.stages):

@@ -23,7 +23,7 @@ DEVIATIONS = 8  # channels of a head that hold the deviation over a group of ima
 
 
 class FeatureHead(nn.Module):
-    """A feature map [N, C, R, R] to a logit [N, 1]: the mean over patches, and with labels their projection onto the embedded label."""
+    """A feature map [N, C, H, W] to a logit [N, 1]: the mean over patches, and with labels their projection onto the embedded label."""
 
     def __init__(self, in_channels, cmap_dim, group_size):
         super().__init__()
@@ -35,9 +35,9 @@ class FeatureHead(nn.Module):
         self.embed = FullyConnectedLayer(cmap_dim, HEAD_CHANNELS) if cmap_dim else None
 
     def forward(self, x, cmap):
-        x = self.fromfeatures(x)                                              # [N, 64, R, R]
-        if x.shape[-1] >= 8:
-            x = F.avg_pool2d(x, 2)                                            # [N, 64, R/2, R/2]
+        x = self.fromfeatures(x)                                              # [N, 64, H, W]
+        if min(x.shape[2:]) >= 8:
+            x = F.avg_pool2d(x, 2)                                            # [N, 64, H/2, W/2]
         x = self.conv1(self.mbstd(self.conv0(x)))
         logits = self.out(x).mean((2, 3))                                     # [N, 1]
         if self.embed is not None:

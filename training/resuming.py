@@ -65,7 +65,7 @@ def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config
     dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed,
                            resolution=data.res)
     if dataset.digest != data.digest:
-        alike = (dataset.resolution, dataset.num_channels, dataset.label_dim) == (data.resolution, data.channels, data.label_dim)
+        alike = (dataset.size, dataset.num_channels, dataset.label_dim) == (data.sides, data.channels, data.label_dim)
         if place is None or not alike:
             advice = f'if pictures in it were repaired or removed, say so with --data={path}' if alike else 'give its data with --data'
             raise UserError(f'{path} is not what this run was trained on (digest {dataset.digest[:12]}, it was {data.digest[:12]}): '

@@ -26,9 +26,9 @@ from training.dataset import ImageDataset, some_items
 from training.run_folder import Grown, cut_stats
 
 
-def grid_size(resolution: int) -> tuple[int, int]:
-    """(columns, rows) of a grid of training images that fits a screen: about 1920 x 1080 pixels, 6 x 4 to 16 x 9 images."""
-    return min(max(1920 // resolution, 6), 16), min(max(1080 // resolution, 4), 9)
+def grid_size(width: int, height: int) -> tuple[int, int]:
+    """(columns, rows) of a grid of training images that fits a screen: about 1920 x 1080 pixels, 6 x 4 to 16 x 9 square images."""
+    return min(max(1920 // width, 6 if width == height else 2), 16), min(max(1080 // height, 4 if width == height else 2), 9)
 
 
 def grid_image(images: np.ndarray, columns: int) -> Image.Image:
@@ -70,7 +70,7 @@ class Pictures:
 
     def __init__(self, folder: Path, dataset: ImageDataset, settings: Config):
         self.folder, self.dataset, self.at_once = folder, dataset, settings.images_at_once(1)
-        self.columns, rows = grid_size(dataset.resolution)
+        self.columns, rows = grid_size(*dataset.size)
         self.items = grid_items(dataset, self.columns * rows, self.columns, settings.run.seed)
         random = torch.Generator().manual_seed(distributed.mix_seed(settings.run.seed, 'pictures'))
         self.z = torch.randn([len(self.items), settings.generator.z_dim], generator=random)

@@ -2,7 +2,7 @@
 
 from dnnlib.util import UserError
 from training import transfer
-from training.config import Config, DataConfig, build
+from training.config import Config, DataConfig, build, size_of_data
 from training.dataset import ImageDataset, quick_check
 from training.plugins import presets
 
@@ -45,5 +45,5 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
         path=dataset.place, digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
         images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
         classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=subset,
-        res=res)
+        res=res, size=size_of_data(dataset))
     return dataset, build(cfg, row, data, device, **given)

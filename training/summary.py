@@ -34,10 +34,11 @@ def describe(config: Config, world_size: int = 1) -> str:
     path_length = f'weight {loss.pl_weight:g} {steps(loss.g_reg_interval)}' if loss.pl_weight else 'off'
     ramp = f', at most {config.ema.rampup:g} of the images seen' if config.ema.rampup is not None else ''
     half = f'{run.precision}' + (f', in the highest {g.half_res} (G) and {d.half_res} (D) resolutions' if g.half_res or d.half_res else '')
-    grown = f'{config.grow.sizes} (size:kimg), then {data.resolution} pixels; {config.grow.fade:g} kimg of fade-in'
+    full = 'x'.join(map(str, data.sides)) if data.size else f'{data.resolution} pixels'
+    grown = f'{config.grow.sizes} (size:kimg), then {full}; {config.grow.fade:g} kimg of fade-in'
     lines = {
         'preset': run.cfg,
-        'data': f'{data.path}: {data.images:,} images{flips}, {data.resolution}x{data.resolution}, {data.channels} channels',
+        'data': f'{data.path}: {data.images:,} images{flips}, {"x".join(map(str, data.sides))}, {data.channels} channels',
         'labels': labels,
         'G': f'{g.class_name}, z {g.z_dim}, w {g.w_dim}, {g.mapping_layers} mapping layers, '
              f'channels {f"min({g.channel_base} / res, {g.channel_max})" if g.channel_base else f"{g.channel_max} at most"}'

@@ -87,7 +87,7 @@ class Training:
         distributed.seed(run.seed, distributed.rank(), self.images)
         passes = len(reals) // self.settings.images_at_once(world)
         self.loss.stage = self.settings.grow.stage(self.settings.data.resolution, self.images)
-        reals = growing.fit(from_uint8(reals.to(self.device, non_blocking=True)), self.loss.stage)
+        reals = growing.fit(from_uint8(reals.to(self.device, non_blocking=True)), self.loss.stage, self.settings.data.resolution)
         real_c = real_c.to(self.device, non_blocking=True)
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:

@@ -5,7 +5,7 @@ import math
 from dnnlib.options import kept, rows
 from dnnlib.util import UserError
 from training import growing, plugins
-from training.data import RESOLUTIONS
+from training.data import RESOLUTIONS, shapes
 
 
 def validate(config) -> None:
@@ -19,14 +19,16 @@ def validate(config) -> None:
              for rate in (lr.values() if isinstance(lr, dict) else [lr])]
     gap = growing.missing_size(config.grow.sizes, data.resolution) if config.grow.fade else None
     for fine, text in (
-        (data.resolution in RESOLUTIONS, f'{data.path} holds {data.resolution}x{data.resolution} images; training takes '
-            f'{", ".join(map(str, RESOLUTIONS))}: python dataset_tool.py convert SOURCE DEST.zip --resolution=N'),
+        (data.resolution in RESOLUTIONS and data.size is None or data.res is None and _is_size(data.size, data.resolution),
+            f'{data.path} holds {"x".join(map(str, data.sides))} images; training takes {shapes.WORDS}: '
+            'python dataset_tool.py convert SOURCE DEST.zip --resolution=N'),
         (data.channels in (1, 3, 4), f'{data.path} has {data.channels} channels; training takes 1, 3 or 4'),
         (all(math.isfinite(rate) and rate > 0 for rate in rates), f'learning rates {rates}: more than 0'),
         (loss.r1_interval >= 1 and loss.g_reg_interval >= 1, f'intervals {loss.r1_interval} and {loss.g_reg_interval}: at least 1 step'),
         (loss.pl_weight >= 0, f'pl_weight {loss.pl_weight}: 0 or more'),
         (all(size < data.resolution for size, _ in growing.smaller_sizes(config.grow.sizes)),
-            f'--grow={config.grow.sizes}: sizes below the {data.resolution} pixels of {data.path}'),
+            f'--grow={config.grow.sizes}: sizes below the {data.resolution} pixels of {data.path}'
+            + (f', whose images of {"x".join(map(str, data.sides))} halve as squares of that side do' if data.size else '')),
         (gap is None, f'--grow={config.grow.sizes}: {2 * (gap or 0)} pixels are blended in from {gap}, which is missing: name it too, or '
             '--fade=0'),
         (all(1 <= size <= 1 << 20 for size in (config.generator.z_dim, config.generator.w_dim, config.generator.channel_max,
@@ -47,10 +49,15 @@ def validate(config) -> None:
         (not (config.discriminator.freeze and config.grow.sizes),
          f'--freeze-d={config.discriminator.freeze} keeps layers that --grow={config.grow.sizes} has yet to train: give --grow=none'),
         (config.discriminator.freeze <= (most := 3 * int(math.log2(data.resolution)) - 5),
-         f'--freeze-d={config.discriminator.freeze}: D has {most} layers above 4x4 at {data.resolution}x{data.resolution}'),
+         f'--freeze-d={config.discriminator.freeze}: D has {most} layers above its last block at {"x".join(map(str, data.sides))}'),
     ):
         if not fine:
             raise UserError(text)
+
+
+def _is_size(size: list[int] | None, resolution: int) -> bool:
+    """Whether images of such a [width, height] have this R."""
+    return size is not None and len(size) == 2 and shapes.resolution_of(*size) == resolution
 
 
 def expect_augmentation(given: dict, kind: str) -> None:

@@ -43,10 +43,12 @@ def placement(convention, angle=0.0, shift=(0.0, 0.0), scale=1.0):
     """
     turn = math.radians(angle)
     R = torch.tensor([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]], dtype=torch.float64)  # back, y down
-    centre, moved = torch.tensor([0.5, 0.5], dtype=torch.float64), torch.tensor(shift, dtype=torch.float64)
+    extent = torch.tensor(convention.extent, dtype=torch.float64)
+    centre, moved = extent / 2, torch.tensor(shift, dtype=torch.float64) * extent
     matrix, offset = R / scale, centre - R / scale @ (centre + moved)  # c + R (p - c - d) / s
     if convention.centred:
-        flip, start = torch.tensor([2.0, -2.0], dtype=torch.float64), torch.tensor([-1.0, 1.0], dtype=torch.float64)  # (2u - 1, 1 - 2v)
+        flip = torch.tensor([2.0, -2.0], dtype=torch.float64)
+        start = extent * flip / -2  # (2u - 1, 1 - 2v)
         matrix = flip[:, None] * matrix / flip[None]
         offset = flip * offset + start - matrix @ start
     return matrix.float(), offset.float()

@@ -133,7 +133,7 @@ def damaged(path, change):
 
 
 @pytest.mark.parametrize('change, line', [
-    (lambda form: form.update(version=2), 'version 2 of the format'),
+    (lambda form: form.update(version=3), 'version 3 of the format'),
     (lambda form: form.update(upsampling='cubic'), "'cubic' is not known"),
     (lambda form: form.pop('blocks'), 'damaged'),
     (lambda form: form['blocks'][0].pop('grid'), 'damaged'),

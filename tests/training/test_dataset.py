@@ -141,12 +141,12 @@ def test_mistakes_are_one_line(tmp_path):
     make_set(tmp_path / 'plain.zip')
     make_set(tmp_path / 'part.zip', count=3, labels=[0, 1])
     with zipfile.ZipFile(tmp_path / 'wide.zip', 'w') as archive, archive.open('w.png', 'w') as file:
-        Image.new('RGB', (32, 16)).save(file, 'png')
+        Image.new('RGB', (32, 24)).save(file, 'png')
     for name, labels, message in [
         ('missing.zip', False, 'does not exist'),
         ('small.zip', False, 'img00.png is 8x8: training needs a power of two from 16 to 1024'),
         ('odd.zip', False, 'DEST.zip --resolution=32'),
-        ('wide.zip', False, 'w.png is 32x16: training needs square images'),
+        ('wide.zip', False, 'w.png is 32x24: training needs a power of two'),
         ('plain.zip', True, 'has no labels: train without --cond'),
         ('part.zip', True, 'img02.png has no label in dataset.json'),
     ]:

@@ -69,11 +69,11 @@ def test_what_a_network_draws_already_is_not_grown_again(known, full, left):
 
 def test_reals_are_averaged_down_and_blended():
     x = torch.arange(2 * 64.0).reshape(2, 1, 8, 8)
-    small = growing.fit(x, Stage(4))
+    small = growing.fit(x, Stage(4), 8)
     assert small[1, 0, 2, 3] == x[1, 0, 4:6, 6:8].mean()
-    assert growing.fit(x, Stage(2))[1, 0, 1, 0] == x[1, 0, 4:, :4].mean()
-    assert torch.equal(growing.fit(x, Stage(8)), x)
-    half = growing.fit(x, Stage(8, 0.25))
+    assert growing.fit(x, Stage(2), 8)[1, 0, 1, 0] == x[1, 0, 4:, :4].mean()
+    assert torch.equal(growing.fit(x, Stage(8), 8), x)
+    half = growing.fit(x, Stage(8, 0.25), 8)
     assert half[0, 0, 5, 2].item() == pytest.approx(0.25 * x[0, 0, 5, 2].item() + 0.75 * x[0, 0, 4:6, 2:4].mean().item())
 
 

@@ -77,13 +77,13 @@ def test_signatures_are_those_of_stylegan2_ada():
     def arguments(cls):
         return list(inspect.signature(cls).parameters)
 
-    assert arguments(Generator) == 'z_dim c_dim w_dim img_resolution img_channels mapping_kwargs synthesis_kwargs'.split()
+    assert arguments(Generator) == 'z_dim c_dim w_dim img_resolution img_channels mapping_kwargs synthesis_kwargs img_size'.split()
     assert arguments(networks.SynthesisNetwork) == (
-        'w_dim img_resolution img_channels channel_base channel_max num_fp16_res block_kwargs'.split())
+        'w_dim img_resolution img_channels channel_base channel_max num_fp16_res img_size block_kwargs'.split())  # img_size is ours
     assert arguments(MappingNetwork) == ('z_dim c_dim w_dim num_ws num_layers embed_features layer_features activation '
                                          'lr_multiplier w_avg_beta').split()
     assert arguments(Discriminator) == ('c_dim img_resolution img_channels architecture channel_base channel_max num_fp16_res conv_clamp '
-                                        'cmap_dim block_kwargs mapping_kwargs epilogue_kwargs').split() + ['entries']  # the last is ours
+                                        'cmap_dim block_kwargs mapping_kwargs epilogue_kwargs').split() + ['entries', 'img_size']  # ours
 
 
 def test_generator_contract():

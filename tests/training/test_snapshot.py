@@ -14,7 +14,8 @@ from training.snapshot import Bar, RunLog, grid_image, grid_items, grid_size, sa
 
 
 def test_grid_fits_a_screen():
-    assert grid_size(64) == (16, 9) and grid_size(256) == (7, 4) and grid_size(1024) == (6, 4) and grid_size(128) == (15, 8)
+    assert [grid_size(side, side) for side in (64, 256, 1024, 128)] == [(16, 9), (7, 4), (6, 4), (15, 8)]
+    assert grid_size(128, 64) == (15, 9) and grid_size(1024, 16) == (2, 9)
 
 
 def test_grid_goes_row_by_row(tmp_path):

@@ -15,11 +15,12 @@ ROW = dict(
 
 
 def make_images(folder, count=10, resolution=16, classes=0):
-    """A folder of random RGB images, with labels if `classes`."""
+    """A folder of random RGB images, with labels if `classes`. resolution: a side, or (width, height)"""
+    width, height = resolution if isinstance(resolution, tuple) else (resolution, resolution)
     random = np.random.RandomState(0)
     folder.mkdir(parents=True)
     for i in range(count):
-        Image.fromarray(random.randint(0, 256, [resolution, resolution, 3], np.uint8)).save(folder / f'{i:02d}.png')
+        Image.fromarray(random.randint(0, 256, [height, width, 3], np.uint8)).save(folder / f'{i:02d}.png')
     if classes:
         labels = ', '.join(f'["{i:02d}.png", {i % classes}]' for i in range(count))
         (folder / 'dataset.json').write_text(f'{{"labels": [{labels}]}}')
@@ -29,5 +30,6 @@ def make_images(folder, count=10, resolution=16, classes=0):
 def tiny_run(folder, row=None, use_labels=False, **given):
     """(data set, configuration) of a run on a folder of images. row: what differs from ROW; given: options as in config.build."""
     dataset = ImageDataset(folder, use_labels=use_labels)
-    data = config.DataConfig(str(folder), dataset.digest, dataset.resolution, 3, len(dataset), dataset.label_dim, None, False, None)
+    data = config.DataConfig(str(folder), dataset.digest, dataset.resolution, 3, len(dataset), dataset.label_dim, None, False, None,
+                             size=config.size_of_data(dataset))
     return dataset, config.build('tiny', {**ROW, **(row or {})}, data, **given)

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dnnlib.util import UserError, atomic_path
-from training.data import RESOLUTIONS
+from training.data import RESOLUTIONS, shapes
 from training.data.files import LEAST_SIDE, BadImage, fitting_resolution, opened
 from training.data.transforms import Target, convert_many
 from training.data.workers import in_batches, ordered_map
@@ -88,27 +88,25 @@ def peek(items):
 
 def make_target(items, resolution, transform, channels, background, padding, resize_filter='lanczos'):
     """The training.data.transforms.Target that the options and the first images ask for."""
-    allowed = ', '.join(map(str, RESOLUTIONS))
     size, grey = peek(items)
     padded = items[0][0].padded
     if resolution is None:
         if size is None:
-            raise UserError(f'none of the first {min(PEEK, len(items))} images can be read, so give --resolution ({allowed})')
-        side = next((res for res in RESOLUTIONS if res >= max(size)), None) if padded else size[0]
-        if side not in RESOLUTIONS or not padded and size[0] != size[1]:
-            raise UserError(f'the first image that can be read is {size[0]}x{size[1]}, not a size that training takes ({allowed}): '
+            raise UserError(f'none of the first {min(PEEK, len(items))} images can be read, so give --resolution')
+        side = next((res for res in RESOLUTIONS if res >= max(size)), 0) if padded else 0
+        resolution = (side, side) if padded else size
+        if shapes.resolution_of(*resolution) is None:
+            raise UserError(f'the first image that can be read is {size[0]}x{size[1]}, not a size that training takes ({shapes.WORDS}): '
                             f'give --resolution={fitting_resolution(*size)}')
-        resolution = (side, side)
-    if transform is None:
-        transform = 'pad' if padded and max(size) <= resolution[0] else 'center-crop'
     width, height = resolution
-    if transform == 'center-crop-wide' and width == height:
+    if transform is None:
+        transform = 'pad' if padded and size[0] <= width and size[1] <= height else 'center-crop'
+    wide = transform == 'center-crop-wide'
+    if wide and width == height:
         height = width * 3 // 4
-    if transform != 'center-crop-wide' and width != height:
-        raise UserError(f'--resolution={width}x{height}: only --transform=center-crop-wide takes a height; give one of {allowed}')
-    if width not in RESOLUTIONS or height > width:
-        raise UserError(f'--resolution={width if width == height else f"{width}x{height}"}: training takes {allowed}'
-                        + (', and a height up to that' if height != width else ''))
+    if shapes.resolution_of(width, width if wide else height) is None or wide and height > width:
+        raise UserError(f'--resolution={shapes.as_text((width, height))}: training takes {shapes.WORDS}'
+                        + ('; center-crop-wide squares, and a height up to that' if wide else ''))
     channels = int(channels) if channels != 'auto' else 1 if grey else 3
     return Target(width, height, transform, channels, background, padding, resize_filter)
 
@@ -178,6 +176,6 @@ def write_images(items, chosen, labels, classes, target, dest, workers, skipped)
             classes = [str(index) for index in range(dim)] if dim > 1 + max(label for _, label in pairs) else None
         content = {'labels': pairs if labels is not None else None, **({'classes': classes} if classes else {})}
         if target.transform == 'native':
-            content[LEAST_SIDE] = target.resolution
+            content[LEAST_SIDE] = target.width
         write('dataset.json', json.dumps(content).encode())
     return [label for _, label in pairs], classes, composited

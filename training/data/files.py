@@ -19,7 +19,7 @@ import pyspng
 from PIL import Image, ImageOps
 
 from dnnlib.util import UserError, format_bytes
-from training.data import RESOLUTIONS
+from training.data import RESOLUTIONS, shapes
 from training.data.labels import Labels, parse_labels
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.avif', '.bmp', '.tif', '.tiff')  # of images that training reads
@@ -173,10 +173,8 @@ def shape_problem(shape: tuple[int, int, int], first: tuple[int, int, int], firs
     width, height, channels = shape
     if shape[:2] != first[:2]:
         return f'is {width}x{height}, but {first_name} is {first[0]}x{first[1]}: training needs one size'
-    if width != height:
-        return f'is {width}x{height}: training needs square images'
-    if width not in RESOLUTIONS:
-        return f'is {width}x{height}: training needs a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}'
+    if shapes.resolution_of(width, height) is None:
+        return f'is {width}x{height}: training needs {shapes.WORDS}'
     if channels != first[2]:
         return f'has {channels} channels, but {first_name} has {first[2]}: training needs one number of channels'
     return None

@@ -17,8 +17,8 @@ MODE = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 class Target:
     """What images are turned into.
 
-    resolution: side of the square result in pixels; with 'native' the least that a picture's shorter side has.
-    wide_height: rows of it that center-crop-wide fills.
+    width, height: of the result in pixels; with 'native' both the least that a picture's shorter side has; what center-crop-wide fills of a
+        square as wide.
     transform: one of TRANSFORMS, or 'native': pictures keep their size and shape.
     channels: 1, 3 or 4.
     background: colour (r, g, b) that alpha is composited on, unless channels is 4.
@@ -26,8 +26,8 @@ class Target:
     resize_filter: one of FILTERS.
     """
 
-    resolution: int
-    wide_height: int
+    width: int
+    height: int
     transform: str
     channels: int
     background: tuple[int, int, int] = (255, 255, 255)
@@ -72,40 +72,39 @@ def part_of_square(picture: np.ndarray, size: int, left: int, top: int, side: in
     return np.ascontiguousarray(small.transpose(2, 0, 1))
 
 
-def framed(image: Image.Image, size: int, padding: tuple[int, int, int]) -> Image.Image:
-    """The image in the middle of a square; `padding` fills the rest, or nothing (transparent) in mode RGBA."""
-    if image.size == (size, size):
+def framed(image: Image.Image, width: int, height: int, padding: tuple[int, int, int]) -> Image.Image:
+    """The image in the middle of a larger one; `padding` fills the rest, or nothing (transparent) in mode RGBA."""
+    if image.size == (width, height):
         return image
     colour = (0, 0, 0, 0) if image.mode == 'RGBA' else padding
     if image.mode == 'L':
         colour = Image.new('RGB', (1, 1), padding).convert('L').getpixel((0, 0))
-    frame = Image.new(image.mode, (size, size), colour)
-    frame.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    frame = Image.new(image.mode, (width, height), colour)
+    frame.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return frame
 
 
 def fit(image: Image.Image, target: Target) -> Image.Image:
-    """The image at target.resolution in the way of target.transform. Raises BadImage if 'pad' meets a
+    """The image at the target's size in the way of target.transform. Raises BadImage if 'pad' meets a
     larger image, 'native' a smaller one."""
-    size = target.resolution
+    width, height = target.width, target.height
     if target.transform == 'native':
-        if min(image.size) < size:
-            raise BadImage(f'{image.width}x{image.height} is smaller than {size}x{size}')
+        if min(image.size) < width:
+            raise BadImage(f'{image.width}x{image.height} is smaller than {width}x{width}')
         return image
     if target.transform == 'center-crop':
-        return resized(cropped(image, 1, 1), size, size, target.resize_filter)
+        return resized(cropped(image, width, height), width, height, target.resize_filter)
     if target.transform == 'center-crop-wide':
-        wide = resized(cropped(image, size, target.wide_height), size, target.wide_height, target.resize_filter)
-        return framed(wide, size, target.padding)
+        return framed(resized(cropped(image, width, height), width, height, target.resize_filter), width, width, target.padding)
     if target.transform == 'letterbox':
-        scale = size / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        return framed(resized(image, width, height, target.resize_filter), size, target.padding)
+        scale = min(width / image.width, height / image.height)
+        inner = (max(1, round(side * scale)) for side in image.size)
+        return framed(resized(image, *inner, target.resize_filter), width, height, target.padding)
     if target.transform == 'stretch':
-        return resized(image, size, size, target.resize_filter)
-    if max(image.size) > size:
-        raise BadImage(f'{image.width}x{image.height} does not fit into {size}x{size}: --transform=pad never shrinks')
-    return framed(image, size, target.padding)
+        return resized(image, width, height, target.resize_filter)
+    if image.width > width or image.height > height:
+        raise BadImage(f'{image.width}x{image.height} does not fit into {width}x{height}: --transform=pad never shrinks')
+    return framed(image, width, height, target.padding)
 
 
 def with_channels(image: Image.Image, channels: int, background: tuple[int, int, int]) -> Image.Image:

@@ -89,7 +89,8 @@ def test_shapes_that_training_takes():
     first = (64, 64, 3)
     assert shape_problem(first, first, 'a.png') is None
     assert shape_problem((64, 32, 3), first, 'a.png') == 'is 64x32, but a.png is 64x64: training needs one size'
-    assert 'square' in shape_problem((64, 32, 3), (64, 32, 3), 'a.png')
+    assert shape_problem((64, 32, 3), (64, 32, 3), 'a.png') is None
+    assert 'or WIDTHxHEIGHT in multiples of 16' in shape_problem((64, 40, 3), (64, 40, 3), 'a.png')
     assert 'power of two from 16 to 1024' in shape_problem((48, 48, 3), (48, 48, 3), 'a.png')
     for side in (8, 2048):
         assert 'power of two' in shape_problem((side, side, 3), (side, side, 3), 'a.png')

@@ -19,9 +19,9 @@ def columns(*colours, width=16, height=32):
     return image
 
 
-def pixels(image, transform, size=32, wide_height=0, channels=3, padding=(9, 8, 7), **options):
+def pixels(image, transform, size=32, height=0, channels=3, padding=(9, 8, 7), **options):
     """[H, W, C] of the image after a transform."""
-    target = Target(size, wide_height, transform, channels, padding=padding, **options)
+    target = Target(size, height or size, transform, channels, padding=padding, **options)
     return np.atleast_3d(np.array(fit(image, target)))
 
 
@@ -53,23 +53,23 @@ def test_letterbox_frames_the_whole_image():
 
 
 def test_center_crop_wide_crops_and_frames():
-    out = pixels(columns(RED, GREEN, GREEN, BLUE, height=24), 'center-crop-wide', wide_height=24)  # 64x24 cut to 32x24
+    out = pixels(columns(RED, GREEN, GREEN, BLUE, height=24), 'center-crop-wide', height=24)  # 64x24 cut to 32x24
     assert (out[4:28] == GREEN).all() and (out[:4] == (9, 8, 7)).all() and (out[28:] == (9, 8, 7)).all()
     tall = np.full((64, 32, 3), 200, np.uint8)
     tall[:16], tall[48:] = 50, 50
-    out = pixels(Image.fromarray(tall), 'center-crop-wide', wide_height=16)
+    out = pixels(Image.fromarray(tall), 'center-crop-wide', height=16)
     assert (out[8:24] == 200).all() and (out[:8] == (9, 8, 7)).all()
 
 
 @pytest.mark.parametrize('transform', ['center-crop', 'center-crop-wide', 'letterbox', 'stretch'])
 def test_resize_filter(transform):
     noise = np.random.RandomState(0).randint(0, 256, (128, 128, 3), dtype=np.uint8)
-    found = {name: pixels(Image.fromarray(noise), transform, wide_height=32, resize_filter=name) for name in FILTERS}
+    found = {name: pixels(Image.fromarray(noise), transform, height=32, resize_filter=name) for name in FILTERS}
     means = noise.reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
     if transform != 'center-crop-wide':
         assert np.abs(found['box'] - means).max() <= 1.01  # rounded twice, along either axis
     assert len({out.tobytes() for out in found.values()}) == len(FILTERS)
-    np.testing.assert_array_equal(found['lanczos'], pixels(Image.fromarray(noise), transform, wide_height=32))
+    np.testing.assert_array_equal(found['lanczos'], pixels(Image.fromarray(noise), transform, height=32))
 
 
 def test_pad_moves_no_pixel():
@@ -107,12 +107,12 @@ def test_channels():
 def test_convert_gives_a_png_and_tells_of_alpha():
     out = io.BytesIO()
     Image.new('RGBA', (20, 10), (0, 0, 0, 0)).save(out, 'png')
-    png, composited = convert(out.getvalue(), Target(16, 0, 'letterbox', 3, background=(1, 2, 3), padding=(4, 5, 6)))
+    png, composited = convert(out.getvalue(), Target(16, 16, 'letterbox', 3, background=(1, 2, 3), padding=(4, 5, 6)))
     assert composited
     image = decode(png)
     assert image.shape == (3, 16, 16) and list(image[:, 8, 8]) == [1, 2, 3] and list(image[:, 0, 0]) == [4, 5, 6]
-    png, composited = convert(out.getvalue(), Target(16, 0, 'letterbox', 4))
+    png, composited = convert(out.getvalue(), Target(16, 16, 'letterbox', 4))
     assert not composited and (decode(png) == 0).all()
-    good, bad, unread = convert_many([np.full((16, 16), 9, np.uint8), b'junk', BadImage('gone')], Target(16, 0, 'pad', 1))
+    good, bad, unread = convert_many([np.full((16, 16), 9, np.uint8), b'junk', BadImage('gone')], Target(16, 16, 'pad', 1))
     assert (decode(good[0]) == 9).all() and good[2] == ''
     assert bad == (None, False, 'not an image') and unread == (None, False, 'gone')
