@@ -60,7 +60,7 @@ def main(network, images, data, res, text, num, batch, psi, seed, files, extrapo
     from inference import opening
     from metrics import detectors
     from torch_utils import distributed
-    from torch_utils.misc import pick_device
+    from torch_utils.misc import pick_device, size_of
     from training.dataset import open_set
 
     files = detectors.parse_files(files)
@@ -71,7 +71,7 @@ def main(network, images, data, res, text, num, batch, psi, seed, files, extrapo
         with cli.quiet(not distributed.is_main()):
             G, meta = opening.open_network(network, place) if scored is None else (None, None)
         if data and dataset is None:
-            dataset = open_set(data, G.img_resolution)
+            dataset = open_set(data, G.img_resolution if len(set(size_of(G))) == 1 else None)
         subject = subject_of(G, meta, dataset, scored, metrics)
         subject.files, subject.batch, subject.psi, subject.seed = files, batch, psi, seed
         subject.device, subject.extrapolate, subject.resume = place, extrapolate, True
@@ -111,9 +111,8 @@ def subject_of(G, meta, dataset, scored, metrics):
         dataset = ImageDataset(dataset.place, use_labels=True, resolution=dataset.least)
         if dataset.label_dim != G.c_dim:
             raise UserError(f'this network has {G.c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data')
-    if scored is not None and scored.resolution != dataset.resolution:
-        print(f'The images are {scored.resolution}x{scored.resolution}, the real ones {dataset.resolution}x{dataset.resolution}: '
-              'the feature network resizes both')
+    if scored is not None and scored.size != dataset.size:
+        print('The images are {}x{}, the real ones {}x{}: the feature network resizes both'.format(*scored.size, *dataset.size))
     return Subject(dataset, G, scored, draw=painter.drawing_at_scales(G))
 
 

@@ -19,13 +19,14 @@ def nearest(context, data, show, near):
     from metrics import detectors
     from metrics.nearest import assess, feature_vectors, pixel_vectors
     from metrics.subject import dataset_of
+    from torch_utils.misc import size_of
 
     if context.cfg:
         raise UserError('nearest looks at a trained network: give --network, not --cfg')
-    dataset, R = dataset_of(context.meta, data), context.G.img_resolution
-    if dataset.resolution != R or len(dataset) < 3:
-        raise UserError(f'nearest: {dataset.path} has {len(dataset)} images of {dataset.resolution}x{dataset.resolution}; at least 3 of '
-                        f'{R}x{R} are needed: give the training images with --data')
+    dataset, size = dataset_of(context.meta, data), size_of(context.G)
+    if dataset.size != size or len(dataset) < 3:
+        raise UserError('nearest: {} has {} images of {}x{}; at least 3 of {}x{} are needed: give the training images with --data'.format(
+            dataset.path, len(dataset), *dataset.size, *size))
     reals = read(dataset)
     samples = torch.from_numpy(np.stack([context.picture(context.ws(seed)) for seed in context.seeds])).permute(0, 3, 1, 2)
     detector = detectors.load('efficientnet-lite0', device=context.device)

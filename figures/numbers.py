@@ -44,13 +44,15 @@ def macs(context, against, seconds):
     import torch
 
     from inference.painter import draws_by_points
-    from torch_utils.misc import count_macs
+    from torch_utils.misc import count_macs, size_of
     from training import config
 
     cfg = context.cfg or context.meta['cfg']
     against = against or ('stylegan2-tiny' if cfg.endswith('-tiny') else 'stylegan2')
     G = unbuilt(context.settings) if context.cfg else context.G
     R = G.img_resolution
+    if len(set(size_of(G))) > 1:
+        raise UserError('macs compares networks that draw squares, this one draws {}x{}: give a preset with --cfg'.format(*size_of(G)))
     data = config.DataConfig('none.zip', '', R, G.img_channels, 1, G.c_dim, None, False, None)
     width = context.settings.run.width if context.cfg else context.meta['recipe']['run'].get('width', 1)
     other_settings = config.build(against, presets()[against], data, width=width)  # as wide a rival as the network is

@@ -18,12 +18,15 @@ from inference import REFINEMENTS, WHOLE
 def zoom(context, windows, size, refine, video):
     """The same seeds in ever larger windows, the trained one outlined (Figs. 2 and 9)."""
     context.need_inr('zoom')
+    from inference.painter import fitting_size
     from inference.sheets import outlined, sheet
     from inference.video import write_if_possible
     from inr.analysis.zoom import WINDOWS, path, trained_box
+    from torch_utils.misc import size_of
 
-    windows, size = windows or WINDOWS, size or max(context.G.img_resolution, 256)
-    boxes = [trained_box(window, size, size) for window in windows]
+    windows, size = windows or WINDOWS, size or max(*size_of(context.G), 256)
+    width, height = fitting_size(context.G, longer=size)
+    boxes = [trained_box(window, width, height) for window in windows]
     rows = [[outlined(context.picture(context.ws(seed), size, window, refine), box) for window, box in zip(windows, boxes, strict=True)]
             for seed in context.seeds]
     names = [','.join(f'{edge:g}' for edge in window) for window in windows]
@@ -41,11 +44,11 @@ def superres(context, refine):
     import numpy as np
 
     from inference.sheets import sheet
+    from torch_utils.misc import size_of
 
     context.need_inr('superres')
-    R, factors = context.G.img_resolution, (1, 2, 4, 8)
-    shown = min(R, 64)  # the middle of the picture, so that a sheet stays within a screen or two
-    crop = slice((R - shown) // 2, (R + shown) // 2)
+    (width, height), factors = size_of(context.G), (1, 2, 4, 8)
+    crops = [((side - min(side, 64)) // 2, (side + min(side, 64)) // 2) for side in (height, width)]  # the middle, for a screen or two
     rows, names, numbers = [], [], {}
     for seed in context.seeds:
         ws = context.ws(seed)
@@ -53,10 +56,10 @@ def superres(context, refine):
         for method in ('inr', 'BICUBIC', 'LANCZOS'):
             row = []
             for factor in factors:
-                side = R * factor
-                large = context.picture(ws, side, refine=refine) if method == 'inr' else image_io.resized(own, side, side, method)
-                back = large.reshape(R, factor, R, factor, -1).mean(axis=(1, 3))
-                cut = large[crop.start * factor:crop.stop * factor, crop.start * factor:crop.stop * factor]
+                large = (context.picture(ws, max(width, height) * factor, refine=refine) if method == 'inr' else
+                         image_io.resized(own, width * factor, height * factor, method))
+                back = large.reshape(height, factor, width, factor, -1).mean(axis=(1, 3))
+                cut = large[tuple(slice(begin * factor, end * factor) for begin, end in crops)]
                 error, step = np.square(back - own).mean(), np.abs(np.diff(cut.astype(float), axis=1)).max(axis=2)
                 numbers.setdefault(f'seed {seed}', {}).setdefault(method.lower(), {})[f'{factor}x'] = {
                     'PSNR of the average against the trained size, dB': 10 * math.log10(255**2 / error) if error else None,

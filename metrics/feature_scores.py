@@ -8,7 +8,7 @@ from metrics.collection import Clock, collect, from_main, keep
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import SCALES, DataImages, DrawnImages
 from metrics.patches import DataPatches, DrawnPatches, step_of
-from metrics.subject import ONE_SIZE, Score, size_of
+from metrics.subject import ONE_SIZE, Score, size_text
 from torch_utils import distributed
 
 FORMAT = 1  # of the cached statistics
@@ -33,7 +33,7 @@ def run(group, subject, detector):
         group = [metric.with_num(fake.total) for metric in group]
     else:
         if scale != 1 and subject.draw is None:
-            raise UserError(f'{group[0].score_name()} {ONE_SIZE} {size_of(subject.G)} only')
+            raise UserError(f'{group[0].score_name()} {ONE_SIZE} {size_text(subject.G)} only')
         fake = DrawnImages(subject.latents(), group[0].num, subject.psi, subject.draw, scale)
     reals = {}
     for metric in group:

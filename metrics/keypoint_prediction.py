@@ -19,6 +19,7 @@ from metrics.image_sources import DataImages, synthesize, weights_digest
 from metrics.keypoints import EYE_CORNERS, SIDE
 from metrics.subject import Score
 from torch_utils import distributed
+from torch_utils.misc import size_of
 from torch_utils.pixels import from_uint8, quantized
 
 
@@ -68,9 +69,10 @@ class KeypointPrediction:
     def __call__(self, metric, subject, names):
         """({name: figure}, notes, facts) of kpl or kpl_random; both share what is drawn and projected, which stays on the disk."""
         G, data = subject.G, subject.dataset
-        if (data.resolution, data.num_channels) != (G.img_resolution, G.img_channels):
-            raise UserError(f'kpl projects real images: {data.path} has {data.num_channels}x{data.resolution}x{data.resolution}, '
-                            f'this network draws {G.img_channels}x{G.img_resolution}x{G.img_resolution}; give its own data with --data')
+        there, drawn = (data.num_channels, *data.size), (G.img_channels, *size_of(G))
+        if there != drawn:
+            raise UserError(f'kpl projects real images: {data.path} has {"x".join(map(str, there))}, '
+                            f'this network draws {"x".join(map(str, drawn))}; give its own data with --data')
         latents, reals = subject.latents(), DataImages(data, self.tests)
         common = f'kpl {weights_digest(G)} {self.extractor.digest}'
         drawn = self._rows(subject, metric.num, subject.batch, 'drawn', f'{common} {subject.seed} {metric.num}', self._draw(G, latents))

@@ -11,6 +11,7 @@ import torch
 
 from dnnlib.util import UserError
 from metrics.image_sources import DataImages, synthesize, weights_digest
+from torch_utils.misc import size_of
 from torch_utils.pixels import quantized
 from training.data.transforms import part_of_square
 
@@ -64,6 +65,8 @@ class DrawnPatches:
         if not getattr(G.synthesis, 'draws_windows', False):
             raise UserError(f'@{size} takes a generator of inr that draws windows; this one draws {G.img_resolution} pixels: score a '
                             'folder of its pictures with --images and --res')
+        if (whole := size_of(G))[0] != whole[1]:
+            raise UserError(f'@{size} takes square windows; this generator draws {whole[0]}x{whole[1]} pixels: take scores without @')
         if size < G.img_resolution or size % self.step:
             raise UserError(f'@{size}: give {G.img_resolution} or more, a multiple of {self.step}, for this generator')
         self.digest = hashlib.sha256(f'{weights_digest(G)} {latents.seed} {total} {psi} @{size}'.encode()).hexdigest()
@@ -81,5 +84,5 @@ class DrawnPatches:
 
 def step_of(G):
     """Of which the places of a generator's windows are multiples; 1 for one that draws none."""
-    grids = getattr(G.synthesis, 'grids', [1]) if G is not None else [1]
-    return grids[-1] // grids[0]
+    pyramid = getattr(getattr(G, 'synthesis', None), 'pyramid', None)
+    return 1 if pyramid is None else pyramid.step

@@ -43,15 +43,15 @@ def path_length(distances, epsilon=EPSILON):
 def prepared(images, crop):
     """What the distance is taken of: the middle of a face if asked, averaged down to 256 pixels.
 
-    images: [N, C, R, R] in [-1, 1], R a power of two
+    images: [N, C, H, W] in [-1, 1]
     crop:   keep rows 3/8 to 7/8 and columns 2/8 to 6/8 (the FFHQ face)
     What is averaged down to 256 is what is left after the crop, as in the scripts of both papers: a 1024 face is cut to 512 and halved.
     stylegan2-ada-pytorch divides by R / 256 instead and compares crops of 128 pixels from R = 512 on; its ppl_* differ there.
     """
     if crop:
-        eighth = images.shape[2] // 8
-        images = images[:, :, 3 * eighth:7 * eighth, 2 * eighth:6 * eighth]
-    factor = images.shape[2] // LARGEST_SIDE
+        high, wide = (side // 8 for side in images.shape[2:])
+        images = images[:, :, 3 * high:7 * high, 2 * wide:6 * wide]
+    factor = min(images.shape[2:]) // LARGEST_SIDE
     return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
 
 

@@ -10,7 +10,7 @@ from metrics.collection import collect, from_main
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import weights_digest
 from metrics.inputs import in_full_precision
-from metrics.subject import ONE_SIZE, Score, size_of
+from metrics.subject import ONE_SIZE, Score, size_text
 
 WINDOW, SIGMA = 11, 1.5
 LARGEST_PSNR = 100.0  # dB, given to images that are equal
@@ -77,7 +77,7 @@ def run(group, subject, _detector):
     """PSNR and SSIM of images drawn at 2x and at half the size."""
     (metric,), began, G = group, time.monotonic(), subject.G
     if subject.draw is None:
-        raise UserError(f'scale_consistency {ONE_SIZE} {size_of(G)} only')
+        raise UserError(f'scale_consistency {ONE_SIZE} {size_text(G)} only')
     latents = subject.latents()
 
     def work(numbers):

@@ -17,11 +17,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dnnlib.util import UserError
 from metrics.collection import Clock, collect, from_main
 from metrics.feature_stats import FeatureStats
 from metrics.image_sources import DataImages, DrawnImages
 from metrics.inputs import images as checked
 from metrics.inputs import in_full_precision
+from torch_utils.misc import size_of
 
 SIDE = 7                  # of a patch
 SMALLEST_LEVEL = 16
@@ -201,9 +203,11 @@ def run(group, subject, _detector):
     from metrics.subject import Score
 
     (metric,), clock, began = group, Clock(), time.monotonic()
-    size = subject.dataset.resolution
-    if (drawn := subject.images.resolution if subject.G is None else subject.G.img_resolution) != size:
-        raise ValueError(f'the real images are {size}x{size}, the others {drawn}x{drawn}: they must be of one size')
+    width, size = subject.dataset.size
+    if (drawn := subject.images.size if subject.G is None else size_of(subject.G)) != (width, size):
+        raise ValueError('the real images are {}x{}, the others {}x{}: they must be of one size'.format(width, size, *drawn))
+    if width != size:
+        raise UserError(f'swd halves square images, these are {width}x{size}: take scores of features, such as fid5k')
     real, count = DataImages(subject.dataset, metric.num), patches_each(metric.num)
     if subject.G is None:
         fake = DataImages(subject.images, metric.num)

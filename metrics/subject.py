@@ -10,6 +10,7 @@ import torch
 from dnnlib.util import UserError, cache_folder
 from metrics.image_sources import Latents
 from metrics.registry import Metric
+from torch_utils.misc import size_of
 from training.data.files import DEMO
 from training.dataset import open_set
 
@@ -71,9 +72,14 @@ class Score:
     facts: dict
 
 
-def size_of(G):
+def size_text(G):
     """'64x64', of a generator."""
-    return f'{G.img_resolution}x{G.img_resolution}'
+    return 'x'.join(map(str, size_of(G)))
+
+
+def seen_at(data):
+    """The side at which a network's squares show pictures of any size, None where it draws none. data: what its header says of its set"""
+    return None if data.get('size') else data.get('resolution')
 
 
 def dataset_of(meta, given=None):
@@ -83,11 +89,11 @@ def dataset_of(meta, given=None):
     Raises UserError where it cannot be read.
     """
     if given:
-        return open_set(given, meta['dataset'].get('resolution'))
+        return open_set(given, seen_at(meta['dataset']))
     path = meta['dataset']['path']
     if path.endswith(DEMO.name):
         path = 'demo'  # wherever it was when the network was trained
     try:
-        return open_set(path, meta['dataset'].get('resolution'), resolution=meta['dataset'].get('res'))
+        return open_set(path, seen_at(meta['dataset']), resolution=meta['dataset'].get('res'))
     except UserError as err:
         raise UserError(f"the network's own data set cannot be read ({err}): give it with --data") from None

@@ -12,29 +12,30 @@ from training.networks import Generator
 from training.presets import PRESETS
 
 
-def stylegan2(resolution=16, channels=3, c_dim=0, noise_strength=0.0):
+def stylegan2(resolution=16, channels=3, c_dim=0, noise_strength=0.0, img_size=None):
     """A StyleGAN2 generator of a few thousand numbers."""
     G = Generator(z_dim=8, c_dim=c_dim, w_dim=8, img_resolution=resolution, img_channels=channels, mapping_kwargs={'num_layers': 2},
-                  synthesis_kwargs={'channel_base': 16 * resolution, 'channel_max': 16})
+                  synthesis_kwargs={'channel_base': 16 * resolution, 'channel_max': 16}, img_size=img_size)
     for name, parameter in G.named_parameters():
         if name.endswith('noise_strength'):
             parameter.data.fill_(noise_strength)
     return G
 
 
-def inr(resolution=16, channels=3, c_dim=0, **synthesis):
+def inr(resolution=16, channels=3, c_dim=0, img_size=None, **synthesis):
     """A generator of inr of a few thousand numbers; skips the test where there is no inr."""
     module = pytest.importorskip('inr.generator')
     synthesis = {'channel_base': 16 * resolution, 'channel_max': 16, **synthesis}
     return module.Generator(z_dim=8, c_dim=c_dim, w_dim=8, img_resolution=resolution, img_channels=channels,
-                            mapping_kwargs={'num_layers': 2}, synthesis_kwargs=synthesis)
+                            mapping_kwargs={'num_layers': 2}, synthesis_kwargs=synthesis, img_size=img_size)
 
 
 def save(path, G, data='none.zip', classes=None):
     """Writes a snapshot that holds G as its averaged generator, trained on the data set at `data`; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = config.DataConfig(path=str(data), digest='0' * 8, resolution=G.img_resolution, channels=G.img_channels, images=1,
-                             label_dim=G.c_dim, classes=classes, mirror=False, subset=None)
+                             label_dim=G.c_dim, classes=classes, mirror=False, subset=None,
+                             size=None if len(set(G.img_size)) == 1 else list(G.img_size))
     run = config.build('stylegan2-tiny', PRESETS['stylegan2-tiny'], data)
     checkpoint.save_networks(path, {'G_ema': G}, run, images=0)
     return path

@@ -14,6 +14,7 @@ from inference import WHOLE, opening
 from inference.directions import COUNT, find, load
 from inference.latents import Walk, label_of_seed, latents_of, network_digest
 from inference.painter import Painter, draws_tiles
+from torch_utils.misc import size_of
 from training.checkpoint import images_of, load_networks, snapshots
 from viewing import MARGIN, MAX_SAVED, TILE, whole
 from viewing.kept import Kept
@@ -60,7 +61,7 @@ class Drawing:
         self.snapshots = self.look_for_snapshots()
         G, data = self.G, self.meta['dataset']
         return {
-            'name': f'{self.meta["cfg"]}, {self.meta["kimg"]:g} kimg', 'digest': self.digest, 'resolution': G.img_resolution,
+            'name': f'{self.meta["cfg"]}, {self.meta["kimg"]:g} kimg', 'digest': self.digest, 'size': size_of(G),
             'num_ws': G.num_ws, 'c_dim': G.c_dim, 'classes': data['classes'], 'opened': self.opened, 'snapshots': list(self.snapshots),
             'directions': self.count_directions(), 'most_pixels': MAX_SAVED,
             'whole': not self.draws_parts,
@@ -111,9 +112,18 @@ class Drawing:
             ws = self.directions.moved(ws, view.directions)
         return ws
 
+    def in_image(self, window):
+        """A window of the page's plane, where the trained image lies in the middle of a square of side 1, in units of the image."""
+        size = size_of(self.G)
+        if size[0] == size[1]:
+            return window
+        longer = max(size)
+        x0, y0, x1, y1 = ((edge - 0.5) * longer / side + 0.5 for edge, side in zip(window, size * 2, strict=True))
+        return x0, y0, x1, y1
+
     def tile(self, view, level, x, y):
         """A tile as the bytes of a PNG."""
-        packed, window = io.BytesIO(), tile_window(level, x, y)
+        packed, window = io.BytesIO(), self.in_image(tile_window(level, x, y))
         if self.draws_parts:
             painter = Painter(self.network(view.snapshot), SIDE, SIDE, window, view.refine, force_fp32=True)
             pixels = painter.whole(self.ws(view))[0]
@@ -123,21 +133,21 @@ class Drawing:
         return packed.getvalue()
 
     def picture(self, view):
-        """uint8 [R, R, C], all that a network draws that cannot draw parts."""
+        """uint8 [H, W, C], all that a network draws that cannot draw parts."""
         view = replace(view, refine=None)
         found = self.pictures.get(view)
         if found is None:
             G = self.network(view.snapshot)
-            painter = Painter(G, G.img_resolution, G.img_resolution, WHOLE, force_fp32=True)
+            painter = Painter(G, *size_of(G), WHOLE, force_fp32=True)
             found = self.pictures.put(view, painter.whole(self.ws(view))[0])
         return found
 
     def bands(self, view, picture):
         """(channels, iterator of bands uint8 [rows, width, channels]) of a state.Picture."""
-        G = self.network(view.snapshot)
+        G, window = self.network(view.snapshot), self.in_image(picture.window)
         if not self.draws_parts:
-            return G.img_channels, whole.bands(self.picture(view), picture.window, picture.width, picture.height)
-        painter = Painter(G, picture.width, picture.height, picture.window, view.refine, force_fp32=True, band_bytes=BAND_BYTES)
+            return G.img_channels, whole.bands(self.picture(view), window, picture.width, picture.height)
+        painter = Painter(G, picture.width, picture.height, window, view.refine, force_fp32=True, band_bytes=BAND_BYTES)
         return painter.channels, (band[0] for band in painter.bands(self.ws(view)))
 
     def warm_up(self):

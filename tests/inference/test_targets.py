@@ -17,7 +17,7 @@ def test_targets_of_any_mode_and_size(tmp_path, capsys, mode, suffix, channels):
     image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == 'I;16' else Image.fromarray(grey).convert(mode)
     path = tmp_path / f'x.{suffix}'
     image.save(path)
-    made = read_target(path, 8, channels)
+    made = read_target(path, (8, 8), channels)
     assert made.shape == (8, 8, channels) and (made > 250).all()
     out = capsys.readouterr().out
     assert out.startswith(f'Target {path}: 40x24, ') and 'cut to its middle 24x24, resized to 8x8 (Lanczos)' in out
@@ -28,10 +28,10 @@ def test_target_colours(tmp_path, capsys):
     clear = Image.new('RGBA', (8, 8), (255, 0, 0, 0))
     clear.save(tmp_path / 'clear.png')
     for channels, expected in ((3, [255, 255, 255]), (4, [255, 0, 0, 0]), (1, [255])):
-        assert read_target(tmp_path / 'clear.png', 8, channels)[3, 3].tolist() == expected
+        assert read_target(tmp_path / 'clear.png', (8, 8), channels)[3, 3].tolist() == expected
         assert ('laid over white' in capsys.readouterr().out) == (channels != 4)
     clear.convert('RGB').save(tmp_path / 'red.png')
-    assert read_target(tmp_path / 'red.png', 8, 1)[0, 0].tolist() == [76]
+    assert read_target(tmp_path / 'red.png', (8, 8), 1)[0, 0].tolist() == [76]
     assert capsys.readouterr().out == f'Target {tmp_path}/red.png: 8x8, made grey\n'
 
 
@@ -39,7 +39,7 @@ def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.new('RGB', (8, 8), colour) for colour in ((250, 0, 0), (0, 250, 0))]
     for suffix in ('gif', 'webp', 'png'):
         frames[0].save(tmp_path / f'a.{suffix}', save_all=True, append_images=frames[1:], duration=100)
-        assert np.abs(read_target(tmp_path / f'a.{suffix}', 8, 3)[0, 0].astype(int) - [250, 0, 0]).max() <= 8, suffix
+        assert np.abs(read_target(tmp_path / f'a.{suffix}', (8, 8), 3)[0, 0].astype(int) - [250, 0, 0]).max() <= 8, suffix
 
 
 def test_target_held_upright(tmp_path, capsys):
@@ -48,7 +48,7 @@ def test_target_held_upright(tmp_path, capsys):
         exif = Image.Exif()
         exif[0x0112] = orientation  # 8: the camera was turned, show rotated by 90 degrees counter-clockwise
         Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
-        made = read_target(tmp_path / 'a.png', 8, 3)
+        made = read_target(tmp_path / 'a.png', (8, 8), 3)
         assert np.array_equal(made, pixels if orientation == 1 else np.rot90(pixels))
         assert ('turned upright (EXIF)' in capsys.readouterr().out) == (orientation == 8)
 
@@ -61,12 +61,12 @@ def test_masks(tmp_path, capsys, mode):
     if mode == 'RGBA':  # transparent white does not count either
         image = Image.merge('RGBA', [Image.new('L', image.size, 255)] * 3 + [Image.fromarray(white)])
     image.save(tmp_path / 'm.png')
-    mask = read_mask(tmp_path / 'm.png', 4)
+    mask = read_mask(tmp_path / 'm.png', (4, 4))
     assert mask.tolist() == [[False, False, True, True]] * 2 + [[False] * 4] * 2
     assert 'fits 25% of the target' in capsys.readouterr().out
     Image.new('L', (4, 4), 100).save(tmp_path / 'm.png')
     with pytest.raises(UserError, match='black all over'):
-        read_mask(tmp_path / 'm.png', 4)
+        read_mask(tmp_path / 'm.png', (4, 4))
 
 
 @pytest.mark.parametrize('rows, columns, expected', [

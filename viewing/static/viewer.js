@@ -321,7 +321,7 @@ window.addEventListener('hashchange', () => {
 // ---- The beginning
 
 function build() {
-  $('name').textContent = `${info.name} · trained at ${info.resolution} x ${info.resolution}${info.whole ? ', draws this size only' : ''}`;
+  $('name').textContent = `${info.name} · trained at ${info.size.join(' x ')}${info.whole ? ', draws this size only' : ''}`;
   $('refine').parentElement.hidden = info.whole;
   $('cutoff').max = info.num_ws;
   $('layers').replaceChildren(...Array.from({ length: info.num_ws }, (_, layer) => {
@@ -353,7 +353,8 @@ async function begin() {
   info = await answer.json();
   say('');
   build();
-  viewer.addOverlay({ element: frame, location: new OpenSeadragon.Rect(0, 0, 1, 1) });
+  const [width, height] = info.size.map((side) => side / Math.max(...info.size)); // in the middle of a square of side 1
+  viewer.addOverlay({ element: frame, location: new OpenSeadragon.Rect((1 - width) / 2, (1 - height) / 2, width, height) });
   sized();
   fit(box ?? HOME, true);
   changed();
