@@ -23,7 +23,7 @@ def test_it_prints_an_address_that_answers_and_ends_quietly(tmp_path):
         address = process.stdout.readline().strip()
         try:
             assert address.startswith('http://127.0.0.1:')
-            assert requests.get(f'{address}/info').json()['resolution'] == 16
+            assert requests.get(f'{address}/info').json()['size'] == [16, 16]
         finally:
             process.send_signal(signal.SIGINT)
         out, err = process.communicate()
