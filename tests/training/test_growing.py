@@ -11,7 +11,7 @@ from training.networks import Discriminator, Generator
 from training.options import GrowConfig
 from training.training_loop import Training, train
 
-from .test_training_loop import assert_same_snapshot
+from .runs import assert_same_snapshot
 from .tiny import make_images, tiny_run
 
 INR = {'input_features': {'random': 4, 'raw': True}, 'features': {'random': 4, 'raw': True}, 'upsampling': 'linear'}

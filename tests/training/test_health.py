@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.training.test_training_loop import after_a_step
+from tests.training.runs import after_a_step
 from training import health
 from training.health import DETECTORS, Health, not_finite
 

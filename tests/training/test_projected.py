@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
-from tests.training.test_training_loop import assert_same_snapshot, gradients, steps, weights
+from tests.training.runs import assert_same_snapshot, gradients, steps, weights
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.pixels import from_uint8
 from training import checkpoint, pretrained

@@ -12,7 +12,7 @@ import torch
 
 from dnnlib.util import UserError
 from tests.helpers import file_size_limit
-from tests.training.test_training_loop import after_a_step
+from tests.training.runs import after_a_step
 from training import run_folder
 from training.checkpoint import network_path, save_networks, save_state, snapshots, state_path
 from training.config_json import to_json

@@ -1,4 +1,4 @@
-"""The loop: resuming bit for bit, accumulation, several processes, gradients that are not finite, signals."""
+"""The loop: accumulation, several processes, gradients that are not finite, signals."""
 
 import dataclasses
 import json
@@ -6,176 +6,23 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from dnnlib.util import UserError
 from tests.helpers import ROOT, relative_error
-from tests.training.tiny import make_images, tiny_run
+from tests.training.runs import NO_NOISE, augmented, gradients, same_state, stats_of, steps, weights
+from tests.training.tiny import tiny_run
 from torch_utils.misc import allow_tf32
 from torch_utils.pixels import from_uint8
 from training import checkpoint, run_folder, training_loop
 from training.config import LossConfig
 from training.latents import draw_latents
 from training.loss import phases
-from training.options import AugmentConfig
 from training.training_loop import Training, batches, train
-
-NO_NOISE = {'synthesis': {'use_noise': False}}  # noise knows its process and pass
-
-
-@pytest.fixture(scope='module')
-def images(tmp_path_factory):
-    return make_images(tmp_path_factory.mktemp('data') / 'images')
-
-
-@pytest.fixture(scope='module')
-def labelled(tmp_path_factory):
-    return make_images(tmp_path_factory.mktemp('data') / 'labelled', classes=3)
-
-
-def after_a_step(folder):
-    """A tiny run on a new folder of images, one step in."""
-    dataset, settings = tiny_run(make_images(folder))
-    training = Training(settings, dataset)
-    training.step(torch.zeros([4, 3, 16, 16], dtype=torch.uint8), torch.zeros([4, 0]))
-    return training
-
-
-def steps(training, count):
-    data = batches(training.source, training.settings, training.images, pin=False)
-    for _ in range(count):
-        training.step(*next(data))
-    data.close()
-    return training
-
-
-def weights(network):
-    return torch.cat([p.detach().flatten().clone() for p in network.parameters()])
-
-
-def gradients(network):
-    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten().clone() for p in network.parameters()])
-
-
-def stats_of(folder):
-    """The lines of stats.jsonl without what the clock and the memory say."""
-    clocked = ('Timing/', 'Resources/', 'timestamp', 'Health/data')
-    return [{key: value for key, value in json.loads(line).items() if not key.startswith(clocked)}
-            for line in (folder / 'stats.jsonl').read_text().splitlines()]
-
-
-def same_state(a, b):
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_state(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same_state, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-def assert_same_snapshot(one, other, images):
-    tensors, others = (load_file(checkpoint.network_path(folder, images)) for folder in (one, other))
-    assert tensors.keys() == others.keys()
-    assert [key for key in tensors if not torch.equal(tensors[key], others[key])] == []
-    paths = [checkpoint.state_path(checkpoint.network_path(folder, images)) for folder in (one, other)]
-    state, expected = (torch.load(path, weights_only=True) for path in paths)
-    del state['seconds'], expected['seconds']
-    assert same_state(state, expected)
-    assert stats_of(one) == stats_of(other)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A function that makes run folders below `folder.root`."""
-    def make(name):
-        (tmp_path / name).mkdir()
-        return tmp_path / name
-
-    make.root = tmp_path
-    return make
-
-
-@pytest.mark.parametrize('stop_at', [0.016, 0.024], ids=['at a tick', 'between ticks'])
-def test_resume_is_bit_exact(labelled, folder, stop_at):
-    dataset, whole = tiny_run(labelled, use_labels=True, kimg=0.048, tick=0.016, snap=100)
-    train(whole, dataset, folder('whole'))
-    _, half = tiny_run(labelled, use_labels=True, kimg=stop_at, tick=0.016, snap=100)
-    halves = folder('halves')
-    train(half, dataset, halves)
-    train(whole, dataset, halves, resume=run_folder.find_resumable(halves))
-    assert_same_snapshot(halves, folder.root / 'whole', 48)
-    assert [line['images'] for line in stats_of(halves)] == [16, 32, 48]
-
-
-def augmented(settings, **given):
-    return dataclasses.replace(settings, augment=AugmentConfig(**given))
-
-
-@pytest.mark.parametrize('stop_at', [0.016, 0.024], ids=['at a change of p', 'between two'])
-def test_resume_is_bit_exact_with_adaptive_augmentation(labelled, folder, stop_at):
-    ada_run = dict(kind='ada', pipe='bgcfnc', p=0.5, target=0.5, ada_kimg=0.1)
-    dataset, whole = tiny_run(labelled, use_labels=True, kimg=0.048, tick=0.016, snap=100)
-    whole = augmented(whole, **ada_run)
-    train(whole, dataset, folder('whole'))
-    _, half = tiny_run(labelled, use_labels=True, kimg=stop_at, tick=0.016, snap=100)
-    halves = folder('halves')
-    train(augmented(half, **ada_run), dataset, halves)
-    train(whole, dataset, halves, resume=run_folder.find_resumable(halves))
-    assert_same_snapshot(halves, folder.root / 'whole', 48)
-    p = [line['Augment/p'] for line in stats_of(halves)]
-    assert len(set(p)) > 1 and 0.5 not in p
-    log = (halves / 'log.txt').read_text()
-    assert f'aug p {p[0]:.3f} r ' in log
-
-
-def test_states_of_older_runs_resume_with_augmentation(images, folder):
-    dataset, settings = tiny_run(images, kimg=0.008)
-    train(settings, dataset, folder('run'))
-    network = checkpoint.network_path(folder.root / 'run', 8)
-    state = torch.load(checkpoint.state_path(network), weights_only=True)
-    assert state.pop('augment') is None
-    torch.save(state, checkpoint.state_path(network))
-    training = Training(augmented(settings, kind='ada', p=0.25), dataset)
-    training.resume(network)
-    assert training.augment.p == 0.25
-    assert 'augment' not in steps(training, 1).state_dict()['optimizers']
-
-
-def test_workers_change_nothing(images, folder):
-    for name, workers in (('none', 0), ('two', 2)):
-        dataset, settings = tiny_run(images, kimg=0.016, workers=workers)
-        train(settings, dataset, folder(name))
-        last = checkpoint.network_path(folder.root / name, 16)
-    assert same_state(load_file(last), load_file(checkpoint.network_path(folder.root / 'none', 16)))
-
-
-def test_resume_after_kill(images, folder):
-    killed, script = folder('killed'), """
-import sys
-from pathlib import Path
-from tests.training.tiny import tiny_run
-from training.training_loop import train
-dataset, settings = tiny_run(sys.argv[1], kimg=100, tick=0.016, snap=2, keep_last=0)
-train(settings, dataset, Path(sys.argv[2]))
-"""
-    child = subprocess.Popen([sys.executable, '-c', script, str(images), str(killed)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while len((killed / 'stats.jsonl').read_text().splitlines() if (killed / 'stats.jsonl').exists() else []) < 3:  # one past a snapshot
-        assert child.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    child.kill()
-    child.wait()
-    last = run_folder.find_resumable(killed)
-    total = checkpoint.read_header(last)['images'] + 32
-    dataset, settings = tiny_run(images, kimg=total / 1000, tick=0.016, snap=2, keep_last=0)
-    train(settings, dataset, killed, resume=last)
-    train(settings, dataset, folder('whole'))
-    assert_same_snapshot(killed, folder.root / 'whole', total)
 
 
 @pytest.mark.parametrize('phase, p', [('G', 0), ('D', 0), ('D_reg', 0), ('D_both', 0), ('G', 0.5), ('D_both', 0.5)])
@@ -211,7 +58,7 @@ def test_two_processes_equal_one(labelled, tmp_path, folder):
     script = """
 import os, sys, torch
 from pathlib import Path
-from tests.training.test_training_loop import NO_NOISE, augmented, gradients, steps
+from tests.training.runs import NO_NOISE, augmented, gradients, steps
 from tests.training.tiny import tiny_run
 from torch_utils import distributed
 from training.training_loop import Training, train
@@ -318,16 +165,6 @@ def test_lazy_rates_reach_the_optimizer(images):
     assert training.optimizers['D'].param_groups[0]['betas'] == pytest.approx((0, 0.99 ** 0.75))
 
 
-def test_resume_takes_new_rates(images, folder):
-    dataset, settings = tiny_run(images, kimg=0.008)
-    train(settings, dataset, folder('run'))
-    _, slower = tiny_run(images, kimg=0.008, lr=0.001)
-    training = Training(slower, dataset)
-    training.resume(checkpoint.network_path(folder.root / 'run', 8))
-    assert training.optimizers['G'].param_groups[0]['lr'] == pytest.approx(0.001 * 2 / 3)
-    assert training.optimizers['G'].state_dict()['state'][0]['step'] == 2 + 1  # two main steps and one path-length step
-
-
 def test_best_snapshot_is_kept_under_its_own_name(images, folder):
     dataset, settings = tiny_run(images, kimg=0.012, tick=0.004, snap=1, keep_last=1)
     scores = iter([5.0, 3.0, None])
@@ -354,21 +191,6 @@ def test_layout_of_the_discriminator(images, channels_last, lies):
     dataset, settings = tiny_run(images, channels_last=channels_last)
     weight = Training(settings, dataset).D.b8.conv0.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == lies != weight.is_contiguous()
-
-
-@pytest.mark.parametrize('first, then', [(False, None), (None, False)])
-def test_resume_with_another_layout_goes_on_with_the_same_moments(images, folder, first, then):
-    dataset, settings = tiny_run(images, kimg=0.012, channels_last=first)
-    train(settings, dataset, folder('run'))
-    network, moved = checkpoint.network_path(folder.root / 'run', 12), {}
-    for layout in (first, then):
-        training = Training(tiny_run(images, channels_last=layout)[1], dataset)
-        training.resume(network)
-        before = {name: p.detach().clone() for name, p in training.D.named_parameters()}
-        steps(training, 1)
-        moved[layout] = {name: p.detach() - before[name] for name, p in training.D.named_parameters()}
-    for name, step in moved[first].items():
-        assert relative_error(moved[then][name], step) < 1e-3, name
 
 
 def test_tf32_is_for_steps_and_not_for_scores(images, folder, monkeypatch):
@@ -410,138 +232,6 @@ def test_minutes_stop_with_a_snapshot(images, folder, capsys):
     assert train(settings, dataset, run, minutes=1e-9) == 0
     assert run_folder.find_resumable(run) == checkpoint.network_path(run, 0)
     assert f'Go on with: python train.py --resume={run}' in capsys.readouterr().out
-
-
-def test_a_set_that_cannot_be_read_any_more_ends_the_run_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr('training.dataset.KEEP_BYTES', 0)
-    images = make_images(tmp_path / 'images')
-    dataset, settings = tiny_run(images, kimg=0.1, workers=1)
-    for file in images.glob('*.png'):
-        file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(UserError, match='images in a row cannot be used') as caught:
-        steps(Training(settings, dataset), 10)
-    assert '\n' not in str(caught.value)
-
-
-def test_an_error_saves_first_and_the_run_goes_on_as_if_there_had_been_none(labelled, folder, monkeypatch, capsys):
-    whole, broken = folder('whole'), folder('broken')
-    dataset, settings = tiny_run(labelled, use_labels=True, kimg=0.032, tick=0.016)
-    train(settings, dataset, whole)
-    step = Training.step
-
-    def failing(training, *batch):
-        if training.images == 20:
-            raise ValueError('a disk fails')
-        step(training, *batch)
-
-    monkeypatch.setattr(Training, 'step', failing)
-    with pytest.raises(ValueError, match='a disk fails'):
-        train(settings, dataset, broken)
-    monkeypatch.setattr(Training, 'step', step)
-    last = run_folder.find_resumable(broken)
-    assert last == checkpoint.network_path(broken, 20)
-    assert f'An error ends the run, saved at 0.02 kimg: python train.py --resume={broken} goes on' in capsys.readouterr().out
-    train(settings, dataset, broken, resume=last)
-    assert_same_snapshot(broken, whole, 32)
-
-
-def spoiled_weight(training):
-    next(training.G_ema.parameters())[0] = float('nan')
-
-
-def spoiled_moment(training):
-    next(iter(training.optimizers['D'].state.values()))['exp_avg_sq'][0] = float('inf')
-
-
-def spoil(monkeypatch, act, times):
-    """Calls act(training) after the step to 12 images, so many times."""
-    step, left = Training.step, [None] * times
-
-    def patched(training, *batch):
-        step(training, *batch)
-        if training.images == 12 and left:
-            left.pop()
-            act(training)
-
-    monkeypatch.setattr(Training, 'step', patched)
-
-
-@pytest.mark.parametrize('act, tick', [(spoiled_weight, 0.004), (lambda training: spoiled_nan(training.G), 0.02)])
-def test_a_number_that_is_lost_once_comes_right_from_the_last_snapshot(images, folder, monkeypatch, capsys, act, tick):
-    dataset, settings = tiny_run(images, kimg=0.008, tick=0.004, snap=1)
-    whole, run = folder('whole'), folder('run')
-    for place in (whole, run):
-        train(settings, dataset, place)
-    _, settings = tiny_run(images, kimg=0.024, tick=tick, snap=1)  # a tick of 20 images: the first step without gradients tells
-    train(settings, dataset, whole, resume=checkpoint.network_path(whole, 8))
-    capsys.readouterr()
-    spoil(monkeypatch, act, times=1)
-    train(settings, dataset, run, resume=checkpoint.network_path(run, 8))
-    out = capsys.readouterr().out
-    assert out.count(': going back to network-snapshot-000000_008.safetensors, once\n') == 1 and 'is not finite at 0.01' in out
-    assert_same_snapshot(run, whole, 24)
-
-
-def spoiled_nan(network):
-    with torch.no_grad():
-        next(network.parameters())[0] = float('nan')
-
-
-@pytest.mark.parametrize('act, name', [(spoiled_weight, 'G_ema.'), (spoiled_moment, 'D.optimizer.')])
-def test_what_is_not_finite_again_ends_the_run_and_takes_no_good_snapshots_place(images, folder, monkeypatch, capsys, act, name):
-    dataset, settings = tiny_run(images, kimg=0.024, tick=0.004, snap=1, keep_last=1)
-    run = folder('run')
-    spoil(monkeypatch, act, times=9)
-    report = f'{name}.* is not finite at 0.012 kimg; stats.jsonl has .* second time from network-snapshot-000000_008'
-    with pytest.raises(UserError, match=report):
-        train(settings, dataset, run)
-    assert checkpoint.snapshots(run) == [run_folder.find_resumable(run)] == [checkpoint.network_path(run, 8)]
-    out = capsys.readouterr().out
-    assert out.count('going back to') == 1 and 'An error ends the run at 0.012 kimg, which could not be saved: ' + name in out
-
-
-def test_without_a_snapshot_there_is_no_way_back(images, folder, monkeypatch):
-    dataset, settings = tiny_run(images, kimg=0.024, tick=0.004, snap=100)
-    spoil(monkeypatch, spoiled_weight, times=1)
-    with pytest.raises(UserError, match='there is no snapshot to go back to'):
-        train(settings, dataset, folder('run'))
-
-
-def full(path, *_):
-    raise OSError(28, 'No space left on device', str(path))
-
-
-def test_a_full_disk_costs_a_snapshot_that_is_tried_again(images, folder, monkeypatch, capsys):
-    dataset, settings = tiny_run(images, kimg=0.032, tick=0.004, snap=3, img_snap=3)
-    whole, run = folder('whole'), folder('run')
-    train(settings, dataset, whole)
-    capsys.readouterr()
-    save, left = checkpoint.save_networks, [12, 16]
-
-    def small(path, networks, config, seen):
-        if left and seen == left[0]:
-            left.pop(0)
-            full(path)
-        save(path, networks, config, seen)
-
-    monkeypatch.setattr(checkpoint, 'save_networks', small)
-    monkeypatch.setattr('training.snapshot.save_grid', lambda path, *_: full(path) if '012' in path.name else None)
-    train(settings, dataset, run)
-    out = capsys.readouterr().out
-    assert out.count('disk full while writing') == 2 and out.count('without this snapshot, and tries again at the next tick') == 1
-    assert 'without this picture' in out
-    assert checkpoint.snapshots(run) == [checkpoint.network_path(run, step) for step in (20, 24, 32)]
-    assert not checkpoint.state_path(checkpoint.network_path(run, 12)).exists()
-    assert_same_snapshot(run, whole, 32)
-
-
-def test_an_end_that_cannot_be_saved_is_an_error(images, folder, monkeypatch):
-    dataset, settings = tiny_run(images, kimg=0.012, tick=0.004, snap=2)
-    save, run = checkpoint.save_networks, folder('run')
-    monkeypatch.setattr(checkpoint, 'save_networks', lambda path, *args: full(path) if '012' in path.name else save(path, *args))
-    with pytest.raises(UserError, match='no snapshot of the end at 0.012 kimg could be written, the last one is of 0.008 kimg'):
-        train(settings, dataset, run)
-    assert run_folder.find_resumable(run) == checkpoint.network_path(run, 8)
 
 
 def test_a_snapshot_is_there_before_it_is_scored(images, folder):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dnnlib.util import UserError
 from tests.helpers import relative_error
-from tests.training.test_training_loop import steps
+from tests.training.runs import steps
 from tests.training.tiny import ROW, make_images
 from training import checkpoint, config, memory, options, starting
 from training.data.transforms import part_of_square

@@ -66,8 +66,8 @@ def test_a_tile_is_what_render_draws(viewer):
     ('seed=1&to=2&share=0.5&space=z&cutoff=1&psi=0.3', lambda G: G.mapping(
         torch.from_numpy(latents.slerp(latents.z_of(G, 1), latents.z_of(G, 2), 0.5)), torch.tensor([[0, 0.5, 0.5, 0]]), truncation_psi=0.3,
         truncation_cutoff=1)),
-    ('seed=9&style=8&layers=1,3', lambda G: torch.where(
-        torch.tensor([i in (1, 3) for i in range(G.num_ws)])[:, None], of_seed(G, 8), of_seed(G, 9))),
+    ('seed=9&style=8&layers=1,3&psi=0.5&cutoff=2', lambda G: torch.where(
+        torch.tensor([i in (1, 3) for i in range(G.num_ws)])[:, None], of_seed(G, 8, psi=0.5, cutoff=2), of_seed(G, 9, psi=0.5, cutoff=2))),
 ])
 def test_every_word_of_a_view_counts(viewer, query, view):
     address, _, drawing = viewer
