@@ -98,6 +98,18 @@ def described(module, **how):
     return public_pickles.network(type(module).__name__, easy_dict(**arguments), module.state_dict(), **how)
 
 
+@pytest.mark.parametrize('start, found', [
+    (b'\x80\x02}q\x00(X\x01\x00\x00\x00G', True), (b'\x80\x05\x95\x0a\x00\x00\x00\x00\x00\x00\x00}', True), (b'(dp0\n', False),
+    (b'\x80\x02\x00\x00\x00\x00\x00\x00{"G.a"', False), (b'', False),  # safetensors: the length of the header, then the header
+])
+def test_what_a_file_is_by_its_first_bytes(start, found, tmp_path):
+    for name in ('a', 'a.safetensors'):
+        (tmp_path / name).write_bytes(start)
+        assert legacy.is_pickle(tmp_path / name) is found
+    (tmp_path / 'a.pkl').write_bytes(start)
+    assert legacy.is_pickle(tmp_path / 'a.pkl')
+
+
 @pytest.mark.parametrize('protocol', range(6))
 def test_every_protocol(protocol, tmp_path):
     G, D = stylegan2(c_dim=2), Discriminator(2, 16, 3, channel_base=128, channel_max=8)
