@@ -1,5 +1,6 @@
 """What script/fuzz.py damages and how: whole files of every kind, small; changes of bytes, of JSON, of zips, of pickles."""
 
+import copy
 import gzip
 import io
 import json
@@ -78,7 +79,8 @@ def tree_changed(tree, random, odd=()):
         elif kind == 1 and isinstance(inner, dict):
             inner[random.choice(('x', '', '\ud800', '\x1b[31m'))] = inner.pop(key)
         else:
-            inner[key] = random.choice((random.choice(NUMBERS), random.choice(NUMBERS), random.choice((*ODD, *odd))))
+            chosen = random.choice((random.choice(NUMBERS), random.choice(NUMBERS), random.choice((*ODD, *odd))))
+            inner[key] = copy.deepcopy(chosen)  # ODD stays what it is, whatever is changed next
         if not any(path for path in places(tree)):
             break
     return tree

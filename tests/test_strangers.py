@@ -364,3 +364,7 @@ def test_fuzzing_is_repeatable(tmp_path):
     for kind, content in (('zip', whole), ('json', b'{"labels": [["a", 1]]}'), ('idx', small_idx)):
         first, second = (cases.CHANGES[kind](content, random.Random(5), [content]) for _ in range(2))
         assert first == second
+    odd = repr(cases.ODD)
+    for number in range(300):
+        cases.CHANGES['json'](b'{"labels": [["a", [1, {"b": 2}]]], "x": {"y": {"z": []}}}', random.Random(number), [])
+    assert repr(cases.ODD) == odd  # else a case would depend on those before it

@@ -48,7 +48,7 @@ def validate(config) -> None:
         (config.augment.kind != 'fixed' or config.augment.p is not None, '--aug=fixed needs the chance of each augmentation, --p=0 to 1'),
         (not (config.discriminator.freeze and config.grow.sizes),
          f'--freeze-d={config.discriminator.freeze} keeps layers that --grow={config.grow.sizes} has yet to train: give --grow=none'),
-        (config.discriminator.freeze <= (most := 3 * int(math.log2(data.resolution)) - 5),
+        (config.discriminator.freeze <= (most := 3 * (max(data.resolution, 1).bit_length() - 1) - 5),
          f'--freeze-d={config.discriminator.freeze}: D has {most} layers above its last block at {"x".join(map(str, data.sides))}'),
     ):
         if not fine:

@@ -212,7 +212,7 @@ def test_values_out_of_range(changed, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize('resolution', [8, 48, 2048])
+@pytest.mark.parametrize('resolution', [8, 48, 2048, 0, -1])
 def test_resolutions_that_cannot_be_trained(resolution):
     with pytest.raises(UserError, match=rf'holds {resolution}x{resolution} images; training takes 16, 32, .*1024: python dataset_tool.py'):
         build('x', ROW, data(resolution))
