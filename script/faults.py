@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'script')]
@@ -190,15 +191,17 @@ def pictures(folder: Path) -> None:
 
 def moments(trials: Trials, count: int, number: int, seed: int = 0):
     """(name, exit code, bit for bit, steps lost) of runs that get a signal at random moments."""
-    draw, began = random.Random(seed), time.monotonic()
-    trials.train(trials.root / 'timed', TOTAL)
-    seconds = time.monotonic() - began
+    draw = random.Random(seed)
+    _, _, used = os.wait4(trials.start(trials.root / 'timed', TOTAL), 0)
+    seconds = used.ru_utime + used.ru_stime  # of the processor, so that moments lie within a run whatever else the machine does
     for i in range(count):
         outdir, wait = trials.root / 'faults' / f'{signal.Signals(number).name}-{i}', draw.uniform(0, seconds)
         shutil.rmtree(outdir, ignore_errors=True)
         outdir.parent.mkdir(exist_ok=True)
         child = trials.start(outdir, TOTAL)
-        time.sleep(wait)
+        process = psutil.Process(child)
+        while sum(process.cpu_times()[:2]) < wait and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.005)
         os.kill(child, number)
         code, reached = ended(child), max(trials.images(), 0)
         yield f'{wait:.2f} s', code, *trials.resumed(outdir, reached)[:2]
