@@ -212,9 +212,9 @@ def test_values_out_of_range(changed, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize('resolution', [8, 48, 2048, 0, -1])
+@pytest.mark.parametrize('resolution', [8, 48, 2048, -1])
 def test_resolutions_that_cannot_be_trained(resolution):
-    with pytest.raises(UserError, match=rf'holds {resolution}x{resolution} images; training takes 16, 32, .*1024: python dataset_tool.py'):
+    with pytest.raises(UserError, match=rf'holds {resolution}x{resolution} images; training takes a power of two '):
         build('x', ROW, data(resolution))
 
 
@@ -249,7 +249,7 @@ def test_augmentation_is_chosen_by_options_and_presets():
     ({'aug': 'fixed', 'p': 0.5, 'target': 0.5}, '--target=0.5 has no effect with --aug=fixed: it is for --aug=ada'),
     ({'aug': 'fixed', 'p': 0.5, 'ada_kimg': 9.0}, '--ada-kimg=9.0 has no effect with --aug=fixed'),
     ({'aug': 'ada', 'target': 1.0}, '--target=1.0'), ({'aug': 'ada', 'p': 1.5}, '--p=1.5'), ({'aug': 'Ada'}, '--aug=Ada'),
-    ({'freeze_d': 14}, '--freeze-d=14: D has 13 layers above 4x4 at 64x64'),
+    ({'freeze_d': 14}, '--freeze-d=14: D has 13 layers above its last block at 64x64'),
     ({'freeze_d': 2, 'grow': '32:1'}, '--freeze-d=2 keeps layers that --grow=32:1 has yet to train: give --grow=none'),
 ])
 def test_augmentation_that_cannot_work_is_refused(given, message):
