@@ -5,6 +5,7 @@ import hashlib
 import io
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 import generate
-from inference import latents, pages, pyramid
+from inference import export, latents, pages, pyramid
 from tests import browser as driver
 from tests import tiny_snapshots
 from tests.tiny_snapshots import call, mistake
@@ -76,6 +77,16 @@ def test_generate_writes_a_page(tmp_path):
     assert len(page) < 300_000 and 'http:' not in page and 'https:' not in page and page.count('</script>') == 4
     other = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.inr(upsampling='bilinear'))
     assert 'the page has no bilinear reads of coarser grids; --format=function has' in mistake(generate.main, *args, f'--network={other}')
+
+
+def test_small_functions_are_in_a_page_with_all_their_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, 'WHOLE_FLOATS', 10)
+    monkeypatch.setattr(pages, 'function', lambda name, content: content)
+    for numbers, content in ((10, 'float32'), (11, 'half')):
+        function = SimpleNamespace(form=SimpleNamespace(special=None), tensors={'a': torch.zeros(numbers - 1), 'b': torch.zeros(1)},
+                                   to_bytes=lambda half: 'half' if half else 'float32')
+        export._write_page(tmp_path / 'a.html', function, 'a', None)
+        assert (tmp_path / 'a.html').read_text() == content
 
 
 def test_a_name_cannot_end_a_script():
