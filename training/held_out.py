@@ -20,7 +20,7 @@ class HeldOut:
     """Up to MOST of the images that a subset leaves out, read when first needed. batch: how many D judges at once;  device: where D is"""
 
     def __init__(self, dataset: ImageDataset, batch: int, device: torch.device | str = 'cpu'):
-        self.rest, self.batch, self.device = dataset.left_out(MOST), batch, device
+        self.rest, self.batch, self.device, self.resolution = dataset.left_out(MOST), batch, device, dataset.resolution
         self._items: list | None = None
 
     @torch.no_grad()
@@ -38,7 +38,7 @@ class HeldOut:
         for first in range(0, len(self._items), self.batch):
             pixels, labels = (torch.from_numpy(np.stack(part)).to(self.device)
                               for part in zip(*self._items[first:first + self.batch], strict=True))
-            reals = growing.fit(from_uint8(pixels), loss.stage, self.rest.resolution)
+            reals = growing.fit(from_uint8(pixels), loss.stage, self.resolution)
             numbers = torch.rand(len(reals), NUMBERS, dtype=torch.float64, generator=random)
             logits.append(loss.judge(reals, labels, numbers).double())
         held_out, real, fake = torch.cat(logits).mean().item(), means['Scores/real'], means['Scores/fake']

@@ -62,7 +62,7 @@ class Centroids(torch.nn.Module):
 class Photographs:
     """Real faces: what the drawer makes of codes of its own, the last two black."""
 
-    label_dim, resolution, num_channels, path = 0, 32, 3, 'photographs'
+    label_dim, size, num_channels, path = 0, (32, 32), 3, 'photographs'
 
     def __init__(self, count=12, dark=2):
         self.w = torch.randn(count, 8, generator=torch.Generator().manual_seed(7)) * 0.7
@@ -127,7 +127,7 @@ def test_too_few_faces(extractor, tmp_path):
     with pytest.raises(UserError, match='kpl needs a keypoint extractor'):
         list(evaluate([parse('kpl')], subject))
     other = Subject(Photographs(), Faces(), keypoints=KeypointPrediction(extractor, distance='pixels'))
-    other.dataset.resolution = 64
+    other.dataset.size = 64, 64
     with pytest.raises(UserError, match='has 3x64x64, this network draws 3x32x32'):
         list(evaluate([parse('kpl')], other))
 

@@ -53,7 +53,7 @@ class Pictures:
 
     def __init__(self, count=64, shift=0, seed=0):
         self.images = np.random.RandomState(seed).randint(0, 200, (count, 3, 16, 16)).astype(np.uint8) + np.uint8(shift)
-        self.digest, self.resolution = f'{count} {shift} {seed}', 16
+        self.digest, self.resolution, self.size = f'{count} {shift} {seed}', 16, (16, 16)
 
     def __len__(self):
         return len(self.images)
