@@ -3,9 +3,6 @@
 A tensor is taken where its name and shape are those of the network to train. Of another number of image channels or label inputs the common
 part is taken; the rest, blocks of higher resolutions for example, stays as it was initialized. G and its average stand in for each other.
 
-Where a run has labels and the file's network had none, labels have no effect on G at first and gain it while training: a G that is given
-classes before it draws varied images draws each class alike (transitional training, arXiv 2201.06578).
-
 Of a smaller network nothing learned is lost: to-RGB of the blocks that G has beyond it begin at zero, as where a run grows, and its D's
 from-RGB becomes the `entry` of the block of its size, where a run that grows fades the next block in (and the other way round).
 """
@@ -22,9 +19,8 @@ from training.config import Config
 from training.presets import at_resolution
 
 SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
-LABEL_INPUTS = 'mapping.fc0.weight'  # z, then the embedded label
 LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
-CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, re.escape(LABEL_INPUTS): 1}  # what may differ
+CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, r'mapping\.fc0\.weight': 1}  # what may differ
 
 
 @dataclass(frozen=True)
@@ -158,9 +154,6 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
             value = tensors[_there(each.source, key, tensors)]
             part = _common(value.shape, own[key])
             own[key][part].copy_(value[part])
-            if key == LABEL_INPUTS:
-                own[key][:, value.shape[1]:] = 0
-                own[key].mul_((own[key].shape[1] / value.shape[1]) ** 0.5)  # the gain of a layer goes with the number of its inputs
         for key in each.zero:
             own[key].zero_()
     return [each.line(Path(source)) for each in taken]
