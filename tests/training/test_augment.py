@@ -267,7 +267,7 @@ def test_without_numbers_the_global_stream_decides():
 
 
 @pytest.mark.parametrize('images, problem', [
-    (torch.zeros(2, 2, 8, 8), r'\[2, 2, 8, 8\]'), (torch.zeros(2, 3, 8, 6), r'\[2, 3, 8, 6\]'), (torch.zeros(3, 8, 8), r'\[3, 8, 8\]'),
+    (torch.zeros(2, 2, 8, 8), r'\[2, 2, 8, 8\]'), (torch.zeros(3, 8, 8), r'\[3, 8, 8\]'),
     (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 'torch.uint8'),
 ])
 def test_what_is_no_batch_of_images_is_refused(images, problem):
