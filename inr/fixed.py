@@ -276,7 +276,7 @@ def _block_of(block, w, noise_mode):
         tensors |= {f'{name}.weight': layer.weights.materialize()[0], f'{name}.bias': layer.bias[0]}
     form = BlockForm(
         spec.name, spec.grid, spec.in_channels, spec.channels, [layer.uses_coords for layer in layers],
-        getattr(spec, 'upsamples', spec.in_channels > 0), of_coords.raw, count, of_coords.cosine, of_coords.constants,
+        spec.upsamples, of_coords.raw, count, of_coords.cosine, of_coords.constants,
         layers[0].slope, layers[0].gain, layers[0].clamp, to_rgb.clamp, of_coords.footprint,
     )  # fmt: skip
     return form, tensors

@@ -46,9 +46,14 @@ class BlockSpec:
         return self.grid
 
     @property
+    def upsamples(self):
+        """Whether it reads the grid below: all but the first do."""
+        return self.in_channels > 0
+
+    @property
     def layers(self):
         """Layers that take a w: the hidden ones, and the connector where there is something below."""
-        return self.hidden + (self.in_channels > 0)
+        return self.hidden + self.upsamples
 
 
 def block_specs(resolution, width, decoder):

@@ -7,7 +7,7 @@ ROWS = 256  # of a band
 
 
 def bands(image, window, width, height):
-    """Bands uint8 [rows, width, C] of a window: for each pixel that of `image` [R, R, C], which fills the unit square, its middle is in."""
+    """Bands uint8 [rows, width, C] of a window: for each pixel that of `image` [H, W, C], which fills the unit square, its middle is in."""
     x0, y0, x1, y1 = window
     columns, across = _along(x0, x1, width, image.shape[1])
     rows, down = _along(y0, y1, height, image.shape[0])
