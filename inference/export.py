@@ -11,7 +11,7 @@ def _write_onnx(path, function, name, of_w=None):
     try:
         path.write_bytes(function.to_onnx(of_w))
     except ImportError as error:
-        raise UserError(f"it needs a package that is not here ({error}): pip install '.[onnx]'") from None
+        raise UserError(f"it needs a package that is not here ({error}): pip install onnx") from None
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -258,12 +258,12 @@ def to_onnx(function, of_w=None):
     of_w: (G, ws, noise_mode) that it was taken of, for a graph with w as an input; None holds the weights of this w alone
     Raises NoFunction for one that has what Form.special names, ImportError without onnx.
     """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
     form, graph = function.form, Graph()
     if form.special:
         raise NoFunction(f'the graph has no {form.special}; --format=function has')
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     u, v, density = (Value(graph, name, np.float64) for name in INPUTS)
     held = {name: value.numpy() for name, value in function.tensors.items()}
     if of_w is not None:

@@ -1,5 +1,6 @@
 """Batches for training, loaded by other processes or this one, which may end without the run's end."""
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 
@@ -72,7 +73,7 @@ def _lost_worker(problem: Exception) -> str:
     if isinstance(problem, RuntimeError) and ('shared memory' in text or 'unable to mmap' in text or 'unable to resize' in text):
         return 'no room in /dev/shm'
     if isinstance(problem, RuntimeError) and text.startswith('DataLoader worker'):
-        return text.partition('. ')[0].removeprefix('DataLoader worker ')[:100]
+        return re.sub(r'^DataLoader worker (\(pids?(\(s\))? [\d, ]+\) )?(is )?', '', text.partition('. ')[0])[:100]
     if isinstance(problem, (ConnectionError, EOFError)) and not text.startswith('Caught '):  # as errors in the data do
         return 'killed'
     return ''

@@ -12,8 +12,6 @@ from tests import tiny_snapshots
 from tests.inr.test_function import generator
 from tests.tiny_snapshots import call, mistake
 
-pytest.importorskip('onnx')
-pytest.importorskip('onnxruntime')
 CASES = [(64, 64, grid.WHOLE), (90, 140, grid.WHOLE), (1, 1, grid.WHOLE), (33, 47, (-0.3, -0.2, 1.4, 1)), (9, 30, (0.4, 0.4, 0.43, 0.45))]
 
 
