@@ -82,21 +82,22 @@ def table(found):
 
 @click.command()
 @click.option('--cases', 'count', type=click.IntRange(1), default=20_000, show_default=True, help='In all kinds together.')
+@click.option('--first', type=click.IntRange(0), default=0, show_default=True, help='The first case of each kind.')
 @click.option('--kinds', default=','.join(SHARES), help='With commas between.  [default: all]')
 @click.option('--jobs', type=click.IntRange(1), default=1, show_default=True, help='Processes that read.')
 @click.option('--shard', default='1/1', metavar='I/N', help='Every N-th case, from the I-th on.')
 @click.option('--outdir', default='out/fuzz', show_default=True, help='Results; cases found there are not done again.')
-def main(count, kinds, jobs, shard, outdir):
+def main(count, first, kinds, jobs, shard, outdir):
     """Count what comes of damaged and crafted files. The exit code is 1 where anything came that must not."""
-    first, step = map(int, shard.split('/'))
+    share, step = map(int, shard.split('/'))
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
-    results = outdir / f'results-{first}-of-{step}.jsonl'
+    results = outdir / f'results-{share}-of-{step}.jsonl'
     lines = [line for path in outdir.glob('results-*.jsonl') for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')]
     found = [json.loads(line) for line in lines]
     done = {(each['kind'], each['number']) for each in found}
-    wanted = [(kind, number) for kind in kinds.split(',') for number in range(count * SHARES[kind] // sum(SHARES.values()) + 1)]
-    left = [case for i, case in enumerate(wanted) if i % step == first - 1 and case not in done]
+    wanted = [(kind, first + i) for kind in kinds.split(',') for i in range(count * SHARES[kind] // sum(SHARES.values()) + 1)]
+    left = [case for i, case in enumerate(wanted) if i % step == share - 1 and case not in done]
     random.Random(0).shuffle(left)
     children = [Child() for _ in range(min(jobs, len(left)))]
     with open(results, 'a', encoding='utf-8') as file:
