@@ -58,6 +58,27 @@ def run_command(script: str, *args: object, cwd: str | Path = ROOT, timeout: flo
     )
 
 
+@contextmanager
+def one_group(count: int, code: str, *args: object):
+    """Processes that run Python code as one group, killed if they have not ended. args: in their sys.argv
+
+    This process keeps the group's store, as torchrun does, so that no other can have taken its port in between.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    shared = {'WORLD_SIZE': str(count), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(store.port), 'TORCHELASTIC_USE_AGENT_STORE': 'True'}
+    started = [subprocess.Popen([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, env={**os.environ, **shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)})
+               for rank in range(count)]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
 def error_line(done: subprocess.CompletedProcess) -> str:
     """The one line a user's mistake is answered with; fails unless that is all there is on stderr and the exit code is 2."""
     assert done.returncode == 2, f'exit code {done.returncode}, stderr:\n{done.stderr}'

@@ -1,5 +1,6 @@
 """generate.py: what it draws, under which names, and what it says to mistakes."""
 
+import os
 import shutil
 import time
 from importlib.util import find_spec
@@ -89,11 +90,11 @@ def test_newest_snapshot_is_found_and_named(tmp_path, monkeypatch):
     tiny_snapshots.save(opening.BUNDLED, tiny_snapshots.stylegan2())
     code, out, _err = call(generate.main, '--seeds=0')
     assert code == 0 and 'Network assets/tiny.safetensors, the bundled model' in out and 'train your own: python train.py' in out
-    for number, seed in ((2, 0), (1, 1)):
+    for number, seed, age in ((2, 0, 60), (1, 1, 0)):
         torch.manual_seed(seed)
         network = tiny_snapshots.save(tmp_path / 'training-runs' / f'0000{number}-x' / 'network-snapshot-000001.safetensors',
                                       tiny_snapshots.stylegan2())
-        time.sleep(0.01)
+        os.utime(network, (time.time() - age,) * 2)
     code, out, _err = call(generate.main, '--seeds=0')
     assert code == 0 and 'training-runs/00001-x/network-snapshot-000001.safetensors, the newest under' in out
     for folder in (network.parent, 'training-runs'):

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import socket
-import subprocess
 import sys
 import types
 
@@ -22,7 +19,7 @@ from metrics.kernel_distance import kernel_distance
 from metrics.metric_main import Subject, evaluate
 from metrics.registry import parse, parse_list
 from tests import tiny_snapshots
-from tests.helpers import ROOT
+from tests.helpers import one_group
 
 
 class Means(detectors.Detector):
@@ -402,16 +399,11 @@ distributed.shutdown()
 
 
 def test_two_processes_sum_as_one_does():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
     outputs = []
     for world in (1, 2):
-        env = {**os.environ, 'WORLD_SIZE': str(world), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
-        children = [subprocess.Popen([sys.executable, '-c', WORKER], cwd=ROOT, env={**env, 'RANK': str(rank)}, stdout=subprocess.PIPE,
-                                     text=True) for rank in range(world)]
-        said = [child.communicate(timeout=100)[0] for child in children]
-        assert [child.returncode for child in children] == [0] * world
+        with one_group(world, WORKER) as children:
+            said, errors = zip(*(child.communicate(timeout=300) for child in children), strict=True)
+            assert [child.returncode for child in children] == [0] * world, errors
         outputs.append(json.loads(said[0]))
     assert outputs[0][:5] == outputs[1][:5]  # bit for bit
     assert all(0.1 < figure < 1 for figure in outputs[0][4])

@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +9,7 @@ import torch
 from PIL import Image
 
 from dnnlib.util import UserError
-from tests.helpers import ROOT, relative_error
+from tests.helpers import one_group, relative_error
 from tests.training.runs import NO_NOISE, augmented, gradients, same_state, stats_of, steps, weights
 from tests.training.tiny import tiny_run
 from torch_utils.misc import allow_tf32
@@ -75,12 +71,10 @@ train(settings, dataset, Path(sys.argv[3]))
 distributed.shutdown()
 """
     run, out = folder('run'), tmp_path / 'gradients.pt'
-    shared = {**os.environ, 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': free_port()}
-    children = [subprocess.Popen([sys.executable, '-c', script, str(labelled), str(out), str(run)], cwd=ROOT, stdout=subprocess.PIPE,
-                                 env={**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)}) for rank in (0, 1)]
-    printed = [child.communicate(timeout=300)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0]
-    assert b'kimg 0.016' in printed[0] and printed[1] == b''
+    with one_group(2, script, labelled, out, run) as children:
+        printed, errors = zip(*(child.communicate(timeout=300) for child in children), strict=True)
+        assert [child.returncode for child in children] == [0, 0], errors
+    assert 'kimg 0.016' in printed[0] and printed[1] == ''
 
     dataset, settings = tiny_run(labelled, use_labels=True, batch=8, row={**NO_NOISE, 'pl_weight': 0})
     alone = steps(Training(augmented(settings, kind='ada', pipe='bgcfnc', p=0.5), dataset), 1)
@@ -92,12 +86,6 @@ distributed.shutdown()
     assert stats.keys() == expected.keys()
     assert all(torch.allclose(stats[name], expected[name], rtol=1e-4) for name in stats)
     assert run_folder.find_resumable(run) == checkpoint.network_path(run, 16)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def test_gradients_that_are_not_finite_skip_a_step(images, monkeypatch):
