@@ -154,7 +154,7 @@ class Readers:
             decode(data)
         except BadImage:
             pass
-        targets.read_target(place / 'a.png', 16, 3)
+        targets.read_target(place / 'a.png', (16, 16), 3)
 
     def read_idx(self, data, place, name='train-images-idx3-ubyte'):
         (place / name).write_bytes(data)
