@@ -6,6 +6,7 @@ import json
 import os
 import random
 import struct
+import sys
 import zipfile
 import zlib
 
@@ -349,15 +350,35 @@ def test_addresses_that_are_none(address, tmp_path):
     assert cli.explain(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_fuzzing_is_repeatable(tmp_path):
-    """The script's changes are a function of the kind and the number of a case."""
+def script(name):
+    """A module of script/."""
     import importlib.util
 
     from tests.helpers import ROOT
 
-    spec = importlib.util.spec_from_file_location('fuzz_cases', ROOT / 'script' / 'fuzz_cases.py')
-    cases = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(cases)
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'script' / f'{name}.py')
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def test_fuzzing_reads_whole_files(tmp_path, monkeypatch):
+    """What the script calls takes what it is called with; else every case would end in a traceback."""
+    monkeypatch.setattr(sys, 'argv', ['fuzz_worker.py', '0'])
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    script('fuzz_cases')
+    readers = script('fuzz_worker').Readers(tmp_path / 'whole')
+    for kind, (content, *_) in readers.files.items():
+        (tmp_path / kind).mkdir()
+        if kind == 'lmdb':  # its values are no pictures
+            told(readers.read, kind, content, tmp_path / kind)
+        else:
+            readers.read(kind, content, tmp_path / kind)
+
+
+def test_fuzzing_is_repeatable():
+    """The script's changes are a function of the kind and the number of a case."""
+    cases = script('fuzz_cases')
     whole = zipped()
     assert len({cases.zip_changed(whole, random.Random(i), [whole]) for i in range(30)}) > 20
     small_idx = b'\0\0\x08\3' + struct.pack('>III', 1, 2, 2) + b'abcd'

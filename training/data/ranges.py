@@ -4,6 +4,7 @@ A network is allowed to fail: a part is asked for again, with longer and longer 
 or stalls, a body that is cut short (only the rest is asked for then) and bytes that are not the right ones (the caller says how to tell).
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -23,6 +24,7 @@ TIMEOUT = (10, 30)         # seconds to connect, and between two pieces of an an
 PIECE = 1 << 16
 REDIRECTS = 5
 RETRIED = (408, 425, 429)  # answers below 500 that may be another one in a while
+HOPELESS = (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG)  # as stores call a request that is wrong, a range behind the end for one
 OPEN_FILES = 64
 CACHE_BYTES = 4 << 30      # of parts that came over a network; INR_SHARD_CACHE_MB changes it
 
@@ -194,7 +196,10 @@ def _of_store(url: str, start: int, size: int | None) -> bytes:
     except (ImportError, ValueError, FileNotFoundError, PermissionError) as err:  # no driver, no such protocol, no such file
         raise Unreachable(f'{url} cannot be read ({" ".join(str(err).split()) or type(err).__name__})') from err
     except Exception as err:  # every store has errors of its own
-        raise Refused(f'{type(err).__name__}: {" ".join(str(err).split())[:200]}') from err
+        reason = f'{type(err).__name__}: {" ".join(str(err).split())[:200]}'
+        if getattr(err, 'errno', None) in HOPELESS or re.search('Credential|Authenti', type(err).__name__):
+            raise Unreachable(f'{url} cannot be read ({reason})') from err
+        raise Refused(reason) from err
 
 
 class PartCache:

@@ -1,5 +1,6 @@
 """Parts of files from a disk, a store and a server that fails in every way; what is kept of them."""
 
+import errno
 import http.server
 import pickle
 import threading
@@ -192,6 +193,12 @@ def test_object_stores(monkeypatch):
 
     monkeypatch.setattr(type(system), 'cat_file', lambda self, path, start, end: cat(path, start, end))
     assert reader.read('memory://bucket/a.bin', 0, 30) == CONTENT[:30] and not answers
+    for hopeless, message in ((OSError(errno.EINVAL, 'the range is not there'), 'the range is not there'),
+                              (type('NoCredentialsError', (Exception,), {})('Unable to locate'), 'NoCredentialsError: Unable to locate')):
+        answers = [hopeless, CONTENT[:30]]
+        with pytest.raises(Unreachable, match=message):
+            reader.read('memory://bucket/a.bin', 0, 30)
+        assert len(answers) == 1
     system.rm('/bucket', recursive=True)
 
 
