@@ -24,7 +24,7 @@ TIMEOUT = (10, 30)         # seconds to connect, and between two pieces of an an
 PIECE = 1 << 16
 REDIRECTS = 5
 RETRIED = (408, 425, 429)  # answers below 500 that may be another one in a while
-HOPELESS = (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG)  # as stores call a request that is wrong, a range behind the end for one
+HOPELESS = (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG)  # how stores call a request that is wrong
 OPEN_FILES = 64
 CACHE_BYTES = 4 << 30      # of parts that came over a network; INR_SHARD_CACHE_MB changes it
 
@@ -79,11 +79,11 @@ class Ranges:
             os.close(self._files.popitem()[1])
         self._session = None
 
-    def read(self, place: str, start: int = 0, size: int | None = None, right: Check = lambda data: None) -> bytes:
+    def read(self, place: str, start: int = 0, size: int | None = None, right: Check = lambda data: None, again: int = WRONG - 1) -> bytes:
         """Bytes start to start + size of a file, or all of it (size None), straight from where it is.
 
         place: path, or address of http, https or what fsspec knows (s3 and others)
-        right: a network is asked again where it says that the content is another
+        right: a network is asked again, `again` times, where it says that the content is another
         Raises Unreachable or Damaged, a line with `place`.
         """
         if not is_url(place):
@@ -95,7 +95,7 @@ class Ranges:
                 if (reason := right(data) if size in (None, len(data)) else _too_short(data, start, size)) is None:
                     return data
                 arrived, wrong = bytearray(), wrong + 1  # nothing of what came is to be trusted
-                if wrong == WRONG:
+                if wrong > again:
                     raise Damaged(f'{place} is damaged ({reason}): store it again')
             except Refused as err:
                 failed += 1
@@ -177,6 +177,8 @@ def _expect_answer(url: str, response, first: int, size: int | None) -> None:
     code = response.status_code
     if code >= 500 or code in RETRIED:
         raise Refused(f'the server answered {code}')
+    if code == 416:
+        raise Damaged(f'{url} is damaged (it ends before byte {first:,}): store it again')
     if code == 200 and size is not None:
         raise Unreachable(f'{url} cannot be read in parts: the server sends no byte ranges; copy the shards to another one or to a disk')
     if code not in (200, 206):
@@ -197,6 +199,8 @@ def _of_store(url: str, start: int, size: int | None) -> bytes:
         raise Unreachable(f'{url} cannot be read ({" ".join(str(err).split()) or type(err).__name__})') from err
     except Exception as err:  # every store has errors of its own
         reason = f'{type(err).__name__}: {" ".join(str(err).split())[:200]}'
+        if getattr(err, 'errno', None) == errno.EINVAL and 'range' in reason:  # s3's 416
+            raise Damaged(f'{url} is damaged (it ends before byte {start:,}): store it again') from err
         if getattr(err, 'errno', None) in HOPELESS or re.search('Credential|Authenti', type(err).__name__):
             raise Unreachable(f'{url} cannot be read ({reason})') from err
         raise Refused(reason) from err

@@ -23,7 +23,7 @@ import numpy as np
 from dnnlib.util import UserError
 from training.data.files import BadImage, read_header
 from training.data.labels import Labels
-from training.data.ranges import Damaged, Ranges, beside, is_url
+from training.data.ranges import WRONG, Damaged, Ranges, beside, is_url
 
 INDEX = 'index.json'
 FORMAT = 'inr-gan shards'
@@ -240,6 +240,7 @@ class ShardFiles:
         self.block = max(1, round(BLOCK_BYTES * len(self.names) / int(self.index.bytes.sum())))
         self.whole_blocks = self.remote and not sparse
         self._tables: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._bad_blocks: set[tuple[int, int]] = set()  # (shard, block) with a damaged sample, not fetched whole again
 
     @property
     def title(self) -> str:
@@ -317,13 +318,15 @@ class ShardFiles:
         shard, row = self.names.parse(name)
         table = self.table(shard)
         try:
-            if self.whole_blocks:
+            block = shard, (int(self.names.first[shard]) + row) // self.block
+            if self.whole_blocks and block not in self._bad_blocks:
                 try:
                     return self._of_block(shard, row, table)
                 except Damaged:
-                    pass  # some sample of the block is: is it this one?
+                    self._bad_blocks.add(block)  # some sample of the block is: is it this one?
             start, size, crc = table[row].item()[:3]
-            return self.ranges.read(self.place(self.index.names[shard]), start, size, lambda data: _crc_problem(data, crc))
+            again = 1 if block in self._bad_blocks else WRONG - 1  # a server has been asked often enough
+            return self.ranges.read(self.place(self.index.names[shard]), start, size, lambda data: _crc_problem(data, crc), again)
         except (Damaged, OSError) as err:
             raise BadImage(f'cannot be read ({err})') from err
 
