@@ -69,6 +69,16 @@ def _grow(*kimg, smallest=16):
     return {16: ''} | {smallest << k: ','.join(stages[:k]) for k in range(len(stages) + 1)}
 
 
+_INR_SMALL = dict(
+    _INR_TINY,
+    summary="for one's own pictures on a small machine: grown from 32 pixels, linear reads, D judges pretrained features too",
+    source='own, chosen by runs on emoji; docs/results.md has each change alone',
+    cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
+    synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, d_features='efficientnet-lite1',
+    grow=_grow(30, 60, 75, 75, 75, smallest=32),
+)
+
+
 PRESETS = {
     'inr': _INR,
     'inr-baseline': dict(
@@ -95,24 +105,16 @@ PRESETS = {
         ),
     ),
     'inr-tiny': _INR_TINY,
-    'inr-small': dict(
-        _INR_TINY,
-        summary="for one's own pictures on a small machine: grown from 32 pixels, linear reads, D judges pretrained features too",
-        source='own, chosen by runs on emoji; docs/results.md has each change alone',
-        cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
-        synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, d_features='efficientnet-lite1',
-        grow=_grow(30, 60, 75, 75, 75, smallest=32),
-    ),
+    'inr-small': _INR_SMALL,
     'inr-any': dict(
-        _INR_TINY,
+        _INR_SMALL,
         summary='inr-small that knows how large a pixel is: for --windows of pictures as they are, and for drawing at any size',
         source='own; rows fade where a pixel is too large for them (arXiv 2103.13415), pixels of all sizes are sampled at their middles',
         cost='as inr-small',
         synthesis=dict(
-            _INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3, middles=True, input_features=dict(_LOW, footprint='pixel'),
+            _INR_SMALL['synthesis'], middles=True, input_features=dict(_LOW, footprint='pixel'),
             features=dict(_LOW, random=32, fine=32, footprint='pixel'),
         ),
-        gamma=5, grow=_grow(30, 75, 75, 75, 75, 75),
     ),
     'inr-grow': dict(
         _INR,
