@@ -56,7 +56,8 @@ def test_a_folder_takes_one_run_at_a_time(faults, trials):
         time.sleep(600)  # until it is killed
 
     child = trials.start(outdir, faults.TOTAL, inject=faults.at_step(20, wait))
-    os.read(ready, 1)
+    os.close(tell)  # so that its end, were it to come first, is an end of the pipe and no wait
+    assert os.read(ready, 1) == b'1'
     run, = outdir.iterdir()
     before = {path.name: path.read_bytes() for path in run.glob('*') if path.is_file()}
     same, _, said = trials.resumed(outdir, 0)

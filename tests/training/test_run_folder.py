@@ -64,6 +64,7 @@ def test_one_process_holds_a_folder_and_its_death_frees_it(tmp_path):
         with held(tmp_path):
             os.write(tell, b'holds')
             signal.pause()
+    os.close(tell)  # its end, were it to come first, ends the wait
     assert os.read(ready, 5) == b'holds' and not list(tmp_path.glob('.tmp-*'))
     with pytest.raises(UserError, match=f'is in use by process {child} on {socket.gethostname()}: wait for its end'), held(tmp_path):
         pass
