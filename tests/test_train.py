@@ -151,10 +151,11 @@ def test_a_bad_picture_is_left_out_and_the_run_goes_on_after_its_repair(started,
 
 
 @pytest.mark.parametrize('option, stored', [('--cfg=stylegan2', 'tiny'), ('--batch=8', '4'), ('--seed=7', '0'), ('--cond', 'False'),
-                                            ('--mirror', 'False'), ('--subset=3', 'None'), ('--precision=fp16', 'fp32')])
+                                            ('--freeze-d=1', '0'), ('--mirror', 'False'), ('--subset=3', 'None'),
+                                            ('--precision=fp16', 'fp32')])
 def test_what_a_run_is_cannot_change(started, option, stored):
     line = mistake(train.main, '--resume=latest', option)
-    assert 'cannot change when a run is resumed' in line and f'00000-shapes-tiny has {stored}' in line
+    assert f'{option} cannot change when a run is resumed, ' in line and f'00000-shapes-tiny has {stored}' in line
 
 
 @pytest.mark.parametrize('network', ['generator', 'discriminator'])

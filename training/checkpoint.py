@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from dnnlib.util import UserError, atomic_path, fetch
 from training import legacy
-from training.building import built, expect_same_tensors
+from training.building import built, expect_same_tensors, load_weights
 from training.config import Config
 from training.state import read_state
 
@@ -239,9 +239,7 @@ def _network(path: Path, name: str, description: Any, state: dict[str, torch.Ten
     if not isinstance(description, dict) or not isinstance(description.get('init_kwargs'), dict):
         raise UserError(f'{path}: the header is damaged, the entry of {name}: take another snapshot')
     where = f'{path}: {name}'
-    network = built(str(description.get('class_name')), description['init_kwargs'], state, where)
-    network.load_state_dict(state)
-    return network
+    return load_weights(built(str(description.get('class_name')), description['init_kwargs'], state, where), state, where)
 
 
 def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, Any]:
@@ -253,7 +251,7 @@ def load_pair(network: Path, networks: dict[str, torch.nn.Module]) -> dict[str, 
     for name, module in networks.items():
         weights = _part(tensors, name)
         expect_same_tensors(module, weights, f'{network}: {name}')
-        module.load_state_dict(weights)
+        load_weights(module, weights, f'{network}: {name}')
     return state
 
 

@@ -45,7 +45,7 @@ def resumed(folder: Path, network: Path | None, given: dict) -> tuple[Path | Non
         stored = kept(settings, row.place)
         stored = row.as_option(stored) if row.as_option else stored
         if value != stored:
-            raise UserError(f'--{name}={value} cannot change when a run is resumed, {folder} has {stored}: start a new run, '
+            raise UserError(f'{row.text(value)} cannot change when a run is resumed, {folder} has {stored}: start a new run, '
                             'with --init-from if its weights are wanted')
     before, now = (text.partition(',')[0] for text in (settings.run.metrics, given.get('metrics', '')))
     if before and now and before != now:

@@ -121,7 +121,7 @@ def test_mistakes_get_one_line(images, args, expected):
 def test_options_that_shape_a_run_cannot_change(images):
     code, _, err = call(train.main, '--cfg=paper', '--width=0.02', f'--data={images}', '--batch=2', '--kimg=0.002', '--device=cpu')
     assert code == 0, err
-    for option, stored in (('--decoder=fmm', 'multiscale'), ('--fmm-rank=3', '10'), ('--width=1', '0.02'), ('--pixel-norm', 'False'),
+    for option, stored in (('--decoder=fmm', 'multiscale'), ('--fmm-rank=3', '10'), ('--width=1.0', '0.02'), ('--pixel-norm', 'False'),
                            ('--mixing=0.5', '0'), ('--no-coord-skips', 'True')):
         line = mistake(train.main, '--resume=latest', option)
-        assert 'cannot change when a run is resumed' in line and line.split(' has ')[1].startswith(stored + ':')
+        assert f'{option} cannot change when a run is resumed' in line and line.split(' has ')[1].startswith(stored + ':')

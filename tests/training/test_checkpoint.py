@@ -138,6 +138,21 @@ def test_missing_unexpected_and_changed_tensors(network):
     assert 'G_ema' in load_networks(network, only=('G_ema',))
 
 
+@pytest.mark.parametrize('factor', [1, 2])
+def test_a_constant_in_a_file_is_compared(training, tmp_path, factor):
+    """A buffer that no state dict has: an equal one does no harm, another one is a line."""
+    inr = pytest.importorskip('inr.generator')
+    G, path = inr.Generator(8, 0, 8, 16, 3, {'num_layers': 1}, {'channel_base': 64}), tmp_path / 'constant.safetensors'
+    key, constant = 'G_ema.synthesis.b4.coords.log_basis', G.synthesis.b4.coords.log_basis * factor
+    save_networks(path, {'G_ema': G}, training.settings, 1000)
+    crc = checkpoint.checksum(constant)
+    rewrite(path, lambda header: header['crc32'].update({key: crc}), lambda tensors: tensors.update({key: constant}))
+    if factor == 1:
+        assert torch.equal(load_networks(path)['G_ema'].mapping.fc0.weight, G.mapping.fc0.weight)
+    else:
+        assert 'log_basis has other values than those that Generator computes with' in message(load_networks, path)
+
+
 def test_files_that_are_no_snapshots(network, tmp_path):
     content = network.read_bytes()
     bad = tmp_path / 'bad.safetensors'
