@@ -2,7 +2,8 @@
 
 PNG and TIFF are streamed: PNG by the small encoder below (RFC 2083: rows filtered, one zlib stream cut into IDAT chunks), TIFF
 as zlib-packed tiles of 256 (BigTIFF from 4 GiB on). WebP and JPEG encoders want the whole picture and have a largest side.
-Pixels are uint8 [height, width, channels], channels 1 (grey), 3 (RGB) or 4 (RGBA). Needs no torch.
+Pixels are uint8 [height, width, channels], channels 1 (grey), 3 (RGB) or 4 (RGBA). Needs no torch, and Pillow, a moment to import, only
+where it is called.
 """
 
 import struct
@@ -11,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dnnlib.util import UserError, atomic_path
 
@@ -39,18 +39,28 @@ def check_size(image_format, width, height):
 
 def laid_over(image, ground=(255, 255, 255)):
     """A Pillow image of mode RGBA as RGB, laid over the colour `ground`."""
+    from PIL import Image
+
     return Image.alpha_composite(Image.new('RGBA', image.size, (*ground, 255)), image).convert('RGB')
 
 
 def from_array(pixels):
     """uint8 [height, width, channels] as a Pillow image of mode L, RGB or RGBA. Raises ValueError for another type or shape."""
+    from PIL import Image
+
+    _expect_pixels(pixels)
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _expect_pixels(pixels):
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
         raise ValueError(f'pixels must be uint8 [height, width, 1, 3 or 4], got {pixels.dtype} {list(pixels.shape)}')
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def resized(pixels, width, height, method='LANCZOS'):
     """uint8 [H, W, channels] as [height, width, channels]. method: the name of one of Pillow's resampling filters"""
+    from PIL import Image
+
     image = from_array(pixels).resize((width, height), getattr(Image.Resampling, method))
     return np.asarray(image).reshape(height, width, pixels.shape[2])
 
@@ -116,24 +126,42 @@ def png_filter(rows, above, step):
     return np.concatenate([best[:, None], filtered], axis=1)
 
 
-def _write_png(path, bands, width, height, channels):
-    def chunk(name, data):
-        file.write(struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data)))
+def quick_png(pixels):
+    """uint8 [height, width, channels] as the bytes of a PNG: every row less the one above it, zlib's level 1.
 
+    Half the time of Pillow at that level, and as many bytes. Raises ValueError for another type or shape.
+    """
+    _expect_pixels(pixels)
+    height, width, channels = pixels.shape
+    rows = pixels.reshape(height, width * channels)
+    filtered = np.empty([height, 1 + width * channels], np.uint8)
+    filtered[:, 0], filtered[:1, 1:] = 2, rows[:1]  # 2: PNG's number of the filter Up
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    return _png_start(width, height, channels) + _png_chunk(b'IDAT', zlib.compress(filtered.tobytes(), 1)) + _png_chunk(b'IEND', b'')
+
+
+def _png_start(width, height, channels):
+    kind = {1: 0, 3: 2, 4: 6}[channels]
+    return b'\x89PNG\r\n\x1a\n' + _png_chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, kind, 0, 0, 0))
+
+
+def _png_chunk(name, data):
+    return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
+
+def _write_png(path, bands, width, height, channels):
     packer = zlib.compressobj(6)
     above = np.zeros(width * channels, np.uint8)
     with open(path, 'wb') as file:
-        file.write(b'\x89PNG\r\n\x1a\n')
-        chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0))
+        file.write(_png_start(width, height, channels))
         for band in bands:
             for rows in np.array_split(band, -(-band.size // 2**24)) if band.size else ():  # bounds the filter's copies
                 rows = rows.reshape(len(rows), width * channels)
                 packed = packer.compress(png_filter(rows, above, channels).tobytes())
                 above = rows[-1]
                 if packed:
-                    chunk(b'IDAT', packed)
-        chunk(b'IDAT', packer.flush())
-        chunk(b'IEND', b'')
+                    file.write(_png_chunk(b'IDAT', packed))
+        file.write(_png_chunk(b'IDAT', packer.flush()) + _png_chunk(b'IEND', b''))
 
 
 # TIFF -------------------------------------------------------------------------------------------------------------------

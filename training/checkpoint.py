@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,8 +24,10 @@ from safetensors.torch import save_file
 from dnnlib.util import UserError, atomic_path, fetch
 from training import legacy
 from training.building import built, expect_same_tensors, load_weights
-from training.config import Config
 from training.state import read_state
+
+if TYPE_CHECKING:
+    from training.config import Config
 
 VERSION = 1
 LARGEST = 1 << 53  # of a number in a header
@@ -67,7 +69,7 @@ def snapshots(folder: Path) -> list[Path]:
 # ---- Writing
 
 
-def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: Config, images: int) -> None:
+def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: 'Config', images: int) -> None:
     """Writes a network file.
 
     networks: 'G', 'D', 'G_ema', each with `init_kwargs`

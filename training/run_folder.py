@@ -2,6 +2,8 @@
 
 `run.lock` names the process that works in the folder. The system's lock on it decides, so a process that was killed holds nothing. A `turn`
 in it counts the starts and resumptions of all runs in the folder above: the highest is the latest, whatever clocks say.
+
+Who draws looks here for the latest snapshot, so what only a run needs is imported where it is used.
 """
 
 import contextlib
@@ -14,12 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dnnlib.util import UserError, atomic_path
-from training import checkpoint, health
-from training.config import Config
-from training.config_json import from_json
+from training import checkpoint
 from training.state import expect_state
+
+if TYPE_CHECKING:
+    from training.config import Config
 
 LOCK, OPTIONS = 'run.lock', 'training_options.json'
 BEAT = 20.0    # seconds between signs of life of the process that holds a folder
@@ -164,6 +168,8 @@ def find_resumable(folder: Path, say: Callable[[str], None] = lambda line: None)
 
     All of it is read. One that is damaged is passed over, and `say` gets a line about it. Raises UserError if all of them are.
     """
+    from training.health import expect_finite
+
     problem = None
     for path in reversed(checkpoint.snapshots(folder)):
         if not checkpoint.state_path(path).is_file():
@@ -171,7 +177,7 @@ def find_resumable(folder: Path, say: Callable[[str], None] = lambda line: None)
         try:
             _, state = checkpoint.read_pair(path)
             expect_state(checkpoint.state_path(path), state, {})
-            health.expect_finite(state['optimizers'], f'{checkpoint.state_path(path)}: optimizers')
+            expect_finite(state['optimizers'], f'{checkpoint.state_path(path)}: optimizers')
             return path
         except (UserError, OSError) as err:
             problem = err
@@ -181,11 +187,13 @@ def find_resumable(folder: Path, say: Callable[[str], None] = lambda line: None)
     return None
 
 
-def stored_config(folder: Path, say: Callable[[str], None] = lambda line: None) -> Config:
+def stored_config(folder: Path, say: Callable[[str], None] = lambda line: None) -> 'Config':
     """The configuration of a run folder: its training_options.json, or where that is damaged what the last snapshot's header holds.
 
     say: gets a line about the latter. Raises UserError.
     """
+    from training.config_json import from_json
+
     path = folder / OPTIONS
     try:
         text = path.read_bytes().decode()

@@ -1,12 +1,10 @@
 """Drawing what a page asks for: the networks of a run, w of a view, tiles and pictures. All of it happens in one thread, in turn."""
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from dnnlib import image_io
 from dnnlib.util import UserError
@@ -25,7 +23,6 @@ KEPT_LATENTS = 256
 KEPT_PICTURES = 2**26  # bytes
 BAND_BYTES = 32 * 2**20  # working memory of a saved picture's band: a fraction of a second, between which tiles are drawn
 SIDE = TILE + 2 * MARGIN
-PNG_LEVEL = 1  # of zlib
 
 
 class Drawing:
@@ -123,14 +120,13 @@ class Drawing:
 
     def tile(self, view, level, x, y):
         """A tile as the bytes of a PNG."""
-        packed, window = io.BytesIO(), self.in_image(tile_window(level, x, y))
+        window = self.in_image(tile_window(level, x, y))
         if self.draws_parts:
             painter = Painter(self.network(view.snapshot), SIDE, SIDE, window, view.refine, force_fp32=True)
             pixels = painter.whole(self.ws(view))[0]
         else:
             pixels = np.concatenate(list(whole.bands(self.picture(view), window, SIDE, SIDE)))
-        image_io.from_array(pixels).save(packed, 'PNG', compress_level=PNG_LEVEL)
-        return packed.getvalue()
+        return image_io.quick_png(pixels)
 
     def picture(self, view):
         """uint8 [H, W, C], all that a network draws that cannot draw parts."""
@@ -153,4 +149,3 @@ class Drawing:
     def warm_up(self):
         """Draws what a page begins with, so that compiled code and memory are there."""
         self.tile(View(), 4, 8, 8)
-        Image.init()  # every format, for pictures that are saved

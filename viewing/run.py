@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 import webbrowser
+from pathlib import Path
 
 import uvicorn
 
@@ -64,6 +65,9 @@ def nothing_collected():
 
 def serve(network, device, directions=None, host='127.0.0.1', port=None, browser=True):
     """Serves the viewer until Ctrl-C. network, device, directions: as for drawing.Drawing. Raises UserError where it cannot begin."""
+    for path in (network, directions):
+        if path is not None and '://' not in path and not Path(path).exists():  # before there is a page
+            raise UserError(f'no such file: {path}')
     errors = []
 
     def ended(opening):

@@ -44,7 +44,7 @@
     for (const each of [Math.min(8, level), level - 2, level]) if (each >= 0 && each <= level) paintLevel(each, view);
     const percent = view.scale * 100 / view.ratio;
     status.value = `${width} x ${height}, ${percent < 1 ? percent.toPrecision(1) : Math.round(percent)}%` + (missing ? `, ${missing} tiles are missing` : '');
-    document.body.dataset.waiting = waiting;
+    document.body.dataset.drawn = waiting ? '' : view.window;  // the window that is there whole
   }
 
   function again() {

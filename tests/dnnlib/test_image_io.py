@@ -56,6 +56,17 @@ def test_png_agrees_with_a_second_decoder(tmp_path):
     assert np.array_equal(np.stack(list(rows)).reshape(40, 33, 4), pixels)
 
 
+@pytest.mark.parametrize('height, width, channels', [(40, 33, 1), (40, 33, 3), (7, 258, 4), (1, 1, 3), (2, 5, 1)])
+def test_quick_png_agrees_with_two_decoders(tmp_path, height, width, channels):
+    pixels = picture(height, width, channels)
+    (tmp_path / 'a.png').write_bytes(image_io.quick_png(pixels[:, ::-1]))  # not contiguous
+    assert np.array_equal(read(tmp_path / 'a.png'), pixels[:, ::-1])
+    packed = image_io.quick_png(pixels)
+    found_width, found_height, rows, info = png.Reader(bytes=packed).asDirect()
+    assert (found_width, found_height, info['bitdepth'], info['planes']) == (width, height, 8, channels)
+    assert np.array_equal(np.stack(list(rows)).reshape(pixels.shape), pixels)
+
+
 def test_png_filter_is_chosen_by_row():
     ramp = np.arange(0, 120, dtype=np.uint8)
     rows = np.stack([ramp, ramp, np.where(ramp % 2, 3, 0).astype(np.uint8)])
@@ -141,5 +152,6 @@ def test_transparency_is_laid_over_a_colour():
 def test_pixels_of_another_kind_are_refused(shape, dtype):
     """Pillow takes some of them and clips what it does not expect."""
     pixels = np.zeros(shape, dtype)
-    with pytest.raises(ValueError, match=r'pixels must be uint8 \[height, width, 1, 3 or 4\], got'):
-        image_io.from_array(pixels)
+    for take in (image_io.from_array, image_io.quick_png):
+        with pytest.raises(ValueError, match=r'pixels must be uint8 \[height, width, 1, 3 or 4\], got'):
+            take(pixels)

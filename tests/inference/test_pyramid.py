@@ -134,7 +134,7 @@ def test_processes_share_the_blocks(tmp_path, name):
     for thread in reversed(threads):  # the main process comes last
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     drawn = [place for picture in ranks for place in picture.drawn]
     assert len(drawn) == len(set(drawn)) == 6 and [len(picture.drawn) for picture in ranks] == [2, 2, 2]
     found = pages(tmp_path / name)[0] if name == 'a.tiff' else level_of(tmp_path / 'a_files', 9)

@@ -12,6 +12,7 @@ import requests
 import torch
 from PIL import Image
 
+from dnnlib.util import UserError
 from inference import latents
 from tests import tiny_snapshots
 from tests.viewing.serving import served, tiny, until
@@ -179,7 +180,8 @@ def test_who_hangs_up_is_not_drawn_for(viewer, monkeypatch):
         connection.close()
     until(lambda: interface.waiting == 2)  # the one that is being drawn, and the last
     go_on.set()
-    assert held[5].recv(12) == b'HTTP/1.1 200'
+    with held[5].makefile('rb') as answer:
+        assert answer.readline() == b'HTTP/1.1 200 OK\r\n'
     held[5].close()
     assert asked == [500, 505] and interface.waiting == 0
 
@@ -291,6 +293,13 @@ def test_openseadragon_is_the_published_file():
 # ---- The beginning
 
 
+@pytest.mark.parametrize('given', [{'network': 'nowhere.safetensors'}, {'network': None, 'directions': 'nowhere.npz'}])
+def test_a_file_that_is_missing_is_said_before_there_is_a_page(monkeypatch, given):
+    monkeypatch.setattr(run, 'listening', None)
+    with pytest.raises(UserError, match='no such file: nowhere'):
+        run.serve(device='cpu', **given)
+
+
 def test_what_is_asked_for_first_waits_for_no_tile_that_nobody_asked_for(tmp_path):
     begun, go_on, warmed = threading.Event(), threading.Event(), []
     drawing = Drawing(str(tiny_snapshots.save(tmp_path / 'a.safetensors', tiny())), 'cpu')
@@ -299,15 +308,15 @@ def test_what_is_asked_for_first_waits_for_no_tile_that_nobody_asked_for(tmp_pat
     @run.nothing_collected()
     def opening():
         begun.set()
-        assert go_on.wait(60) and not gc.isenabled()
+        assert go_on.wait(180) and not gc.isenabled()
         return drawing
 
     for asked in (False, True):
         begun.clear(), go_on.clear()
         interface = server.Interface(opening)
-        assert begun.wait(60)
+        assert begun.wait(180)
         interface.asked = asked
         go_on.set()
-        assert interface.opened.result(60) is drawing and gc.isenabled() and warmed == [1]
+        assert interface.opened.result(180) is drawing and gc.isenabled() and warmed == [1]
         interface.close()
     gc.unfreeze()

@@ -312,8 +312,10 @@ const BUTTONS = {
 for (const [id, press] of Object.entries(BUTTONS)) $(id).addEventListener('click', press);
 $('panel').addEventListener('submit', (event) => event.preventDefault());
 $('stage').tabIndex = 0;
-window.addEventListener('hashchange', () => {
-  ({ view, box } = read(location.hash));
+window.addEventListener('hashchange', ({ newURL }) => { // not location.hash, which may say the view that is left by now
+  ({ view, box } = read(new URL(newURL).hash));
+  if (!info) return;
+  if (playing) play();
   if (box) fit(box, true);
   changed();
 });
