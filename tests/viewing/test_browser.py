@@ -227,6 +227,7 @@ def test_saves_the_view(viewer, page):
 
 
 def test_a_narrow_screen(page):
+    assert page.value("document.getElementById('panel').inert") is False
     page.resize(390, 700, mobile=True)
     try:
         page.reload()

@@ -344,10 +344,11 @@ function build() {
   $('directions').open = view.directions !== '';
   $('walk').open = view.to !== null;
   $('mix').open = view.style !== null;
-  if (matchMedia('(max-width: 760px)').matches) toggle();
+  $('panel').inert = false;
 }
 
 async function begin() {
+  if (matchMedia('(max-width: 760px)').matches) toggle();
   fit(box ?? HOME, true);
   say('Opening the network ...');
   const answer = await fetch('info');
