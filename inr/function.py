@@ -33,18 +33,18 @@ def load(path):
             wanted = {f'b{block.name}.{name}': shape for block in form.blocks
                       for name, shape in block.shapes(form.img_channels, form.extent).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  a file is no dict
-    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise NoFunction(f'{path}: not a file of generate.py --format=function, or damaged ({error})') from None
+        found = {name: tuple(value.shape) for name, value in tensors.items()}
+        if wrong := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
+            raise NoFunction(f'{wrong[0]} is missing, left over or of another shape than its header says')
+        return Function(form, tensors).eval()
     except NoFunction as error:
         raise NoFunction(str(error) if str(path) in str(error) else f'{path}: {error}') from None
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if wrong := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
-        raise NoFunction(f'{path}: {wrong[0]} is missing, left over or of another shape than its header says')
-    return Function(form, tensors).eval()
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:  # of other kinds
+        raise NoFunction(f'{path}: not a file of generate.py --format=function, or damaged ({error})') from None
 
 
 def _form(header):
-    """Form out of JSON. Raises NoFunction for a version or an option that is not known, KeyError and TypeError for what is none."""
+    """Form out of JSON. Raises NoFunction for a version, an option or numbers that cannot be, else what Python does."""
     if header.get('version') not in (VERSION, EXTENT_VERSION):
         raise NoFunction(f'version {header.get("version")} of the format; this program reads {VERSION} and {EXTENT_VERSION}')
     known = {field.name for field in fields(Form)}
@@ -52,6 +52,10 @@ def _form(header):
     for given, choices in ((form.upsampling, UPSAMPLINGS), (form.activation, ACTIVATIONS), (form.refine, REFINEMENTS)):
         if given not in choices:
             raise NoFunction(f'{given!r} is not known; known are {", ".join(choices)}')
+    for name, count in (('window', 4), ('extent', 2)):
+        given = getattr(form, name)
+        if len(given) != count or not all(type(each) in (int, float) and (each > 0 or name == 'window') for each in given):
+            raise NoFunction(f'{name} is {str(given)[:40]}')
     lists = {'blocks': [BlockForm(**block) for block in form.blocks], 'window': tuple(form.window)}
     lists |= {'periodic': tuple(form.periodic), 'extent': tuple(form.extent)}
     return Form(**{**vars(form), **lists})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import generate
 from inr import fixed, function, render
@@ -139,6 +140,11 @@ def damaged(path, change):
     (lambda form: form['blocks'][0].pop('grid'), 'damaged'),
     (lambda form: form['blocks'][0].update(channels=5), 'b4.layer0.weight is missing, left over or of another shape'),
     (lambda form: form['blocks'].pop(), 'is missing, left over or of another shape'),
+    (lambda form: form.update(window=['a', 1, 2, 3]), "window is ['a', 1, 2, 3]"),
+    (lambda form: form.update(window=[0, 0, 1]), 'window is [0, 0, 1]'),
+    (lambda form: form.update(extent=[0, 1]), 'extent is [0, 1]'),
+    (lambda form: form.update(img_resolution='x'), 'damaged'),
+    (lambda form: form['blocks'][0].update(slope='x', grid=None), 'damaged'),
 ])
 def test_damaged_files_are_one_line(tmp_path, capsys, change, line):
     path = tmp_path / 'a.safetensors'
@@ -154,8 +160,10 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     path = tmp_path / 'a.safetensors'
     path.write_bytes(flat().to_bytes())
     (tmp_path / 'text').write_text('no tensors')
+    save_file({'a': torch.ones(1)}, tmp_path / 'list', {fixed.METADATA: '[]'})
     for args, line in [
         (['none.safetensors'], 'none.safetensors'), ([str(tmp_path / 'text')], 'not a file of generate.py'), ([str(tmp_path)], ''),
+        ([str(tmp_path / 'list')], 'damaged'),
         ([str(ROOT / 'assets' / 'emoji.safetensors')], 'holds no function; generate.py --format=function writes such files'),
         ([str(path), '--res=0'], 'at least 1'), ([str(path), '--res=ab'], '--res'), ([str(path), '--window=1,1,0,0'], 'has no area'),
         ([str(path), '--window=1,1'], 'x0,y0,x1,y1'), ([str(path), '--refine=best'], '--refine'), ([str(path), '--out=a.xyz'], 'xyz'),
@@ -165,7 +173,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
             function.main(args)
         error = capsys.readouterr().err
         assert end.value.code == 2 and error.count('\n') == 1 and error.startswith('Error: ') and line in error, error
-    assert sorted(each.name for each in tmp_path.iterdir()) == ['a.safetensors', 'text']
+    assert sorted(each.name for each in tmp_path.iterdir()) == ['a.safetensors', 'list', 'text']
 
 
 def test_as_a_program(monkeypatch, capsys):
