@@ -13,13 +13,14 @@ sys.path.insert(0, str(ROOT))
 
 from inference.opening import BUNDLED  # noqa: E402
 from training import checkpoint, run_folder  # noqa: E402
+from training.dataset import ImageDataset  # noqa: E402
 
 if __name__ == '__main__':
     given = Path(sys.argv[1])
     snapshot = run_folder.find_latest_snapshot(given) if given.is_dir() else given
     loaded = checkpoint.load_networks(snapshot, only=('G_ema', 'D'))
     config = run_folder.stored_config(snapshot.parent)
-    config = replace(config, data=replace(config.data, path='demo'))
+    config = replace(config, data=replace(config.data, path='demo', digest=ImageDataset('demo').digest, res=None))
     halves = {name: loaded[name].half() for name in ('G_ema', 'D')}
     checkpoint.save_networks(BUNDLED, halves, config, loaded['meta']['images'])
     print(f'{BUNDLED}: {BUNDLED.stat().st_size / 1e6:.1f} MB')

@@ -80,7 +80,7 @@ def test_licence_is_the_whole_apache_licence():
 # ---- The scripts
 
 
-@pytest.mark.parametrize('script', ['script/setup', 'script/test', 'script/demo', '.ci/run'])
+@pytest.mark.parametrize('script', ['script/setup', 'script/test', 'script/demo', 'script/train-demo-model', '.ci/run'])
 def test_scripts_are_executable_and_parse(script):
     assert os.access(ROOT / script, os.X_OK)
     assert subprocess.run(['sh', '-n', ROOT / script], capture_output=True, text=True).stderr == ''
