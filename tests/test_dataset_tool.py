@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,17 @@ def test_broken_images_are_left_out_and_reported(tmp_path, capsys):
     skipped = json.loads((tmp_path / 'set.zip.report.json').read_text())['skipped']
     assert [os.path.basename(entry['file']).rpartition(': ')[2] for entry in skipped] == ['005.png', '002.png', '004.png']
     assert 'cannot be decoded' in skipped[1]['reason'] and skipped[2]['reason'] == 'not an image'
+
+
+def test_one_picture_of_too_many_pixels_does_not_end_a_conversion(tmp_path, capsys):
+    src = write_images(tmp_path / 'src', range(3))
+    huge = bytearray((src / '001.png').read_bytes())
+    huge[16:24] = (200_000).to_bytes(4, 'big') * 2
+    huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, 'big')
+    (src / '001.png').write_bytes(huge)
+    tool('convert', src, tmp_path / 'set.zip')
+    assert contents(tmp_path / 'set.zip')[0] == [0, 2]
+    assert '1 x 200000x200000 is more than' in capsys.readouterr().out
 
 
 def test_files_that_are_no_known_pictures_are_reported(tmp_path, capsys):

@@ -25,6 +25,22 @@ def test_counts_parameters_not_buffers():
     assert misc.count_parameters(net(4)) == 3 * 4 + 4 + 4 + 4
 
 
+@pytest.mark.parametrize('allowed', [False, True])
+def test_half_products_are_summed_in_float32_and_tf32_is_as_said(allowed):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags = [(matmul, 'allow_fp16_reduced_precision_reduction'), (matmul, 'allow_bf16_reduced_precision_reduction'),
+             (matmul, 'allow_tf32'), (cudnn, 'allow_tf32')]
+    before = [getattr(*flag) for flag in flags]
+    try:
+        for flag, value in zip(flags, [True, True, not allowed, not allowed], strict=True):
+            setattr(*flag, value)
+        misc.allow_tf32(allowed)
+        assert [getattr(*flag) for flag in flags] == [False, False, allowed, allowed]
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            setattr(*flag, value)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc can be told')
 @pytest.mark.parametrize('told', [False, True])
 def test_freed_memory_is_kept(told):
