@@ -222,9 +222,13 @@ class ImageDataset(torch.utils.data.Dataset):
                 self._sides[name] = self.resolution
         return self._sides[name]
 
-    def sides(self, most: int = 2000) -> list[int]:
-        """`side` of up to `most` items, spread over all, in ascending order."""
-        return sorted(self.side(int(i)) for i in spread(len(self._chosen), most))
+    def sides(self) -> list[int]:
+        """`side` of as many items, spread over all, as are looked at before a run, in ascending order."""
+        return sorted(self.side(int(i)) for i in spread(len(self._chosen), self.files.most_checked))
+
+    def drawn_side(self, i: int) -> int:
+        """`side` of an item by a number below len(self); where looking it up would fetch its neighbours too, one of `sides`."""
+        return (sides := self.sides())[i % len(sides)] if self.files.whole_blocks else self.side(i)
 
     def _tell(self, problem: DataError, name: str) -> None:
         """Says once on stderr that an image is left out."""

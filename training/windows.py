@@ -106,7 +106,8 @@ class Windows:
 
     def of_items(self, items: list[int], numbers: np.ndarray, images: int) -> torch.Tensor:
         """Windows int64 [N, 3] for generated images that stand for these items, anywhere on what is periodic. numbers: [N, NUMBERS]"""
-        return torch.tensor([self.draw(self.dataset.side(i), own, images, self.periodic) for i, own in zip(items, numbers, strict=True)])
+        sides = map(self.dataset.drawn_side, items)
+        return torch.tensor([self.draw(side, own, images, self.periodic) for side, own in zip(sides, numbers, strict=True)])
 
     def are_parts(self, windows: torch.Tensor | None) -> bool:
         """Whether any of windows [N, 3] is not a whole picture."""

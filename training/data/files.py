@@ -207,6 +207,7 @@ class ImageFiles:
     """
 
     most_checked = 2000  # pictures looked at before a run
+    whole_blocks = False  # whether reading one picture fetches its neighbours too
     block = None         # see `order.TwoLevelOrder`; None: the order of the whole set is permuted as one
 
     def __init__(self, path: str | os.PathLike, extensions: tuple[str, ...] = EXTENSIONS):

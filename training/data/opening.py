@@ -18,7 +18,7 @@ class SeveralFiles:
     path: what the user gave;  paths: of each. A picture is called PATH/NAME. Classes are those that all of them name alike.
     """
 
-    is_zip = False
+    is_zip = whole_blocks = False
     most_checked = 2000
     block = 256  # images of a zip that are read one after another
 

@@ -238,6 +238,19 @@ def test_blocks_are_fetched_whole_unless_few_images_are_wanted(made, server):
             assert len(pictures) == calls, subset
 
 
+def test_sides_are_drawn_without_fetching_every_picture(made, server):
+    with ImageDataset(server.url + 'index.json', resolution=16) as far, ImageDataset(made[0] / 'set.zip', resolution=16) as near:
+        far.files.most_checked = 4
+        far.sides()
+        looked_at = {name: 20 + n for n, name in enumerate(far._sides)}
+        far._sides.update(looked_at)
+        server.asked.clear()
+        assert sorted(far.drawn_side(i) for i in range(COUNT)) == sorted(list(looked_at.values()) * (COUNT // 4))
+        assert not server.asked
+        near._sides[near.files.names[7]] = 99
+        assert [near.drawn_side(7), near.drawn_side(8)] == [99, 16]
+
+
 def test_a_picture_that_is_damaged_on_the_server_is_left_out_alone(made, server, capsys):
     with ImageDataset(made[0] / 'shards') as local:
         table = local.files.table(1)
