@@ -74,7 +74,6 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
 
     from pathlib import Path
 
-    from inference.latents import labels_of_seeds, latents_of, load_projection, truncated
     from inference.opening import open_network, with_precision
     from inference.painter import Painter, asked_size
     from torch_utils import distributed
@@ -84,15 +83,7 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
         G, meta = open_network(network, distributed.own_device(str(pick_device(device, allow_tf32))))
     G = with_precision(G, precision)
     painter = Painter(G, *asked_size(G, window, res), window, refine, noise_mode, force_fp32=precision == 'fp32')
-    if projected_w:
-        found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff)
-        names = ['projected'] if len(found) == 1 else [f'projected{i:04d}' for i in range(len(found))]
-        codes = dict(zip(names, found.split(1), strict=True))
-    else:
-        seeds = seeds or list(range(8))
-        labels = labels_of_seeds(G, seeds, class_text, meta['dataset']['classes'], label)
-        codes = {f'seed{seed:04d}': latents_of(G, seed, c, psi, psi_cutoff) for seed, c in zip(seeds, labels, strict=True)}
-
+    codes = ws_by_name(G, meta['dataset']['classes'], seeds, projected_w, psi, psi_cutoff, class_text, label)
     if direction is not None:
         from inference.directions import load_or_find
 
@@ -117,6 +108,19 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
                     None if direction is None else len(strength))
     elif share:
         write_each(outdir, painter, share, batch, image_format)
+
+
+def ws_by_name(G, classes, seeds, projected_w, psi, psi_cutoff, class_text, label):
+    """{name of the file: ws [1, num_ws, w_dim]} of the seeds, or of the file of a projection; arguments as the options."""
+    from inference.latents import labels_of_seeds, latents_of, load_projection, truncated
+
+    if projected_w:
+        found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff)
+        names = ['projected'] if len(found) == 1 else [f'projected{i:04d}' for i in range(len(found))]
+        return dict(zip(names, found.split(1), strict=True))
+    seeds = seeds or list(range(8))
+    labels = labels_of_seeds(G, seeds, class_text, classes, label)
+    return {f'seed{seed:04d}': latents_of(G, seed, c, psi, psi_cutoff) for seed, c in zip(seeds, labels, strict=True)}
 
 
 def expect_disk(size, folder):
