@@ -1,6 +1,7 @@
 """What processes settle before a run: facts, digests of code and weights, the run of a job that torchrun starts again."""
 
 import dataclasses
+import os
 
 import torch
 
@@ -53,7 +54,7 @@ def test_a_job_finds_its_run_again(tmp_path, monkeypatch):
         assert joining.run_of_job(tmp_path) is None
         joining.remember_run(tmp_path, tmp_path / '00000-x')
         assert joining.run_of_job(tmp_path) == tmp_path / '00000-x'
-    monkeypatch.setattr('os.getppid', lambda: 1)  # another torchrun
+    monkeypatch.setattr('os.getppid', os.getpid)  # another torchrun
     assert joining.run_of_job(tmp_path) is None
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'some-id')
     assert joining.run_of_job(tmp_path) == tmp_path / '00000-x'

@@ -314,6 +314,13 @@ def crafted(tmp_path_factory):
     (folder / f'{ARGUMENTS}.pkl').write_bytes(dumps({'G_ema': Made(Named('torch_utils.persistence', '_reconstruct_persistent_obj'), ())}))
     code = '''
 import json, pathlib, resource, time
+
+def peak():
+    status = pathlib.Path('/proc/self/status')
+    if status.exists():  # getrusage takes that of the process that started this one into account
+        return int(status.read_text().split('VmHWM:')[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
 from dnnlib.util import UserError
 from training.checkpoint import load_networks
 found = {}
@@ -323,7 +330,7 @@ for path in sorted(pathlib.Path('.').glob('*.pkl')):
         load_networks(path)
     except UserError as err:
         line = str(err)
-    found[path.stem] = line, time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found[path.stem] = line, time.process_time() - began, peak()
 print(json.dumps(found))
 '''
     env = {**os.environ, 'PYTHONPATH': str(ROOT)}
