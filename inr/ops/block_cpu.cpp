@@ -72,8 +72,13 @@ inline void put(uint32_t* panel, int64_t c, const Tile& acc, BFloat16) {
 }
 
 // Rows of a picture-shaped tensor and panels. `bits` says that the tensor holds bfloat16; rows are `stride` numbers apart.
+inline void copy_row(float* to, const float* from, int count) {
+    if (count == P) for (int j = 0; j < NV; ++j) store(to + j * VW, load(from + j * VW));
+    else std::memcpy(to, from, count * 4);
+}
+
 inline void read_row(float* to, const void* from, int64_t at, int count, bool bits) {
-    if (!bits) std::memcpy(to, (const float*)from + at, count * 4);
+    if (!bits) copy_row(to, (const float*)from + at, count);
     else for (int i = 0; i < count; ++i) {
         uint32_t u = (uint32_t)((const uint16_t*)from)[at + i] << 16;
         std::memcpy(to + i, &u, 4);
@@ -82,11 +87,13 @@ inline void read_row(float* to, const void* from, int64_t at, int count, bool bi
 }
 
 inline void write_row(void* to, int64_t at, const float* from, int count, bool bits) {
-    if (!bits) std::memcpy((float*)to + at, from, count * 4);
+    if (!bits) copy_row((float*)to + at, from, count);
     else for (int i = 0; i < count; ++i) ((uint16_t*)to)[at + i] = (uint16_t)bf16_bits(from[i]);
 }
 
-inline void fill(float* panel, const float* rows, int64_t channels, Float32) { std::memcpy(panel, rows, channels * P * 4); }
+inline void fill(float* panel, const float* rows, int64_t channels, Float32) {
+    if (panel != rows) for (int64_t c = 0; c < channels; ++c) copy_row(panel + c * P, rows + c * P, P);
+}
 
 inline void fill(uint32_t* panel, const float* rows, int64_t channels, BFloat16) {
     for (int64_t c = 0; c < channels; c += 2)
@@ -101,6 +108,10 @@ inline void fill(uint32_t* panel, const float* rows, int64_t channels, BFloat16)
 template <class N> void read_panel(typename N::word* panel, const void* x, int64_t C, int64_t points, int64_t first, int count, bool bits) {
     float rows[2][P];
     for (int64_t c = 0; c < C; c += N::PER_WORD) {
+        if (N::PER_WORD == 1) {
+            read_row((float*)panel + c * P, x, c * points + first, count, bits);
+            continue;
+        }
         for (int i = 0; i < N::PER_WORD; ++i)
             if (c + i < C) read_row(rows[i], x, (c + i) * points + first, count, bits);
         fill(panel + c / N::PER_WORD * P, rows[0], std::min<int64_t>(N::PER_WORD, C - c), N());
@@ -276,7 +287,7 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
         : b(block), E(block.features ? up_to(num_features(*block.features), 2) : 0), widest(widest_of(block)),
           space((2 * E + 2 * widest) * P * 4) {
         features = space.as<float>();
-        feature_words = (word*)(features + E * P);
+        feature_words = (word*)(features + (N::PER_WORD == 1 ? 0 : E * P));
         here = feature_words + E * P;
         there = here + widest * P;
         std::fill(features, features + (2 * E + 2 * widest) * P, 0.0f);
@@ -320,7 +331,7 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
                     if (b.to_rgb.parent) v += parent(b.to_rgb.parent + (c + m) * b.parent_points, j);
                     store(row + j * VW, v);
                 }
-                std::memcpy(b.image + (c + m) * points + first, row, count * 4);
+                copy_row(b.image + (c + m) * points + first, row, count);
             }
         }
         if (b.x_out) write(points, first, count);
@@ -360,6 +371,10 @@ template <class N> struct Panels {  // of a block, with what one thread needs to
         float row[P];
         for (int64_t c = 0; c < C; ++c) {
             const word* from = here + c / N::PER_WORD * P;
+            if (N::PER_WORD == 1) {
+                write_row(b.x_out, c * points + first, (const float*)from, count, b.x_bits);
+                continue;
+            }
             for (int i = 0; i < P; ++i) {
                 uint32_t u;
                 std::memcpy(&u, from + i, 4);
@@ -402,13 +417,9 @@ void product(const void* x, int64_t x_bits, const void* w, float* y, int64_t C_i
                 Tile acc = {};
                 multiply<N>(acc, K, (const word*)w + c * K, panel);
                 for (int m = 0; m < MR && c + m < C_out; ++m) {
-                    float* to = y + (c + m) * points + first;
-                    if (count == P) for (int j = 0; j < NV; ++j) store(to + j * VW, acc[m][j]);
-                    else {
-                        float row[P];
-                        for (int j = 0; j < NV; ++j) store(row + j * VW, acc[m][j]);
-                        std::memcpy(to, row, count * 4);
-                    }
+                    float row[P];
+                    for (int j = 0; j < NV; ++j) store(row + j * VW, acc[m][j]);
+                    copy_row(y + (c + m) * points + first, row, count);
                 }
             }
         };
