@@ -89,10 +89,10 @@ class SynthesisLayer(nn.Module):
         """The same put together: [N, C_out, C_in] in dtype."""
         return dispatch.materialize(self.weights(w), dtype, impl)
 
-    def forward(self, x, w, features=None, upsample=None, noise=None, impl='auto'):
-        """y [N, C_out, H, W] of x [N, C, h, w] or None, w [N, w_dim]; features, upsample, noise, impl: as in ops.dispatch.layer."""
+    def forward(self, x, w, features=None, upsample=None, noise=None, impl='auto', remake=None):
+        """y [N, C_out, H, W] of x [N, C, h, w] or None, w [N, w_dim]; the others are those of ops.dispatch.layer."""
         weight = self.materialized_weight(w, (features if x is None else x).dtype, impl)  # [N, C_out, C + E]
-        return dispatch.layer(weight, self.bias, x, features, upsample, noise, self.slope, self.gain, self.conv_clamp, impl)
+        return dispatch.layer(weight, self.bias, x, features, upsample, noise, self.slope, self.gain, self.conv_clamp, impl, remake)
 
 
 class ToRGBLayer(nn.Module):
@@ -163,11 +163,14 @@ class SynthesisBlock(nn.Module):
 
     def _by_layers(self, x, img, w, points, upsample, noise_mode, dtype, impl):
         x = None if x is None else x.to(dtype)  # [N, C, h, w]
-        features = None if self.coords is None else self.coords(points, w[0]).to(dtype)  # [N or 1, E, H, W]
+        make = None if self.coords is None else lambda: self.coords(points, w[0]).to(dtype)
+        features = make and make()  # [N or 1, E, H, W]
+        remake = make if make and len(features) > 1 and not features.requires_grad else None  # of windows they are more than all else
         for index, (layer, uses_coords) in enumerate(zip(self.layers, self.uses_coords, strict=True)):
             if index and self.options.instance_norm:
                 x = scale_to_unit_deviation(x)
             noise = None if layer.noise is None else layer.noise(points, noise_mode, len(w[0]))  # [N or 1, 1, H, W]
-            x = layer(x, w[index], features if uses_coords else None, None if index else upsample, noise, impl)  # [N, C, H, W]
+            known = (features, remake) if uses_coords else (None, None)
+            x = layer(x, w[index], known[0], None if index else upsample, noise, impl, known[1])  # [N, C, H, W]
         rgb = self.torgb(x, w[-1])  # [N, img_channels, H, W]
         return x, rgb if img is None else (upsample(img) if upsample else img) + rgb

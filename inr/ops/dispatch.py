@@ -19,7 +19,9 @@ DTYPES = {'fused': (torch.float32, torch.bfloat16), 'cuda': (torch.float32, torc
 HOW = {'fused': 'compiled CPU code', 'cuda': 'kernels of a GPU'}
 
 
-def layer(weight, bias=None, x=None, features=None, upsample=None, noise=None, slope=0.2, gain=1.0, clamp=None, impl='auto'):
+def layer(
+    weight, bias=None, x=None, features=None, upsample=None, noise=None, slope=0.2, gain=1.0, clamp=None, impl='auto', remake=None
+):  # fmt: skip
     """An FMM layer: y = clamp(gain * lrelu(upsample(W_x x) + W_e e + noise + b)), differentiable in any order (INR-GAN, appendix A and E).
 
     weight: W = [W_x, W_e], [N, C_out, C + E] in the type to compute in: float32, bfloat16 or float16; see inr.fmm for what makes it
@@ -29,15 +31,18 @@ def layer(weight, bias=None, x=None, features=None, upsample=None, noise=None, s
         the one of layer.DOUBLINGS that it is, or is None; None: x is of the points themselves
     noise: [N or 1, 1, H, W] to be added, or None
     slope: of lrelu below 0, >= 0; gain: > 0, after it; clamp: limit of |y|, or None
+    remake: a function that makes `features`, without gradients, once more for the backward pass, instead of keeping them; or None
     Returns [N, C_out, H, W]. Raises ValueError for an unknown impl and for tensors that do not fit, RuntimeError for an impl that is not
     available.
     """
     _check_tensors(weight, bias, x, features, slope, gain)
+    if remake and (features is None or features.requires_grad):
+        raise ValueError('FMM layer: features are made once more only where there are some, and they have no gradients')
     with own_types(weight.device):
-        return _layer(weight, bias, x, features, upsample, noise, Activation(slope, gain, clamp), impl)
+        return _layer(weight, bias, x, features, upsample, noise, Activation(slope, gain, clamp), impl, remake)
 
 
-def _layer(weight, bias, x, features, upsample, noise, act, impl):
+def _layer(weight, bias, x, features, upsample, noise, act, impl, remake):
     kernels, parent, up = kernels_for(impl, weight.dtype, weight.device), None, None
     if x is not None and upsample is not None:
         C = x.shape[1]
@@ -52,10 +57,10 @@ def _layer(weight, bias, x, features, upsample, noise, act, impl):
     if len(sizes) > 1:
         raise ValueError(f'x, features and noise must be of the same points, they are of {" and ".join(f"{h}x{w}" for h, w in sizes)}')
     if kernels is None:
-        return plain(weight, bias, x, features, parent, up, act)
+        return plain(weight, bias, x, features, parent, up, act, remake)
     if noise is not None:
         parent = parent.expand(*weight.shape[:2], -1, -1)
-    return Fused.apply(kernels, weight, bias, x, features, parent, up, act)
+    return Fused.apply(kernels, weight, bias, x, features, parent, up, act, remake)
 
 
 def _check_tensors(weight, bias, x, features, slope, gain):

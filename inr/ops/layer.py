@@ -63,19 +63,34 @@ def product(weight, x):
     return torch.matmul(weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def plain(weight, bias, x, features, parent, up, act):
+class RemadeProduct(torch.autograd.Function):
+    """`product` of features without gradients, which are made once more for the backward pass instead of being kept for it."""
+
+    @staticmethod
+    def forward(ctx, weight, features, remake):
+        ctx.remake = remake
+        return product(weight, features)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _outer(dy, ctx.remake()), None, None
+
+
+def plain(weight, bias, x, features, parent, up, act, remake=None):
     """The layer in PyTorch's own operators.
 
     weight: [N, C_out, C + E]; bias: [C_out] or [N, C_out], or None; x: [N or 1, C, H, W], or None
     features: e [N or 1, E, H, W], or None; parent: [N, C_out, H, W] or, with up, [N, C_out, H / 2, W / 2], or None
     up: how parent is doubled, one of DOUBLINGS, or None where it is of the points themselves
-    act: Activation. Returns [N, C_out, H, W] in weight's type.
+    act: Activation; remake: a function that makes `features`, without gradients, once more; None to keep them for the backward pass
+    Returns [N, C_out, H, W] in weight's type.
     """
     C, terms = 0 if x is None else x.shape[1], []
     if x is not None:
         terms.append(product(weight[:, :, :C], x))  # [N, C_out, H, W]
     if features is not None:
-        terms.append(product(weight[:, :, C:], features))  # [N, C_out, H, W]
+        of_features = weight[:, :, C:]
+        terms.append(RemadeProduct.apply(of_features, features, remake) if remake else product(of_features, features))  # [N, C_out, H, W]
     if parent is not None:
         terms.append(double(parent, up) if up else parent)  # [N, C_out, H, W]
     y = sum(terms[1:], start=terms[0])
@@ -86,16 +101,18 @@ def plain(weight, bias, x, features, parent, up, act):
 
 
 class Fused(torch.autograd.Function):
-    """The same by `kernels`, a module; the other arguments are those of `plain`. Keeps y and the factors of the products.
+    """The same by `kernels`, a module; the other arguments are those of `plain`. Keeps y and the factors of the products, but for features
+    that can be made once more.
 
     The derivative of the activation is constant where it exists, so that the backward pass in plain operators, which is taken where a
     further derivative is to follow, is right in every order.
     """
 
     @staticmethod
-    def forward(ctx, kernels, weight, bias, x, features, parent, up, act):
+    def forward(ctx, kernels, weight, bias, x, features, parent, up, act, remake=None):
         y = kernels.forward(weight, bias, x, features, parent, up, act)
-        ctx.save_for_backward(weight, x, features, y)
+        ctx.remake = remake
+        ctx.save_for_backward(weight, x, None if remake else features, y)
         ctx.kernels, ctx.act, ctx.up = kernels, act, up if parent is not None else None
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
         return y
@@ -108,6 +125,7 @@ class Fused(torch.autograd.Function):
     @staticmethod
     def _backward(ctx, dy):
         weight, x, features, y = ctx.saved_tensors
+        features = ctx.remake() if ctx.remake else features
         _, to_weight, to_bias, to_x, to_features, to_parent = ctx.needs_input_grad[:6]
         backward = _backward if torch.is_grad_enabled() else ctx.kernels.backward
         dz, db, pooled = backward(dy, y, ctx.act, ctx.up)  # [N, C_out, H, W], [N, C_out], as parent
@@ -121,7 +139,7 @@ class Fused(torch.autograd.Function):
         if to_bias:
             shape, dtype = ctx.bias
             db = (db.sum(0) if len(shape) == 1 else db).to(dtype)
-        return None, dw, db if to_bias else None, dx, de, pooled if to_parent else None, None, None
+        return None, dw, db if to_bias else None, dx, de, pooled if to_parent else None, None, None, None
 
 
 def _backward(dy, y, act, up):

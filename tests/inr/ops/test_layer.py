@@ -10,6 +10,7 @@ from inr.refinement import UPSAMPLINGS, ParentUpsample
 from tests.helpers import needs_compiled_code, relative_error
 from tests.inr.ops.layer_cases import CASES, Case, named
 from torch_utils.misc import count_macs
+from training.memory import saved_bytes
 
 needs_compiled_code(allow_module_level=True)
 
@@ -36,6 +37,32 @@ def test_gradients_are_the_slopes_of_the_output():
         return dispatch.layer(**dict(zip(names, values, strict=True)), **case.options, impl='ref')
 
     assert torch.autograd.gradcheck(run, leaves) and torch.autograd.gradgradcheck(run, leaves)
+
+
+@pytest.mark.parametrize('impl', ['ref', 'fused'])
+@pytest.mark.parametrize('up', [None, 'linear'])
+def test_features_made_once_more_give_the_same_gradients_and_are_not_kept(impl, up):
+    case = Case(shared='', up=up)
+    tensors = case.tensors(torch.float32)
+    features = tensors.pop('features').detach()
+    weight, made, found, kept = tensors['weight'], [], [], []
+
+    def remake():
+        made.append(1)
+        return features.clone()
+
+    for how in (None, remake):
+        def run(how=how):
+            return dispatch.layer(**tensors, features=features, remake=how, **case.options, impl=impl)
+
+        kept.append(saved_bytes(run))
+        first = torch.autograd.grad(run().square().sum(), list(tensors.values()), create_graph=True)
+        found.append([*first, *torch.autograd.grad(sum(grad.square().sum() for grad in first), list(tensors.values()))])
+    assert all(map(torch.equal, *found)) and made
+    assert kept[0] - kept[1] == features.numel() * 4
+    for wrong in (None, features.clone().requires_grad_()):
+        with pytest.raises(ValueError, match='once more'):
+            dispatch.layer(weight[:, :, : 21 if wrong is None else None], x=tensors['x'], features=wrong, remake=remake, impl=impl)
 
 
 def test_noise_is_added_before_the_activation():
