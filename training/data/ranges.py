@@ -90,6 +90,7 @@ class Ranges:
             return self._of_disk(place, start, size, right)
         arrived, failed, wrong = bytearray(), 0, 0
         while True:
+            before = len(arrived)
             try:
                 data = self._of_server(place, start, size, arrived) if is_web(place) else _of_store(place, start, size)
                 if (reason := right(data) if size in (None, len(data)) else _too_short(data, start, size)) is None:
@@ -98,7 +99,7 @@ class Ranges:
                 if wrong > again:
                     raise Damaged(f'{place} is damaged ({reason}): store it again')
             except Refused as err:
-                failed += 1
+                failed = failed + 1 if len(arrived) <= before else 1  # an attempt that brought something is a beginning
                 if failed == TRIES:
                     raise Unreachable(f'{place} cannot be read, after {TRIES} attempts ({err})') from err
             time.sleep(min(0.25 * 2 ** (failed + wrong), LONGEST_PAUSE))

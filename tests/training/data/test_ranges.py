@@ -106,6 +106,11 @@ def test_a_server_that_fails_in_every_way_loses_nothing(server):
     assert asked[3] == 'bytes=3100-4999' and asked[7] == 'bytes=100-4999'  # but all after wrong bytes
 
 
+def test_a_server_that_brings_a_little_each_time_is_not_given_up(server):
+    server.faults = ['500'] * 8 + ['cut'] + ['500'] * 8
+    assert Ranges().read(server.url + 'a.bin', 100, 4900, problem) == CONTENT[100:5000] and len(server.asked) == 18
+
+
 def test_a_whole_file_that_is_cut_is_asked_for_again(server):
     server.faults = ['cut', '502', 'cut']
     assert Ranges().read(server.url + 'a.bin') == CONTENT and len(server.asked) == 4
