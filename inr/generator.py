@@ -6,6 +6,7 @@ implementation names them one by one up to 256, and agrees there. `from_inr_gan`
 
 from dataclasses import replace
 
+from inr import widening
 from inr.ablations import plain_learning_rates
 from inr.blocks import BlockOptions, BlockSpec, SynthesisBlock
 from inr.fmm import Modulation, check_rank
@@ -127,6 +128,10 @@ class Generator(BaseGenerator):
             raise ValueError('the MappingNetwork here always normalizes z: it has no attribute pixel_norm to turn that off')
         if not pixel_norm:
             self.mapping.pixel_norm = False
+
+    def place(self, key, shape):
+        """Where a tensor of a generator with fewer random rows of coordinates stands in the one called `key`; see widening.place."""
+        return widening.place(self, key, shape)
 
 
 def from_inr_gan(config, state):

@@ -2,11 +2,13 @@
 
 A tensor is taken where its name and shape are those of the network to train. Of another number of image channels or label inputs the common
 part is taken; the rest, blocks of higher resolutions for example, stays as it was initialized. G and its average stand in for each other.
+A network's method place(key, shape), if it has one, says where a tensor of another shape stands in its own (inr/widening.py).
 
 Of a smaller network nothing learned is lost: to-RGB of the blocks that G has beyond it begin at zero, as where a run grows, and its D's
 from-RGB becomes the `entry` of the block of its size, where a run that grows fades the next block in (and the other way round).
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, 
 class Taken:
     """What a network gets from a file. source: the name it has there, None for none; the lists hold keys; numbers, of: in parameters.
 
+    wider: keys of tensors that the network's own method `place` finds a place for
     zero: keys of to-RGB that the file's blocks have no counterpart of
     """
 
@@ -34,6 +37,7 @@ class Taken:
     source: str | None
     whole: list[str]
     cut: list[str]
+    wider: list[str]
     other_shape: list[str]
     absent: list[str]
     zero: list[str]
@@ -44,10 +48,11 @@ class Taken:
         """A line of the log."""
         if self.source is None:
             return f'{self.network}: as initialized, {path} has none'
-        count = len(self.whole) + len(self.cut)
+        count = len(self.whole) + len(self.cut) + len(self.wider)
         total = count + len(self.other_shape) + len(self.absent) + len(self.zero)
         parts = [f'{self.network}: {count} of {total} tensors, {self.numbers / self.of:.0%} of its numbers, from {self.source} of {path}']
-        for keys, what in ((self.cut, 'in part'), (self.other_shape, 'as initialized, since the file has another shape'),
+        for keys, what in ((self.cut, 'in part'), (self.wider, 'with room for more, which begins at nothing'),
+                           (self.other_shape, 'as initialized, since the file has another shape'),
                            (self.absent, 'as initialized, since the file has none'),
                            (self.zero, 'zero, so that the image begins as the smaller one enlarged')):
             if keys:
@@ -59,7 +64,7 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]])
     """What a network, which may be on the meta device, gets from a file with tensors of these shapes, by full key."""
     source = next((name for name in SOURCES[network] if any(key.startswith(f'{name}.') for key in shapes)), None)
     own, parameters = module.state_dict(), dict(module.named_parameters())
-    found = Taken(network, source, [], [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
+    found = Taken(network, source, [], [], [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
     numbers = 0
     for key, value in own.items():
         shape = shapes.get(_there(source, key, shapes))
@@ -71,6 +76,9 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]])
         elif _may_be_cut(key, shape, list(value.shape)):
             found.cut.append(key)
             numbers += value[_common(shape, value)].numel()
+        elif hasattr(module, 'place') and module.place(key, shape) is not None:
+            found.wider.append(key)
+            numbers += math.prod(shape) if key in parameters else 0
         else:
             found.other_shape.append(key)
     drawn = max((_torgb_size(key) for key in found.whole + found.cut), default=0)
@@ -154,6 +162,12 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
             value = tensors[_there(each.source, key, tensors)]
             part = _common(value.shape, own[key])
             own[key][part].copy_(value[part])
+        for key in each.wider:
+            value = tensors[_there(each.source, key, tensors)]
+            index, fills = networks[each.network].place(key, list(value.shape))
+            if fills is not None:
+                own[key].fill_(fills)
+            own[key][index] = value.to(own[key])
         for key in each.zero:
             own[key].zero_()
     return [each.line(Path(source)) for each in taken]

@@ -1,0 +1,67 @@
+"""A generator with more random rows out of one with fewer: it draws the same."""
+
+import pytest
+import torch
+
+from tests.helpers import relative_error
+from tests.inr.test_windows import small
+from tests.training.test_config import data
+from training import plugins, transfer
+from training.checkpoint import save_networks
+from training.config import build
+
+ROWS = dict(log=8, random=3, raw=True)
+
+
+def filled(wide, narrow):
+    """wide with all that narrow has; the keys that were placed."""
+    own, placed = wide.state_dict(), []
+    for key, value in narrow.state_dict().items():
+        if value.shape == own[key].shape:
+            own[key].copy_(value)
+            continue
+        index, fills = wide.place(key, list(value.shape))
+        if fills is not None:
+            own[key].fill_(fills)
+        own[key][index] = value
+        placed.append(key)
+    return placed
+
+
+@pytest.mark.parametrize('rank', [3, None, 'full'])
+@pytest.mark.parametrize('more', [dict(), dict(cosine=False), dict(constants=2, generated=2, learned=1)])
+@pytest.mark.parametrize('coord_skips', [False, True])
+def test_it_draws_the_same(rank, more, coord_skips):
+    knobs = dict(fmm_rank=rank, coord_skips=coord_skips, upsampling='nearest' if 'constants' in more else 'linear')
+    narrow = small(features=dict(ROWS, **more), **knobs)
+    wide = small(features=dict(ROWS, **more, fine=4), **knobs)
+    placed = filled(wide, narrow)
+    assert any(key.endswith('coords.random_basis') for key in placed) and any(key.endswith('affine.bias') for key in placed)
+    ws = torch.randn(2, narrow.num_ws, 8)
+    torch.testing.assert_close(wide.synthesis(ws), narrow.synthesis(ws), rtol=1e-4, atol=1e-5)
+    loss = wide.synthesis(ws).square().sum()
+    grads = torch.autograd.grad(loss, [p for name, p in wide.named_parameters() if name in placed])
+    assert all(grad.norm() > 0 for grad in grads)
+
+
+@pytest.mark.parametrize('key, shape', [
+    ('synthesis.b32.layers.0.weight', [8, 20, 1, 1]), ('synthesis.b32.layers.0.weight', [9, 30, 1, 1]),
+    ('synthesis.b32.layers.0.bias', [3]),
+    ('synthesis.b32.layers.0.affine.bias', [31]), ('synthesis.b32.coords.random_basis', [99, 2]), ('mapping.fc0.weight', [8, 9]),
+    ('synthesis.b64.layers.0.weight', [8, 8, 1, 1]), ('synthesis.b32.layers.7.weight', [8, 8, 1, 1]), ('synthesis.b32.layers.0.weight', []),
+])
+def test_what_has_other_reasons_has_no_place(key, shape):
+    assert small(features=dict(ROWS, fine=4)).place(key, shape) is None
+
+
+def test_inr_any_goes_on_from_inr_small(tmp_path):
+    settings = {name: build(name, plugins.presets()[name], data(64)) for name in ('inr-small', 'inr-any')}
+    narrow, *wide = (plugins.build_generator(settings[name]) for name in ('inr-small', 'inr-any', 'inr-any'))
+    save_networks(tmp_path / 'a.safetensors', {'G_ema': narrow}, settings['inr-small'], 1000)
+    given = dict(zip(('G', 'G_ema'), wide, strict=True))
+    lines = transfer.load(tmp_path / 'a.safetensors', given)
+    assert lines == [line for line in transfer.check(tmp_path / 'a.safetensors', settings['inr-any']) if line.startswith('G')]
+    assert '100% of' not in lines[0] and 'with room for more, which begins at nothing: synthesis.b64.coords.random_basis' in lines[0]
+    assert 'as initialized' not in lines[0]
+    ws = torch.randn(2, narrow.num_ws, narrow.w_dim)
+    assert relative_error(wide[1].synthesis(ws), narrow.synthesis(ws)) < 0.02  # low rows fade a little too
