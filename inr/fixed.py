@@ -104,14 +104,14 @@ class Form:
     extent: tuple = (1, 1)
 
     @property
+    def convention(self):
+        """grid.Convention."""
+        return grid.Convention(self.lower_corner, self.centred, self.middles, self.periodic, self.extent)
+
+    @property
     def special(self):
         """What of this function render.py alone draws, no graph or page, in words; None for nothing."""
-        found = {
-            'bilinear reads of coarser grids': self.upsampling == 'bilinear', 'pixels sampled at their middles': self.middles,
-            'a periodic picture': any(self.periodic), 'a picture that is no square': self.extent[0] != self.extent[1],
-            'rows that fade in large pixels': any(block.footprint for block in self.blocks),
-        }  # fmt: skip
-        return next((what for what, has in found.items() if has), None)
+        return 'bilinear reads of coarser grids' if self.upsampling == 'bilinear' else None
 
 
 class FixedCoordinates(CoordinateFeatures):
@@ -182,8 +182,7 @@ class Function(nn.Module):
             blocks.append(FunctionBlock(block, own, form))
         self.synthesis = SynthesisNetwork(
             0, form.img_resolution, form.img_channels, blocks,
-            grid.Convention(form.lower_corner, form.centred, form.middles, form.periodic, form.extent), form.upsampling,
-            activation=ACTIVATIONS[form.activation],
+            form.convention, form.upsampling, activation=ACTIVATIONS[form.activation],
         )  # fmt: skip
         self.num_ws, self.w_dim = self.synthesis.num_ws, 0
         self.img_resolution, self.img_channels, self.img_size = form.img_resolution, form.img_channels, self.synthesis.img_size

@@ -1,7 +1,8 @@
 """One image as an ONNX graph: positions in, pixels out, any H x W and window. Opset 17; needs the package onnx.
 
 Inputs, all float64: `u` [W] and `v` [H], where the columns and rows lie in units of the trained image (grid.Lattice has them), and
-`density` [2], points per unit along x and y (what a denser picture refines by). Output: `image` [1, img_channels, H, W], float32 in about
+`density` [2], points per unit along x and y: what a denser picture refines by and, where rows of coordinate features have a footprint, what
+the size of a pixel follows from. Output: `image` [1, img_channels, H, W], float32 in about
 [-1, 1]. The plan of which points of every grid a picture needs (refinement.plan) is part of the graph, in float64 as there. A fourth input,
 where it is wanted, is `ws` [1, num_ws, w_dim] in float32; left out, it is the w that the image was taken of.
 
@@ -11,7 +12,6 @@ Legend: C channels, n points along an axis or rows of a Fourier matrix.
 import numpy as np
 
 from inr.fixed import NoFunction
-from inr.grid import Convention
 from inr.refinement import _SNAP
 
 OPSET, IR_VERSION = 17, 8
@@ -49,6 +49,10 @@ class Value:
 
     def __rsub__(self, other):
         return self * -1 + other
+
+    def __mod__(self, length):
+        """The remainder as Python has it, of floats: from 0 on and below length."""
+        return self - (self / length).op('Floor') * length
 
     def __rtruediv__(self, other):
         return self.graph.constant(other, self.dtype) / self
@@ -123,6 +127,7 @@ def _trained_index(position, resolution, shift):
 
 
 def _within(t, behind, coarser):
+    """coarser: cells of the coarser grid along the axis"""
     first, end, last = -behind, coarser - behind, coarser.op('Ceil') - 1
     t = ((t > -1) & (t < 0)).where(((t + 1) / (first + 1) - 1).op('Min', 0), t)
     beyond = last + (t - end).op('Max', 0) / (last + 1 - end)
@@ -135,16 +140,31 @@ def _cell(position, resolution, far_corner):
     return (t.op('Ceil') - 1 if far_corner else t.op('Floor')).cast(np.int64)
 
 
-def _plan_axis(position, density, form, grids, far_corner):
+def _pixel(resolution, density, form, grids):
+    """Length of the cell that a point of a grid stands for, [1] in float32 and in the model's coordinates; see refinement._fineness."""
+    factor = (density / grids[-1]).op('Max', 1) if resolution == grids[-1] or form.refine == 'all' else density * 0 + 1
+    return (form.convention.unit / density.op('Min', factor * resolution)).cast(np.float32)
+
+
+def _held_cells(index, count, wraps):
+    return index.op('Mod', count) if wraps else index.op('Max', 0).op('Min', count - 1)
+
+
+def _plan_axis(position, density, form, grids, far_corner, wraps, extent):
     """refinement._plan_axis in the graph: of each grid, coarse to fine, (positions, read of the parent grid or None, read of its cells)."""
-    graph, shift, sign, axis = position.graph, int(far_corner), -1 if far_corner else 1, []
+    graph, shift, sign, axis, middles = position.graph, int(far_corner), -1 if far_corner else 1, [], form.middles
     factor = _snapped(density / grids[-1]).op('Max', 1)
+    if middles:
+        to_middle = (0.5 / density - 0.5 / grids[-1]) * sign
+        middles = form.refine != 'smooth'
+        position = position + ((factor > 1).where(graph.constant(0, np.float64), to_middle) if middles else to_middle)
     for level in reversed(range(len(grids))):
         resolution = grids[level]
-        lead = (0.5 / resolution - 0.5 / grids[-1]) * sign
-        sampled = position - (1 - 1 / factor) * lead if form.refine == 'all' else position
+        moves = form.refine == 'all' or (middles and level == len(grids) - 1)
+        lead = (0.5 / resolution - 0.5 / grids[-1] + (0.5 / grids[-1] if middles else 0)) * sign
+        sampled = position - (1 - 1 / factor) * lead if moves else position
         index, frac = _trained_index(sampled, resolution, shift)
-        lo, hi = (each.op('Max', 0).op('Min', resolution - 1) for each in (index, index + 1))
+        lo, hi = (_held_cells(each, round(resolution * extent), wraps) for each in (index, index + 1))
         if level == 0:
             axis.append((sampled, None, (lo, hi, frac)))
             break
@@ -152,7 +172,8 @@ def _plan_axis(position, density, form, grids, far_corner):
         middle = (0.5 / grids[level - 1] - 0.5 / resolution) * sign
         if form.upsampling == 'linear':
             behind = middle * grids[level - 1] + shift
-            read, share = _split(_within(_snapped(position * coarser) - behind, behind, coarser))
+            t = _snapped(position * coarser) - behind
+            read, share = _split(t if wraps else _within(t, behind, coarser * extent))
         else:
             read, share = _cell(position, coarser, far_corner), None
             if form.refine == 'smooth' and level == len(grids) - 1:
@@ -202,18 +223,29 @@ def _read(x, reads):
     return x
 
 
-def _features(block, tensors, x, y, cells):
+def _kept(block, along, pixel):
+    """What a pixel leaves of each wave, [1, n, 1, 1]; see footprint.kept. along: rows as _features has them; pixel: (width, height), [1]"""
+    squares = [side * side for side in pixel]
+    if block.footprint == 'larger':
+        squares = [(square - (2 / block.grid) ** 2).op('Max', 0) for square in squares]
+    x, y = (rows * rows * square for rows, square in zip(along, squares, strict=True))
+    return ((x + y) / -24).op('Exp')
+
+
+def _features(block, tensors, x, y, cells, pixel, wraps):
     """Coordinate features [1, E, H, W] of a block at x [1, 1, 1, W] and y [1, 1, H, 1]; see fourier.py for their order."""
     graph, columns = x.graph, []
     zero = (x + y) * 0
     if block.raw:
-        columns += [zero + x, zero + y]
+        columns += [zero if wrap else zero + axis for axis, wrap in zip((x, y), wraps, strict=True)]
     if block.rows:
         rows, shift = tensors['rows'], tensors['shift']
         along = [_part(graph, rows, slice(i, i + 1), 1, -1, 1, 1) for i in (0, 1)]
         angles = x * along[0] + y * along[1]
         angles = angles + _part(graph, shift, None, 1, -1, 1, 1) if isinstance(shift, Value) or shift.any() else angles
-        columns += [angles.op(kind) for kind in ('Sin', 'Cos')[: 1 + block.cosine]]
+        waves = [angles.op(kind) for kind in ('Sin', 'Cos')[: 1 + block.cosine]]
+        kept = _kept(block, along, pixel) if block.footprint else None
+        columns += waves if kept is None else [wave * kept for wave in waves]
     if block.constants:
         columns.append(_read(graph.constant(tensors['constants']), cells))
     return graph.node('Concat', columns, np.float32, axis=1) if len(columns) > 1 else columns[0]
@@ -272,8 +304,10 @@ def to_onnx(function, of_w=None):
         held |= weights_of_w(graph, *of_w)
     grids = sorted({block.grid for block in form.blocks})
     along = [graph.node('Slice', [density, *(graph.constant([i], np.int64) for i in (axis, axis + 1))], np.float64) for axis in (0, 1)]
-    columns = _plan_axis(u, along[0], form, grids, False)
-    rows = _plan_axis(v, along[1], form, grids, form.lower_corner)
+    columns, rows = (
+        _plan_axis(position, density, form, grids, *options)
+        for position, density, *options in zip((u, v), along, (False, form.lower_corner), form.periodic, form.extent, strict=True)
+    )
     x = image = None
     for block in form.blocks:
         prefix = f'b{block.name}.'
@@ -281,9 +315,10 @@ def to_onnx(function, of_w=None):
         (at_u, read_u, cells_u), (at_v, read_v, cells_v) = (axis[grids.index(block.grid)] for axis in (columns, rows))
         features = None
         if block.features:
-            at_u, at_v = Convention(form.lower_corner, form.centred).coordinates(at_u, at_v)
+            at_u, at_v = form.convention.coordinates(at_u, at_v)
+            pixel = [_pixel(block.grid, each, form, grids) for each in along]
             at = at_u.cast(np.float32).reshape(1, 1, 1, -1), at_v.cast(np.float32).reshape(1, 1, -1, 1)
-            features = _features(block, tensors, *at, (cells_v, cells_u))
+            features = _features(block, tensors, *at, (cells_v, cells_u), pixel, form.periodic)
         x, image = _block(block, tensors, x, image, features, (read_v, read_u))
     graph.nodes.append(helper.make_node('Tanh' if form.activation == 'tanh' else 'Identity', [image.name], ['image']))
     shapes = {'u': ['W'], 'v': ['H'], 'density': [2]}
@@ -301,9 +336,12 @@ def to_onnx(function, of_w=None):
     return model
 
 
-def inputs_of(height, width, window=(0, 0, 1, 1), lower_corner=True):
-    """The inputs {name: float64 array} that draw a picture of height x width; the same five lines do it without this package."""
-    x0, y0, x1, y1 = window
+def inputs_of(height, width, window=(0, 0, 1, 1), lower_corner=True, extent=(1, 1)):
+    """The inputs {name: float64 array} that draw a picture of height x width; the same five lines do it without this package.
+
+    extent: sides of the trained image in units, see grid.Convention
+    """
+    x0, y0, x1, y1 = (end * side for end, side in zip(window, (*extent, *extent), strict=True))
     u = x0 + (x1 - x0) * np.arange(width, dtype=np.float64) / width
     v = y0 + (y1 - y0) * (np.arange(height, dtype=np.float64) + lower_corner) / height
     return {'u': u, 'v': v, 'density': np.array([width / (x1 - x0), height / (y1 - y0)])}

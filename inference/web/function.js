@@ -9,7 +9,8 @@
   const canvas = document.querySelector('canvas'), context = canvas.getContext('2d'), status = document.querySelector('output');
   const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
   const model = bytes(MODEL), wasm = bytes(WASM);
-  const form = readFunction(model).form;
+  const form = readFunction(model).form, [wide, high] = axesOf(form).map(axis => axis.extent);
+  const windowOf = box => box.map((end, i) => end / (i % 2 ? high : wide));  // of what the view has in units, in which pixels are squares
   let version = 0, queue = [], shown = null, timer = 0, left = 0, saving = null, began = 0;
 
   // ---- Workers
@@ -52,7 +53,7 @@
 
   function pass(factor) {
     const width = Math.ceil(canvas.width / factor), height = Math.ceil(canvas.height / factor), {scale} = view;
-    const [x0, y0] = view.window, window = [x0, y0, x0 + width * factor / scale, y0 + height * factor / scale];
+    const [x0, y0] = view.window, window = windowOf([x0, y0, x0 + width * factor / scale, y0 + height * factor / scale]);
     queue = tilesOf(width, height, window, {version, factor});
     left = queue.length;
     pump();
@@ -122,12 +123,12 @@
         say();
       }, 'image/png');
     };
-    saving = {queue: tilesOf(width, height, view.window, {done})};
+    saving = {queue: tilesOf(width, height, windowOf(view.window), {done})};
     const total = open = saving.queue.length;
     pump();
   }
 
-  const [x0, y0, x1, y1] = form.window, home = {x: x0, y: y0, width: x1 - x0, height: y1 - y0};
+  const [x0, y0, x1, y1] = form.window.map((end, i) => end * (i % 2 ? high : wide)), home = {x: x0, y: y0, width: x1 - x0, height: y1 - y0};
   let view = {x: 0, y: 0, scale: 1, ratio: 1, window: [0, 0, 1, 1]};
   const limits = {least: 4, most: FINEST, left: -1000, top: -1000, right: 1000, bottom: 1000};
   new View(canvas, home, limits, each => { view = each; changed(each); });

@@ -39,6 +39,16 @@ function snapped(t) {
 }
 
 const clip = (value, low, high) => Math.min(Math.max(value, low), high);
+const around = (value, length) => value - Math.floor(value / length) * length;  // of a circle
+
+// What the axes of a picture are, in columns and in rows: see grid.Convention and refinement._plan_axis.
+function axesOf(form) {
+  const [wide, high] = form.extent ?? [1, 1], [wrapsX, wrapsY] = form.periodic ?? [false, false];
+  return [{farCorner: false, wraps: wrapsX, extent: wide}, {farCorner: form.lower_corner, wraps: wrapsY, extent: high}];
+}
+
+// The cell of the trained grid that an index means.
+const heldCell = (index, count, wraps) => wraps ? around(index, count) : clip(index, 0, count - 1);
 
 // {lo, hi: Int32Array, share: Float32Array} of index and share, counts of samples
 function readsOf(index, share, needed) {
@@ -49,6 +59,7 @@ function readsOf(index, share, needed) {
   };
 }
 
+// coarser: cells of the coarser grid along the axis
 function within(t, behind, coarser) {
   const first = -behind, end = coarser - behind, last = Math.ceil(coarser) - 1;
   if (t > -1 && t < 0) t = Math.min((t + 1) / (first + 1) - 1, 0);
@@ -56,21 +67,35 @@ function within(t, behind, coarser) {
   return t;
 }
 
-// Of each grid, coarse to fine, {at: positions, parent: reads of the coarser grid or null, cells: reads of its own R x R cells}.
-function planAxis(position, density, form, grids, farCorner) {
-  const factor = Math.max(snapped(density / grids[grids.length - 1]), 1), shift = farCorner ? 1 : 0, sign = farCorner ? -1 : 1, axis = [];
+// How long a cell of a grid is as it is drawn, in units.
+function cellLength(resolution, density, form, grids) {
+  const finest = grids[grids.length - 1], factor = resolution === finest || form.refine === 'all' ? Math.max(density / finest, 1) : 1;
+  return 1 / Math.min(density, resolution * factor);
+}
+
+// Of each grid, coarse to fine, {at: positions, parent: reads of the coarser grid or null, cells: reads of its own trained cells,
+// pixel: length of what a point stands for}.
+function planAxis(position, density, form, grids, {farCorner, wraps, extent}) {
+  const finest = grids[grids.length - 1], factor = Math.max(snapped(density / finest), 1), axis = [];
+  const shift = farCorner ? 1 : 0, sign = farCorner ? -1 : 1;
+  let middles = form.middles;
+  if (middles && (factor === 1 || form.refine === 'smooth')) {
+    position = position.map(p => p + (0.5 / density - 0.5 / finest) * sign);
+    middles = false;
+  }
   for (let level = grids.length - 1; level >= 0; level--) {
-    const resolution = grids[level], lead = (0.5 / resolution - 0.5 / grids[grids.length - 1]) * sign;
-    const at = form.refine === 'all' ? position.map(p => p - lead * (1 - 1 / factor)) : position;
+    const resolution = grids[level], count = Math.round(resolution * extent), lead = (0.5 / resolution - (middles ? 0 : 0.5 / finest)) * sign;
+    const moves = form.refine === 'all' || (middles && resolution === finest);
+    const at = moves ? position.map(p => p - lead * (1 - 1 / factor)) : position, pixel = cellLength(resolution, density, form, grids);
     const cells = {lo: new Int32Array(at.length), hi: new Int32Array(at.length), share: new Float32Array(at.length)};
     at.forEach((p, n) => {
       const t = snapped(snapped(p * resolution) - shift), index = Math.floor(t);
-      cells.lo[n] = clip(index, 0, resolution - 1);
-      cells.hi[n] = clip(index + 1, 0, resolution - 1);
+      cells.lo[n] = heldCell(index, count, wraps);
+      cells.hi[n] = heldCell(index + 1, count, wraps);
       cells.share[n] = t - index;
     });
     if (level === 0) {
-      axis.push({at, parent: null, cells});
+      axis.push({at, parent: null, cells, pixel});
       break;
     }
     const coarser = grids[level - 1] * (form.refine === 'all' ? factor : 1);
@@ -80,7 +105,8 @@ function planAxis(position, density, form, grids, farCorner) {
     for (const p of position) {
       let t;
       if (form.upsampling === 'linear') {
-        t = snapped(within(snapped(p * coarser) - behind, behind, coarser));
+        t = snapped(p * coarser) - behind;
+        t = snapped(wraps ? t : within(t, behind, coarser * extent));
       } else if (smooth) {
         t = snapped(snapped((p - middle) * coarser) - shift);
         const low = Math.floor(t);
@@ -93,10 +119,17 @@ function planAxis(position, density, form, grids, farCorner) {
       share.push(Math.fround(t - Math.floor(t)));
     }
     const needed = [...new Set([...index, ...index.filter((_, n) => share[n] > 0).map(i => i + 1)])].sort((a, b) => a - b);
-    axis.push({at, parent: readsOf(index, share, needed), cells});
+    axis.push({at, parent: readsOf(index, share, needed), cells, pixel});
     position = needed.map(i => (i + shift) / coarser);
   }
   return axis.reverse();
+}
+
+// What a pixel leaves of each wave of a block, as in inr/footprint.py; pixel: [width, height] in units.
+function keptOf(block, rowsX, rowsY, pixel, unit) {
+  if (!block.footprint) return rowsX.map(() => 1);
+  const least = block.footprint === 'larger' ? (2 / block.grid) ** 2 : 0, [a, b] = pixel.map(side => Math.max((side * unit) ** 2 - least, 0));
+  return rowsX.map((x, i) => Math.exp((x * x * a + rowsY[i] * rowsY[i] * b) / -24));
 }
 
 // ---- Drawing
@@ -106,6 +139,7 @@ class Inr {
   constructor({form, tensors}, wasm) {
     this.form = form;
     this.wasm = wasm;
+    this.axes = axesOf(form);
     this.grids = [...new Set(form.blocks.map(block => block.grid))].sort((a, b) => a - b);
     this.top = (wasm.__heap_base.value + 15) & ~15;
     const widest = Math.max(...form.blocks.map(block => Math.max(block.channels, block.in_channels, form.img_channels) + 4));
@@ -165,11 +199,12 @@ class Inr {
 
   // A picture of width x height of window [x0, y0, x1, y1], or the part {top, left, height, width} of it: {width, height, image}, the last
   // being planar [channels][height][width] in about [-1, 1].
-  draw(width, height, [x0, y0, x1, y1], part = {top: 0, left: 0, width, height}) {
-    const {form, grids} = this, shift = form.lower_corner ? 1 : 0;
+  draw(width, height, window, part = {top: 0, left: 0, width, height}) {
+    const {form, grids, axes} = this, shift = form.lower_corner ? 1 : 0;
+    const [x0, y0, x1, y1] = window.map((end, i) => end * axes[i % 2].extent);
     const u = Array.from({length: part.width}, (_, i) => x0 + (x1 - x0) * (part.left + i) / width);
     const v = Array.from({length: part.height}, (_, i) => y0 + (y1 - y0) * (part.top + i + shift) / height);
-    const columns = planAxis(u, width / (x1 - x0), form, grids, false), rows = planAxis(v, height / (y1 - y0), form, grids, form.lower_corner);
+    const columns = planAxis(u, width / (x1 - x0), form, grids, axes[0]), rows = planAxis(v, height / (y1 - y0), form, grids, axes[1]);
     this.top = this.floor;
     let below = null;
     grids.forEach((grid, level) => {
@@ -222,23 +257,25 @@ class Inr {
 
   // Sines and cosines along both axes, coordinates, and reads of the constants, of one block.
   tables(block, columns, rows) {
-    const {form} = this, width = columns.at.length, stride = width + 16;
-    const x = Float32Array.from(columns.at, u => form.centred ? 2 * u - 1 : u), y = Float32Array.from(rows.at, v => form.centred ? 1 - 2 * v : v);
-    const along = (factors, places, shift, gap, f) => {
-      const out = new Float32Array(factors.length * gap);
-      factors.forEach((factor, i) => places.forEach((place, n) => { out[i * gap + n] = f(factor * place + shift[i]); }));
-      return out;
+    const {centred} = this.form, width = columns.at.length, stride = width + 16, [across, down] = this.axes;
+    const [u, v] = [[columns, across], [rows, down]].map(([{at}, {wraps, extent}]) => wraps ? at.map(p => around(p, extent)) : at);
+    const x = Float32Array.from(u, p => centred ? 2 * p - across.extent : p), y = Float32Array.from(v, p => centred ? down.extent - 2 * p : p);
+    const kept = keptOf(block, block.rowsX, block.rowsY, [columns.pixel, rows.pixel], centred ? 2 : 1);
+    const along = f => {  // [n][stride]; what pixels keep is in these, of which every product has one
+      const out = new Float32Array(block.rows * stride + 16);
+      block.rowsX.forEach((factor, i) => x.forEach((place, n) => { out[i * stride + n] = kept[i] * f(factor * place); }));
+      return this.put(out);
     };
-    const zero = new Float32Array(block.rows), table = f => this.put(along(block.rowsX, x, zero, stride, f), block.rows * stride + 16);
     const sideways = f => {  // [height][n]
       const out = new Float32Array(block.rows * y.length);
       y.forEach((place, n) => block.rowsY.forEach((factor, i) => { out[n * block.rows + i] = f(factor * place + block.shift[i]); }));
       return this.put(out);
     };
+    const [sinX, cosX, sinY, cosY] = [along(Math.sin), along(Math.cos), sideways(Math.sin), sideways(Math.cos)];
     const cells = block.constants ? Object.fromEntries(['lo', 'hi', 'share'].map(key => [key, this.put(columns.cells[key], stride)])) : null;
     return {
-      block, stride, x: this.put(x, stride), y, sinX: table(Math.sin), cosX: table(Math.cos), sinY: sideways(Math.sin), cosY: sideways(Math.cos),
-      cells, rows: rows.cells,
+      block, stride, x: this.put(across.wraps ? x.fill(0) : x, stride), y: down.wraps ? y.map(() => 0) : y, sinX, cosX, sinY, cosY, cells,
+      rows: rows.cells,
     };
   }
 
@@ -254,9 +291,11 @@ class Inr {
     const at = 4 * row * block.rows;
     wasm.waves(out, sinX + 4 * left, cosX + 4 * left, sinY + at, cosY + at, block.rows, stride, padded, block.cosine ? 1 : 0);
     out += 4 * LD * block.rows * (block.cosine ? 2 : 1);
-    if (block.constants)
-      wasm.read(out, block.held, block.constants, block.grid ** 2, rows.lo[row] * block.grid, rows.hi[row] * block.grid, rows.share[row],
+    if (block.constants) {
+      const [held, count] = this.axes.map(axis => Math.round(block.grid * axis.extent));
+      wasm.read(out, block.held, block.constants, held * count, rows.lo[row] * held, rows.hi[row] * held, rows.share[row],
                 cells.lo + 4 * left, cells.hi + 4 * left, cells.share + 4 * left, points, 0);
+    }
   }
 }
 

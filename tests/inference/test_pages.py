@@ -5,6 +5,7 @@ import hashlib
 import io
 import shutil
 import subprocess
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,8 @@ from torch_utils.pixels import to_uint8
 fixed = pytest.importorskip('inr.fixed')
 render = pytest.importorskip('inr.render')
 WHOLE, OUTSIDE, CLOSE = (0, 0, 1, 1), (-0.3, -0.2, 1.4, 1.1), (0.4, 0.4, 0.43, 0.45)
+CORNER, FAR = (0.99, 0.3, 1, 0.31), (900, -700, 901, -699)
+SIZES = [(64, 64, WHOLE), (50, 99, WHOLE), (20, 33, WHOLE), (20, 21, CORNER), (40, 30, (-1, -1, 2, 2)), (20, 21, (0.45, 0.4, 0.52, 0.47))]
 
 
 def test_the_compiled_code_is_of_its_source():
@@ -49,6 +52,13 @@ def drawn_by_node(tmp_path, function, half, height, width, window, part=None):
     ('constants', 'smooth', [(150, 140, OUTSIDE), (64, 64, WHOLE)]),
     ('generated', 'all', [(90, 140, OUTSIDE)]),
     ('hypernetwork', 'all', [(90, 140, OUTSIDE)]),
+    ('any size', 'all', SIZES),
+    ('any size', 'smooth', [(99, 70, OUTSIDE)]),
+    ('torus', 'all', [(20, 33, FAR), (99, 70, OUTSIDE)]),
+    ('torus', 'last', [(99, 70, OUTSIDE)]),
+    ('periodic', 'all', [(40, 30, (-1, -1, 2, 2))]),
+    ('oblong', 'all', [(99, 70, OUTSIDE)]),
+    ('tall', 'all', [(99, 70, OUTSIDE)]),
 ])
 def test_node_draws_what_render_draws(tmp_path, kind, refine, cases):
     from tests.inr.test_function import generator
@@ -104,24 +114,31 @@ def browser(tmp_path):
         assert found.complaints() == []
 
 
-def test_chromium_shows_what_render_draws(tmp_path, browser):
+def shown_by(browser, G, ws, where='true'):
+    """The window in units of the canvas once it rests and a condition is met, after comparing its pixels with those of render.py."""
+    browser.wait(f'document.body && document.body.dataset.rest && ({where})')
+    data = browser.value("document.querySelector('canvas').toDataURL()")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(',')[1]))).convert('RGB'))
+    window = browser.value('view.window')
+    sides = [side / G.img_resolution for side in G.img_size] * 2
+    expected = to_uint8(render.render(G, ws, *pixels.shape[:2], tuple(end / side for end, side in zip(window, sides, strict=True))))[0]
+    assert expected.std() > 2 and np.abs(expected.astype(int) - pixels).max() <= 2
+    return window
+
+
+def page_of(tmp_path, seed, **synthesis):
+    """(address of a page, a generator's, its w)."""
     torch.manual_seed(4)
-    G = tiny_snapshots.inr(upsampling='linear', resolution=64).eval()
+    G = tiny_snapshots.inr(upsampling='linear', **synthesis).eval()
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)
-    assert call(generate.main, f'--network={network}', '--seeds=3', '--format=html', f'--outdir={tmp_path}')[0] == 0
-    ws = latents.latents_of(G, 3, None)
+    assert call(generate.main, f'--network={network}', f'--seeds={seed}', '--format=html', f'--outdir={tmp_path}')[0] == 0
+    return (tmp_path / f'seed000{seed}.html').as_uri(), G, latents.latents_of(G, seed, None)
 
-    def shown(where='true'):
-        """The window of the canvas once it rests and a condition is met, after comparing its pixels with those of render.py."""
-        browser.wait(f'document.body && document.body.dataset.rest && ({where})')
-        data = browser.value("document.querySelector('canvas').toDataURL()")
-        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(',')[1]))).convert('RGB'))
-        window = browser.value('view.window')
-        expected = to_uint8(render.render(G, ws, *pixels.shape[:2], tuple(window)))[0]
-        assert expected.std() > 2 and np.abs(expected.astype(int) - pixels).max() <= 2
-        return window
 
-    browser.open((tmp_path / 'seed0003.html').as_uri())
+def test_chromium_shows_what_render_draws(tmp_path, browser):
+    page, *drawn = page_of(tmp_path, 3, resolution=64)
+    shown = partial(shown_by, browser, *drawn)
+    browser.open(page)
     home = shown()
     assert home[1] == 0 and home[3] == 1 and home[0] + home[2] == pytest.approx(1) and home[0] < 0
     scale = browser.value('view.scale')
@@ -147,6 +164,15 @@ def test_chromium_shows_what_render_draws(tmp_path, browser):
     assert size == 'x'.join(map(str, browser.value("[document.querySelector('canvas').width, document.querySelector('canvas').height]")))
     again = browser.value('location.hash')
     assert again.startswith('#0.5,0.5,')
+    fading = dict(random=4, raw=True, fine=8, footprint='pixel')
+    page, *drawn = page_of(
+        tmp_path, 5, resolution=32, img_size=[48, 32], middles=True, periodic='x', features=fading, input_features=fading)
+    shown = partial(shown_by, browser, *drawn)
+    browser.open(page)
+    home = shown('document.title === "seed0005"')
+    assert home[1] == 0 and home[3] == 1 and home[0] + home[2] == pytest.approx(1.5)
+    browser.value('view.set(1.5, 0.6, 60)')
+    assert shown('view.scale === 60')[2] > 3
 
 
 def test_chromium_shows_a_deep_zoom(tmp_path, browser, monkeypatch):

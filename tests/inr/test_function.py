@@ -30,6 +30,12 @@ KINDS = {
     'cips': dict(fmm_rank=None, input_resolution='full', input_features=dict(learned=6, cosine=False)),
     'any size': dict(upsampling='linear', middles=True, features=dict(log=8, random=4, raw=True, fine=4, footprint='pixel')),
     'periodic': dict(upsampling='linear', periodic='x', features=dict(log=8, random=4, raw=True, footprint='larger')),
+    'torus': dict(upsampling='linear', middles=True, periodic='xy', input_features=dict(random=4, raw=True, fine=4, footprint='pixel'),
+                  features=dict(log=8, raw=True, constants=2, fine=4, footprint='larger')),
+    'oblong': dict(img_size=[112, 64], upsampling='linear', middles=True, periodic='y',
+                   features=dict(log=8, constants=2, footprint='pixel')),
+    'tall': dict(img_size=[64, 80], features=dict(log=8, raw=True, constants=2)),
+    'generated pixels': dict(middles=True, features=dict(log=4, generated=5, footprint='pixel'), coord_skips=True),
     'tanh': dict(squash='tanh', noise=True),
 }
 
@@ -38,7 +44,9 @@ def generator(kind):
     torch.manual_seed(2)
     if kind == 'hypernetwork':
         return Hypernetwork(8, 0, 8, 64, 3, dict(num_layers=1), dict(channel_max=8, fmm_rank=2)).eval()
-    G = Generator(8, 0, 8, 64, 4, dict(num_layers=1), dict(dict(channel_base=512, channel_max=8, fmm_rank=2), **KINDS[kind])).eval()
+    options = dict(dict(channel_base=512, channel_max=8, fmm_rank=2), **KINDS[kind])
+    size = options.pop('img_size', None)
+    G = Generator(8, 0, 8, 64, 4, dict(num_layers=1), options, img_size=size).eval()
     for name, parameter in G.named_parameters():
         if name.endswith('bias'):
             parameter.data.normal_()
@@ -55,7 +63,7 @@ def test_a_function_is_its_generators_image(kind):
     G = generator(kind)
     ws = torch.randn(2, G.num_ws, 8)
     taken, other = (fixed.function_of(G, each) for each in ws.split(1))
-    for options in [(64, 64), (90, 70, WINDOW), (20, 30)]:
+    for options in [G.img_size[::-1], (90, 70, WINDOW), (20, 30)]:
         drawn = render.render(G, ws, *options)
         assert relative_error(taken.render(*options), drawn[:1]) < 1e-5
         assert relative_error(other.render(*options), drawn[1:]) < 1e-5
@@ -78,7 +86,7 @@ def test_a_file_gives_the_image_in_half_precision(tmp_path, kind):
     assert torch.equal(function.load(tmp_path / 'b.safetensors').render(70, 90), taken.render(70, 90))
 
 
-@pytest.mark.parametrize('kind, what', [('bilinear', 'bilinear'), ('any size', 'middles'), ('periodic', 'periodic'), ('linear', None)])
+@pytest.mark.parametrize('kind, what', [('bilinear', 'bilinear'), ('torus', None), ('oblong', None), ('linear', None)])
 def test_what_render_alone_draws_is_named(kind, what):
     G = generator(kind)
     special = fixed.function_of(G, torch.zeros(1, G.num_ws, 8)).form.special

@@ -12,7 +12,9 @@ from tests import tiny_snapshots
 from tests.inr.test_function import generator
 from tests.tiny_snapshots import call, mistake
 
-CASES = [(64, 64, grid.WHOLE), (90, 140, grid.WHOLE), (1, 1, grid.WHOLE), (33, 47, (-0.3, -0.2, 1.4, 1)), (9, 30, (0.4, 0.4, 0.43, 0.45))]
+CASES = [(64, 64, grid.WHOLE), (90, 140, grid.WHOLE), (1, 1, grid.WHOLE), (33, 47, (-0.3, -0.2, 1.4, 1)), (9, 30, (0.4, 0.4, 0.43, 0.45)),
+         (20, 33, grid.WHOLE), (40, 30, (-1, -1, 2, 2)), (16, 17, (0.45, 0.4, 0.52, 0.47)), (16, 17, (0.99, 0.3, 1, 0.31))]
+FAR = (20, 33, (900, -700, 901, -699))  # where only the coordinates of a torus are still exact
 
 
 def session_of(model):
@@ -24,7 +26,9 @@ def session_of(model):
 
 
 @pytest.mark.parametrize('kind, refine', [('linear', 'all'), ('linear', 'last'), ('constants', 'smooth'), ('constants', 'all'),
-                                          ('generated', 'all'), ('cips', 'all'), ('hypernetwork', 'all')])
+                                          ('generated', 'all'), ('cips', 'all'), ('hypernetwork', 'all'),
+                                          ('any size', 'all'), ('any size', 'last'), ('any size', 'smooth'), ('periodic', 'all'),
+                                          ('torus', 'all'), ('torus', 'last'), ('oblong', 'all'), ('tall', 'smooth')])
 def test_the_graph_draws_the_generators_image(kind, refine):
     from inr import onnx_graph
 
@@ -32,13 +36,14 @@ def test_the_graph_draws_the_generators_image(kind, refine):
     ws = torch.randn(1, G.num_ws, 8)
     function = fixed.function_of(G, ws, refine=refine)
     session = session_of(function.to_onnx())
-    for height, width, window in CASES:
-        (drawn,) = session.run(None, onnx_graph.inputs_of(height, width, window, function.form.lower_corner))
+    for height, width, window in [*CASES, FAR] if kind == 'torus' else CASES:
+        given = onnx_graph.inputs_of(height, width, window, function.form.lower_corner, function.form.extent)
+        (drawn,) = session.run(None, given)
         expected = render.render(G, ws, height, width, window, refine).numpy()
         assert drawn.dtype == np.float32 and drawn.shape == expected.shape and np.abs(drawn - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize('kind', ['linear', 'generated', 'cips', 'hypernetwork', 'tanh'])
+@pytest.mark.parametrize('kind', ['linear', 'generated', 'cips', 'hypernetwork', 'tanh', 'torus', 'generated pixels'])
 def test_w_may_be_an_input(kind):
     from inr import onnx_graph
 
