@@ -1,5 +1,5 @@
 """Makes assets/emoji.safetensors, the model that is drawn from where nothing has been trained: a run's average of G, and its D for
-`train.py --init-from`, in half precision.
+`train.py --init-from`, in half precision; Fourier rows, which multiply coordinates of any size, stay in float32.
 
 python script/bundle_model.py training-runs/demo-model     # the newest snapshot below a folder, or a snapshot
 """
@@ -15,12 +15,22 @@ from inference.opening import BUNDLED  # noqa: E402
 from training import checkpoint, run_folder  # noqa: E402
 from training.dataset import ImageDataset  # noqa: E402
 
+
+def halved(network):
+    """A network in half precision but for its Fourier rows."""
+    rows = {name: buffer.clone() for name, buffer in network.named_buffers() if name.endswith('_basis')}
+    network.half()
+    for name, buffer in rows.items():
+        network.get_buffer(name).data = buffer
+    return network
+
+
 if __name__ == '__main__':
     given = Path(sys.argv[1])
     snapshot = run_folder.find_latest_snapshot(given) if given.is_dir() else given
     loaded = checkpoint.load_networks(snapshot, only=('G_ema', 'D'))
     config = run_folder.stored_config(snapshot.parent)
     config = replace(config, data=replace(config.data, path='demo', digest=ImageDataset('demo').digest, res=None))
-    halves = {name: loaded[name].half() for name in ('G_ema', 'D')}
+    halves = {name: halved(loaded[name]) for name in ('G_ema', 'D')}
     checkpoint.save_networks(BUNDLED, halves, config, loaded['meta']['images'])
     print(f'{BUNDLED}: {BUNDLED.stat().st_size / 1e6:.1f} MB')
