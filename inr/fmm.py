@@ -108,6 +108,11 @@ class Modulation:
         """Bias the affine starts with: factors start around 0, plain scales around 1."""
         return 1 if self.rank is None else 0
 
+    def gain(self, in_channels):
+        """What W_s is multiplied with, see `equalized`."""
+        counts = self.equalized and self.rank is not None and self.squash in ('tanh', 'sigmoid')
+        return 1 / math.sqrt(in_channels) if counts else 1
+
     def factors(self, styles, out_channels, in_channels):
         """(A [N, C_out, r], B [N, r, C_in]) out of styles [N, num_styles], rows of A first; B is None for rank 'full'."""
         if self.rank == FULL:
@@ -126,8 +131,7 @@ class Modulation:
             left = left / math.sqrt(self.rank)
         if self.squash == 'demod' and right is not None:
             return Weights(shared, left, right)
-        gain = 1 / math.sqrt(in_channels) if self.equalized and self.squash in ('tanh', 'sigmoid') else 1
-        weight = fmm_weight(shared * gain, left, right, SQUASHES[self.squash])
+        weight = fmm_weight(shared * self.gain(in_channels), left, right, SQUASHES[self.squash])
         return Weights(normalize_rows(weight) if self.squash == 'demod' else weight)
 
     def weight(self, shared, styles):

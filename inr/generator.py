@@ -129,9 +129,9 @@ class Generator(BaseGenerator):
         if not pixel_norm:
             self.mapping.pixel_norm = False
 
-    def place(self, key, shape):
-        """Where a tensor of a generator with fewer random rows of coordinates stands in the one called `key`; see widening.place."""
-        return widening.place(self, key, shape)
+    def place(self, key, shapes):
+        """Where the tensor `key` of a generator with fewer random rows of coordinates stands in this one's; see widening.place."""
+        return widening.place(self, key, shapes)
 
 
 def from_inr_gan(config, state):

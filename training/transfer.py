@@ -2,7 +2,7 @@
 
 A tensor is taken where its name and shape are those of the network to train. Of another number of image channels or label inputs the common
 part is taken; the rest, blocks of higher resolutions for example, stays as it was initialized. G and its average stand in for each other.
-A network's method place(key, shape), if it has one, says where a tensor of another shape stands in its own (inr/widening.py).
+A network's method place(key, shapes), if it has one, says where a tensor of another shape stands in its own (inr/widening.py).
 
 Of a smaller network nothing learned is lost: to-RGB of the blocks that G has beyond it begin at zero, as where a run grows, and its D's
 from-RGB becomes the `entry` of the block of its size, where a run that grows fades the next block in (and the other way round).
@@ -76,7 +76,7 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]])
         elif _may_be_cut(key, shape, list(value.shape)):
             found.cut.append(key)
             numbers += value[_common(shape, value)].numel()
-        elif hasattr(module, 'place') and module.place(key, shape) is not None:
+        elif hasattr(module, 'place') and module.place(key, _own_names(source, shapes)) is not None:
             found.wider.append(key)
             numbers += math.prod(shape) if key in parameters else 0
         else:
@@ -90,6 +90,11 @@ def _there(source: str | None, key: str, shapes) -> str:
     """The file's key for one of a network's. What D reads images of a size with is `fromrgb` at its full size and `entry` below."""
     here, there = ('.entry.', '.fromrgb.') if '.entry.' in key else ('.fromrgb.', '.entry.')
     return f'{source}.{key}' if f'{source}.{key}' in shapes else f'{source}.{key.replace(here, there)}'
+
+
+def _own_names(source: str | None, shapes: dict) -> dict:
+    """Those of a file's shapes that are of a network, by its own keys."""
+    return {key.removeprefix(f'{source}.'): shape for key, shape in shapes.items() if key.startswith(f'{source}.')}
 
 
 def _torgb_size(key: str) -> int:
@@ -164,7 +169,7 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
             own[key][part].copy_(value[part])
         for key in each.wider:
             value = tensors[_there(each.source, key, tensors)]
-            index, fills = networks[each.network].place(key, list(value.shape))
+            index, fills = networks[each.network].place(key, _own_names(each.source, weights.shapes))
             if fills is not None:
                 own[key].fill_(fills)
             own[key][index] = value.to(own[key])

@@ -13,14 +13,19 @@ from training.config import build
 ROWS = dict(log=8, random=3, raw=True)
 
 
+def shapes_of(G):
+    """{key: shape} as a file has them."""
+    return {key: list(value.shape) for key, value in G.state_dict().items()}
+
+
 def filled(wide, narrow):
     """wide with all that narrow has; the keys that were placed."""
-    own, placed = wide.state_dict(), []
-    for key, value in narrow.state_dict().items():
+    own, placed, given = wide.state_dict(), [], narrow.state_dict()
+    for key, value in given.items():
         if value.shape == own[key].shape:
             own[key].copy_(value)
             continue
-        index, fills = wide.place(key, list(value.shape))
+        index, fills = wide.place(key, shapes_of(narrow))
         if fills is not None:
             own[key].fill_(fills)
         own[key][index] = value
@@ -46,12 +51,25 @@ def test_it_draws_the_same(rank, more, coord_skips):
 
 @pytest.mark.parametrize('key, shape', [
     ('synthesis.b32.layers.0.weight', [8, 20, 1, 1]), ('synthesis.b32.layers.0.weight', [9, 30, 1, 1]),
-    ('synthesis.b32.layers.0.bias', [3]),
+    ('synthesis.b32.layers.0.bias', [3]), ('synthesis.b32.layers.0.weight', [8, 22, 3, 3]),
     ('synthesis.b32.layers.0.affine.bias', [31]), ('synthesis.b32.coords.random_basis', [99, 2]), ('mapping.fc0.weight', [8, 9]),
     ('synthesis.b64.layers.0.weight', [8, 8, 1, 1]), ('synthesis.b32.layers.7.weight', [8, 8, 1, 1]), ('synthesis.b32.layers.0.weight', []),
 ])
 def test_what_has_other_reasons_has_no_place(key, shape):
-    assert small(features=dict(ROWS, fine=4)).place(key, shape) is None
+    shapes = shapes_of(small(features=ROWS))
+    assert small(features=dict(ROWS, fine=4)).place(key, {**shapes, key: shape}) is None
+
+
+@pytest.mark.parametrize('had, has, options', [
+    (dict(ROWS, fine=4), ROWS, {}), (dict(ROWS, raw=False), ROWS, {}), (dict(ROWS, raw=False), dict(ROWS, fine=4), {}),
+    (dict(ROWS, log=4), dict(ROWS, fine=4), {}), (ROWS, dict(ROWS, fine=4), dict(squash='tanh')),
+    (ROWS, dict(ROWS, fine=4), dict(periodic='x', upsampling='linear')), (dict(ROWS, constants=2), dict(ROWS, fine=4), {}),
+])
+def test_layers_that_differ_by_more_than_random_rows_have_no_place(had, has, options):
+    narrow, wide = small(features=had, **{**options, 'periodic': 'none'}), small(features=has, **options)
+    shapes, own = shapes_of(narrow), wide.state_dict()
+    others = [key for key, shape in shapes.items() if '.layers.' in key and shape != list(own[key].shape)]
+    assert others and not any(wide.place(key, shapes) for key in others)
 
 
 def test_inr_any_goes_on_from_inr_small(tmp_path):
