@@ -99,7 +99,8 @@ class Ranges:
                 if wrong > again:
                     raise Damaged(f'{place} is damaged ({reason}): store it again')
             except Refused as err:
-                failed = failed + 1 if len(arrived) <= before else 1  # an attempt that brought something is a beginning
+                more = size is not None and len(arrived) > before  # of a whole file every attempt begins anew
+                failed = 1 if more else failed + 1
                 if failed == TRIES:
                     raise Unreachable(f'{place} cannot be read, after {TRIES} attempts ({err})') from err
             time.sleep(min(0.25 * 2 ** (failed + wrong), LONGEST_PAUSE))

@@ -111,6 +111,13 @@ def test_a_server_that_brings_a_little_each_time_is_not_given_up(server):
     assert Ranges().read(server.url + 'a.bin', 100, 4900, problem) == CONTENT[100:5000] and len(server.asked) == 18
 
 
+def test_a_whole_file_that_never_comes_whole_is_given_up(server):
+    server.faults = ['500', 'cut'] * 10
+    with pytest.raises(Unreachable, match='after 10 attempts'):
+        Ranges().read(server.url + 'a.bin')
+    assert len(server.asked) == 10
+
+
 def test_a_whole_file_that_is_cut_is_asked_for_again(server):
     server.faults = ['cut', '502', 'cut']
     assert Ranges().read(server.url + 'a.bin') == CONTENT and len(server.asked) == 4
