@@ -165,7 +165,9 @@ class SynthesisBlock(nn.Module):
         x = None if x is None else x.to(dtype)  # [N, C, h, w]
         make = None if self.coords is None else lambda: self.coords(points, w[0]).to(dtype)
         features = make and make()  # [N or 1, E, H, W]
-        remake = make if make and len(features) > 1 and not features.requires_grad else None  # of windows they are more than all else
+        # Of windows they are more than all else; they come out the same once more where nothing of them is learned or made of w.
+        fixed = make and not features.requires_grad and next(self.coords.parameters(), None) is None
+        remake = make if fixed and len(features) > 1 else None
         for index, (layer, uses_coords) in enumerate(zip(self.layers, self.uses_coords, strict=True)):
             if index and self.options.instance_norm:
                 x = scale_to_unit_deviation(x)

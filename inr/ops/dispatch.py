@@ -38,6 +38,7 @@ def layer(
     _check_tensors(weight, bias, x, features, slope, gain)
     if remake and (features is None or features.requires_grad):
         raise ValueError('FMM layer: features are made once more only where there are some, and they have no gradients')
+    remake = torch.no_grad()(remake) if remake else None
     with own_types(weight.device):
         return _layer(weight, bias, x, features, upsample, noise, Activation(slope, gain, clamp), impl, remake)
 

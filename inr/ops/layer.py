@@ -73,7 +73,8 @@ class RemadeProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy):
-        return _outer(dy, ctx.remake()), None, None
+        with own_types(dy.device):
+            return _outer(dy, ctx.remake()), None, None
 
 
 def plain(weight, bias, x, features, parent, up, act, remake=None):
@@ -125,8 +126,8 @@ class Fused(torch.autograd.Function):
     @staticmethod
     def _backward(ctx, dy):
         weight, x, features, y = ctx.saved_tensors
-        features = ctx.remake() if ctx.remake else features
         _, to_weight, to_bias, to_x, to_features, to_parent = ctx.needs_input_grad[:6]
+        features = ctx.remake() if ctx.remake and to_weight else features
         backward = _backward if torch.is_grad_enabled() else ctx.kernels.backward
         dz, db, pooled = backward(dy, y, ctx.act, ctx.up)  # [N, C_out, H, W], [N, C_out], as parent
         C = 0 if x is None else x.shape[1]

@@ -50,6 +50,18 @@ def test_a_window_is_a_tile_of_the_picture(name, middles):
     assert (drawn[0] - synthesis(ws[:1], noise_mode='const')[0]).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize('features', [dict(learned=2), dict(generated=2), dict(constants=2)])
+def test_gradients_are_those_of_what_was_drawn(features):
+    G = small(features=dict(FEATURES, **features))
+    learned = [parameter.requires_grad_(False) for name, parameter in G.named_parameters() if '.coords.' in name]
+    weights = [parameter for parameter in G.synthesis.parameters() if parameter.requires_grad]
+    loss = G.synthesis(torch.randn(2, G.num_ws, 8), windows=torch.tensor(WINDOWS[2:4])).square().sum()
+    before = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    with torch.no_grad():
+        [parameter.add_(1) for parameter in learned]
+    assert all(map(torch.equal, before, torch.autograd.grad(loss, weights))) and learned
+
+
 def test_windows_have_gradients():
     G = MODELS['linear']()
     ws = G.mapping(torch.randn(2, 8), None).detach().requires_grad_()

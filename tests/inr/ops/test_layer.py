@@ -65,6 +65,27 @@ def test_features_made_once_more_give_the_same_gradients_and_are_not_kept(impl, 
             dispatch.layer(weight[:, :, : 21 if wrong is None else None], x=tensors['x'], features=wrong, remake=remake, impl=impl)
 
 
+@pytest.mark.parametrize('impl', ['ref', 'fused'])
+def test_features_made_once_more_are_numbers_in_their_own_type(impl):
+    features, x, factor = torch.randn(2, 3, 4, 5), torch.randn(2, 6, 4, 5), torch.ones([], requires_grad=True)
+    made = []
+
+    def remake():
+        made.append(torch.is_autocast_enabled('cpu'))
+        return features * factor
+
+    weight = torch.randn(2, 7, 3, requires_grad=True)
+    loss = dispatch.layer(weight, features=features, remake=remake, impl=impl).square().sum()
+    (plain,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        (first,) = torch.autograd.grad(loss, weight, create_graph=True)
+    assert torch.equal(plain, first) and made == [False, False]
+    assert torch.autograd.grad(first.square().sum(), factor, allow_unused=True) == (None,)
+    made.clear()
+    dispatch.layer(torch.randn(2, 7, 9), x=x.requires_grad_(), features=features, remake=remake, impl=impl).sum().backward()
+    assert x.grad.norm() > 0 and not made
+
+
 def test_noise_is_added_before_the_activation():
     x, weight, noise = torch.randn(2, 4, 3, 5), torch.randn(2, 6, 4), torch.randn(1, 1, 3, 5, requires_grad=True)
     y = {impl: dispatch.layer(weight, None, x, noise=noise, impl=impl) for impl in ('ref', 'fused')}
