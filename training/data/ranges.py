@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 from dnnlib.util import UserError, atomic_path, cache_folder
 
 URL = re.compile(r'[A-Za-z][A-Za-z0-9+.\-]+://')
-TRIES = 10                 # of a server that does not answer as it should; the pauses between them make two minutes
+TRIES = 10                 # in a row that bring nothing; the pauses between them make two minutes
 WRONG = 4                  # of one that answers with other bytes than those that were stored
 LONGEST_PAUSE = 30.0       # seconds
 TIMEOUT = (10, 30)         # seconds to connect, and between two pieces of an answer
