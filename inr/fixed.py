@@ -255,6 +255,16 @@ def parts_of(G, ws, noise_mode):
     return forms, tensors
 
 
+def _weight_of(layer, coords):
+    """Weights [C_out, C_in] of a layer, those with which coords weights its rows down among them."""
+    weight, damping = layer.weights.materialize()[0], getattr(coords, 'damping', None)
+    if damping is None or not layer.uses_coords:
+        return weight
+    waves, constants = damping.repeat(1 + coords.spec.cosine), damping.new_ones(coords.spec.constants)
+    before = damping.new_ones(weight.shape[1] - len(waves) - len(constants))
+    return weight * torch.cat([before, waves, constants])
+
+
 def _block_of(block, w, noise_mode):
     """(BlockForm, {name: tensor}) of a block of either generator for the w of its layers, [1, w_dim] each."""
     spec, coords, tensors = block.spec, block.coords, {}
@@ -272,7 +282,7 @@ def _block_of(block, w, noise_mode):
         tensors |= {'constants': coords.const_embs} if of_coords.constants else {}
     layers, to_rgb = block.chain(w)
     for name, layer in [*((f'layer{i}', layer) for i, layer in enumerate(layers)), ('torgb', to_rgb)]:
-        tensors |= {f'{name}.weight': layer.weights.materialize()[0], f'{name}.bias': layer.bias[0]}
+        tensors |= {f'{name}.weight': _weight_of(layer, coords), f'{name}.bias': layer.bias[0]}
     form = BlockForm(
         spec.name, spec.grid, spec.in_channels, spec.channels, [layer.uses_coords for layer in layers],
         spec.upsamples, of_coords.raw, count, of_coords.cosine, of_coords.constants,

@@ -16,9 +16,19 @@ def check(footprint):
         raise ValueError(f"unknown footprint '{footprint}' of a pixel; choose {' or '.join(filter(None, FOOTPRINTS))}")
 
 
+def octaves(count, reach):
+    """Frequencies of `count` fine rows in units of half a period in a cell, [count]: spread over octaves up to `reach`."""
+    return reach ** ((torch.arange(count) + 0.5) / max(count, 1))
+
+
+def damping(count, reach):
+    """Weights of fine rows that fall as their frequency rises, from about 1 on, [count]."""
+    return 1 / octaves(count, reach)
+
+
 def fine_rows(count, resolution, reach):
     """Rows [count, 2] in random directions, their frequencies spread over octaves from half a period in a cell to `reach` times that."""
-    frequency = math.pi / 2 * resolution * reach ** ((torch.arange(count) + 0.5) / max(count, 1))
+    frequency = math.pi / 2 * resolution * octaves(count, reach)
     angle = torch.rand([count]) * math.pi
     return torch.stack([angle.cos(), angle.sin()], dim=1) * frequency[:, None]
 

@@ -35,6 +35,7 @@ class FeatureSpec:
     fine: further random rows, fixed at construction, of the frequencies that the grid's cells are too large for, all octaves alike
     reach: their highest frequency, in those of which the cells take half a period
     footprint: what becomes of rows where they vary within a pixel, one of footprint.FOOTPRINTS
+    damped: fine rows are weighted down by their frequency, as the spectra of pictures fall
     """
 
     log: int = 0
@@ -50,6 +51,7 @@ class FeatureSpec:
     fine: int = 0
     reach: float = 8.0
     footprint: str | None = None
+    damped: bool = False
 
     @classmethod
     def of(cls, given, default):
@@ -140,6 +142,11 @@ class CoordinateFeatures(nn.Module):
             self.const_embs = nn.Parameter(torch.randn([1, spec.constants, *shape_of(resolution, extent)]))
         rows = self.log_basis.shape[0] + spec.random + spec.fine + spec.learned + spec.generated
         self.num_features = (2 if spec.raw else 0) + rows * (2 if spec.cosine else 1) + spec.constants
+        if spec.damped and spec.fine:
+            weights = torch.ones(rows)
+            first = self.log_basis.shape[0] + spec.random
+            weights[first : first + spec.fine] = footprint.damping(spec.fine, spec.reach)
+            self.register_buffer('damping', weights, persistent=False)
 
     def _draw_rows(self, rows):
         drawn = torch.randn([rows, 2]) if self.spec.init == 'normal' else torch.rand([rows, 2]) * 2 - 1
@@ -160,8 +167,11 @@ class CoordinateFeatures(nn.Module):
         return rows, nn.functional.pad(shift, [fixed.shape[1], 0])  # [N, n, 2], [N, n]
 
     def kept(self, rows, points):
-        """What the points' pixels leave of the waves of rows [N or 1, n, 2], [N or 1, n]; None for all of them."""
-        return footprint.kept(self.spec.footprint, rows, points.pixel, self.resolution)
+        """What the points' pixels, and their frequency, leave of the waves of rows [N or 1, n, 2], [N or 1, n]; None for all of them."""
+        kept, damping = footprint.kept(self.spec.footprint, rows, points.pixel, self.resolution), getattr(self, 'damping', None)
+        if damping is None:
+            return kept
+        return damping[None] if kept is None else kept * damping
 
     def features(self, points, rows, shift, coordinates):
         """All features, from W and its phases as `rows` gives them and the coordinates of the points [N or 1, 2, H, W]."""

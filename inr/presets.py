@@ -113,7 +113,7 @@ PRESETS = {
         cost='as inr-small',
         synthesis=dict(
             _INR_SMALL['synthesis'], middles=True, input_features=dict(_LOW, footprint='pixel'),
-            features=dict(_LOW, random=32, fine=32, footprint='pixel'),
+            features=dict(_LOW, random=32, fine=32, footprint='pixel', damped=True),
         ),
     ),
     'inr-grow': dict(

@@ -28,7 +28,7 @@ MODELS = {
     'linear': lambda: small(features=FEATURES, upsampling='linear'),
     'constants': lambda: small(features=dict(log=8, constants=3)),
     'one grid': lambda: small(features=FEATURES, input_resolution='full', upsampling='linear'),
-    'footprint': lambda: small(features=dict(FEATURES, fine=4, footprint='pixel', generated=2), upsampling='linear'),
+    'footprint': lambda: small(features=dict(FEATURES, fine=4, footprint='pixel', generated=2, damped=True), upsampling='linear'),
     'larger': lambda: small(features=dict(FEATURES, footprint='larger', learned=2)),
     'periodic': lambda: small(features=dict(FEATURES, constants=2), upsampling='linear', periodic='xy'),
     'generator A': lambda: GeneratorA(8, 0, 8, 32, 3, dict(num_layers=1), dict(channel_max=8, fmm_rank=2)).eval(),
@@ -135,7 +135,20 @@ def test_weight_is_one_up_to_the_trained_size_where_that_is_chosen():
         assert torch.equal(drawn[0], drawn[1]) == same and not torch.equal(drawn[0], drawn[2])
 
 
-@pytest.mark.parametrize('synthesis', [dict(features=dict(FEATURES, fine=4, footprint='pixel')), dict(features=FEATURES, periodic='x')])
+def test_damped_rows_count_less_the_finer_they_are():
+    plain, damped = (small(features=dict(FEATURES, fine=4, damped=on, cosine=False)) for on in (False, True))
+    points = plain.synthesis.pyramid.points('cpu')[-1]
+    waves = [G.synthesis.b32.coords(points, None)[0] for G in (plain, damped)]
+    rows = plain.synthesis.b32.coords.random_basis[4:]
+    weights = torch.ones(len(waves[0]))
+    weights[-4:] = 32 * math.pi / 2 / rows.norm(dim=1)
+    assert 0.1 < weights.min() < 0.2 and 0.7 < weights[-4:].max() < 0.8
+    torch.testing.assert_close(waves[1], waves[0] * weights[:, None, None])
+
+
+@pytest.mark.parametrize('synthesis', [
+    dict(features=dict(FEATURES, fine=4, footprint='pixel', damped=True)), dict(features=FEATURES, periodic='x'),
+])  # fmt: skip
 @pytest.mark.parametrize('size', [32, 20, 45])
 def test_blocks_drawn_whole_have_footprints_and_circles_too(synthesis, size):
     G = small(upsampling='linear', **synthesis)
