@@ -130,7 +130,7 @@ class Generator(BaseGenerator):
             self.mapping.pixel_norm = False
 
     def place(self, key, shapes):
-        """Where the tensor `key` of a generator with fewer random rows of coordinates stands in this one's; see widening.place."""
+        """Where the tensor `key` of a generator with fewer channels or random rows stands in this one's; see widening.place."""
         return widening.place(self, key, shapes)
 
 

@@ -1,61 +1,126 @@
-"""A generator with more random rows of coordinates out of one with fewer: where the tensors of the latter stand in those of the former.
+"""A generator with more channels, or more random rows of coordinates, out of one with fewer, which draws the same: where the tensors of the
+latter stand in those of the former (function-preserving growth, Net2Net, arXiv 1511.05641, in kind).
 
-The columns of the new features begin at zero, so what is drawn is what was drawn. Rows that were there are the first ones; that is how
-`inr-any` (fine rows) goes on from `inr-small`.
+Weights from what is new begin at zero, so that nothing that was there sees it; weights to new channels are as initialized, so that they
+learn. Channels and rows that were there are the first ones. So `inr-any` (fine rows) and `inr-medium` (channels) go on from `inr-small`.
+
+Legend: C channels, E coordinate features, K = C_in + E columns of a layer, r rank.
 """
 
+import math
 import re
+from dataclasses import dataclass
 
 import torch
 
 from inr.fmm import FULL
 
-KEY = re.compile(r'synthesis\.(b\d+)\.(?:(coords\.random_basis)|layers\.(\d+)\.(weight|affine\.weight|affine\.bias))')
+KEY = re.compile(r'synthesis\.(b\d+)\.(?:(coords\.random_basis)|layers\.(\d+)\.(weight|bias|affine\.weight|affine\.bias)'
+                 r'|(torgb)\.(weight|affine\.weight|affine\.bias))')
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor stands in a larger one: larger[zero] = 0 (unless zero is None), then larger[index] = tensor * times."""
+
+    index: object
+    zero: object = None
+    times: float = 1.0
+
+    def fill(self, larger, tensor):
+        """Writes `tensor` to its place in `larger`, in place."""
+        if self.zero is not None:
+            larger[self.zero] = 0
+        larger[self.index] = tensor.to(larger) * self.times
 
 
 def place(G, key, shapes):
-    """(index, fills): G's tensor `key` at `index` is what the other's of this name holds; fills: the number for its rest, None to leave it.
+    """Place of what another generator holds as `key` in G's tensor of this name.
 
-    None where it is not such a tensor, and for layers whose shapes differ by more than the random rows. G: generator.Generator, on any
-    device; shapes: {name: shape} of the other's tensors
+    None where it is no such tensor, and where the shapes differ by more than channels and random rows.
+    G: generator.Generator, on any device; shapes: {name: shape} of the other's tensors
     """
-    match, shape = KEY.fullmatch(key), tuple(shapes[key])
+    match = KEY.fullmatch(key)
     block = G.synthesis.get_submodule(match[1]) if match and match[1] in G.synthesis.block_names else None
-    if block is None or getattr(block.coords, 'random_basis', None) is None or not shape:
+    if block is None:
         return None
-    if match[3] and not (int(match[3]) < len(block.layers) and block.uses_coords[int(match[3])]):
+    basis, index, of_layer, torgb, of_torgb = match.groups()[1:]
+    if basis and getattr(block.coords, 'random_basis', None) is None or index and int(index) >= len(block.layers):
         return None
-    own = G.get_parameter(key).shape if match[3] else block.coords.random_basis.shape
-    kept = 2 if match[4] == 'weight' else 1  # dimensions from here on are those of any width
-    if len(own) != len(shape) or shape[0] > own[0] or own[kept:] != shape[kept:]:
+    own, shape, what = block.coords.random_basis if basis else G.get_parameter(key), tuple(shapes[key]), of_layer or of_torgb
+    kept = 2 if what == 'weight' else 1  # dimensions from here on are the same in any width
+    if len(own.shape) != len(shape) or own.shape[kept:] != shape[kept:] or any(map(int.__gt__, shape, own.shape)):
         return None
-    if match[2]:
-        return slice(shape[0]), None
-    layer = block.layers[int(match[3])]
+    if basis:
+        return Place(slice(shape[0]))
+    if torgb:
+        had = _channels(G, match[1], shapes)
+        return None if had is None else _of_torgb(what, shape, had, block.torgb.weight.shape[1])
+    return _of_layer(G, match[1], int(index), what, shapes, shape)
+
+
+def _channels(G, name, shapes):
+    """Channels that the other has after the layers of a block; None if it has no such block."""
+    shape = shapes.get(f'synthesis.{name}.layers.{len(G.synthesis.get_submodule(name).layers) - 1}.weight')
+    return shape[0] if shape else None
+
+
+def _of_torgb(what, shape, had, has):
+    if what == 'weight':
+        return Place((slice(None), slice(had)), slice(None), math.sqrt(has / had)) if shape[1] == had else None
+    return Place(slice(had)) if shape[0] == had else None
+
+
+def _of_layer(G, name, index, what, shapes, shape):
+    block = G.synthesis.get_submodule(name)
+    layer, names = block.layers[index], G.synthesis.block_names
     C_out, K = layer.weight.shape[:2]
-    rank = layer.modulation.rank
-    had = shapes.get(f'synthesis.{match[1]}.coords.random_basis', [0])
-    missing = len(block.coords.random_basis) - had[0]
-    if match[4] == 'weight':
-        found = None if shape[0] != C_out else _columns(block, layer, shape[1], missing)
-        return None if found is None else ((slice(None), found), 0)
-    before = 0 if rank in (None, FULL) else C_out * rank  # numbers of A, which has no columns
-    times = 1 if rank is None else C_out if rank == FULL else rank
-    columns, rest = divmod(shape[0] - before, times)
-    found = None if rest else _columns(block, layer, columns, missing)
-    if found is None:
+    weight = shapes.get(f'synthesis.{name}.layers.{index}.weight')
+    rows = weight[0] if weight else 0
+    if index:
+        below = shapes.get(f'synthesis.{name}.layers.{index - 1}.weight')
+    else:
+        first = names.index(name)
+        below = [_channels(G, names[first - 1], shapes)] if first else [0]
+    columns = _columns(block, index, below[0], weight[1], shapes) if below and below[0] is not None and weight and rows <= C_out else None
+    if columns is None:
         return None
-    of_columns = before + torch.arange(times)[:, None] * K + found
-    return torch.cat([torch.arange(before), of_columns.flatten()]), None
+    had, gain = weight[1], layer.modulation.gain
+    if what == 'weight':
+        return Place((torch.arange(rows)[:, None], columns), slice(rows), gain(had) / gain(K)) if shape[:2] == (rows, had) else None
+    if what == 'bias':
+        return Place(slice(rows)) if shape[0] == rows else None
+    rank = layer.modulation.rank
+    left = 0 if rank in (None, FULL) else rank  # columns of A, which has a row for each output
+    groups = 1 if rank is None else rows if rank == FULL else rank  # rows of B, or of A for rank 'full', which have a column for each input
+    if shape[0] != rows * left + groups * had:
+        return None
+    of_columns = C_out * left + torch.arange(groups)[:, None] * K + columns
+    return Place(torch.cat([torch.arange(rows * left), of_columns.flatten()]))
 
 
-def _columns(block, layer, fewer, missing):
-    """int64 [fewer]: the columns of a layer that one with `fewer` has, for it has `missing` random rows less; None if that is not why."""
-    coords, K = block.coords, layer.weight.shape[1]
+def _columns(block, index, channels, had, shapes):
+    """int64 [had]: the columns of a layer that the other's has, which reads so many channels from below; None if they do not match.
+
+    had: columns of the other's layer
+    """
+    layer = block.layers[index]
+    K = layer.weight.shape[1]
+    E = block.coords.num_features if block.uses_coords[index] else 0
+    if channels > K - E:
+        return None
+    features = had - channels
+    if features == E:
+        return torch.cat([torch.arange(channels), torch.arange(K - E, K)])
+    coords = block.coords
+    if E == 0 or getattr(coords, 'random_basis', None) is None:
+        return None
     spec, waves = coords.spec, 1 + coords.spec.cosine
-    if missing < 1 or K - fewer != missing * waves or layer.modulation.gain(K) != layer.modulation.gain(fewer):
+    missing = len(coords.random_basis) - shapes.get(f'synthesis.b{block.spec.name}.coords.random_basis', [0])[0]
+    if missing < 1 or E - features != missing * waves:
         return None
     first = len(coords.log_basis) + len(coords.random_basis) - missing  # of the rows that are missing
-    of_waves = K - spec.constants - waves * (rows := (coords.num_features - 2 * spec.raw - spec.constants) // waves)
-    new = {of_waves + wave * rows + first + i for wave in range(waves) for i in range(missing)}
-    return torch.tensor([column for column in range(K) if column not in new])
+    count = (E - 2 * spec.raw - spec.constants) // waves
+    of_waves = E - spec.constants - waves * count
+    new = {of_waves + wave * count + first + i for wave in range(waves) for i in range(missing)}
+    return torch.cat([torch.arange(channels), torch.tensor([K - E + i for i in range(E) if i not in new])])

@@ -2,7 +2,8 @@
 
 A tensor is taken where its name and shape are those of the network to train. Of another number of image channels or label inputs the common
 part is taken; the rest, blocks of higher resolutions for example, stays as it was initialized. G and its average stand in for each other.
-A network's method place(key, shapes), if it has one, says where a tensor of another shape stands in its own (inr/widening.py).
+A network's method place(key, shapes), if it has one, says where a tensor of another shape stands in its own, as an object that can
+fill(own, tensor) (inr/widening.py).
 
 Of a smaller network nothing learned is lost: to-RGB of the blocks that G has beyond it begin at zero, as where a run grows, and its D's
 from-RGB becomes the `entry` of the block of its size, where a run that grows fades the next block in (and the other way round).
@@ -65,7 +66,7 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]])
     source = next((name for name in SOURCES[network] if any(key.startswith(f'{name}.') for key in shapes)), None)
     own, parameters = module.state_dict(), dict(module.named_parameters())
     found = Taken(network, source, [], [], [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
-    numbers = 0
+    names, numbers = _own_names(source, shapes), 0
     for key, value in own.items():
         shape = shapes.get(_there(source, key, shapes))
         if shape is None:
@@ -76,7 +77,7 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]])
         elif _may_be_cut(key, shape, list(value.shape)):
             found.cut.append(key)
             numbers += value[_common(shape, value)].numel()
-        elif hasattr(module, 'place') and module.place(key, _own_names(source, shapes)) is not None:
+        elif hasattr(module, 'place') and module.place(key, names) is not None:
             found.wider.append(key)
             numbers += math.prod(shape) if key in parameters else 0
         else:
@@ -160,7 +161,7 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
     taken = plan(source, weights, networks)
     tensors = weights.tensors({each.source for each in taken})
     for each in taken:
-        own = networks[each.network].state_dict()
+        own, names = networks[each.network].state_dict(), _own_names(each.source, weights.shapes)
         for key in each.whole:
             own[key].copy_(tensors[_there(each.source, key, tensors)])
         for key in each.cut:
@@ -168,11 +169,7 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
             part = _common(value.shape, own[key])
             own[key][part].copy_(value[part])
         for key in each.wider:
-            value = tensors[_there(each.source, key, tensors)]
-            index, fills = networks[each.network].place(key, _own_names(each.source, weights.shapes))
-            if fills is not None:
-                own[key].fill_(fills)
-            own[key][index] = value.to(own[key])
+            networks[each.network].place(key, names).fill(own[key], tensors[_there(each.source, key, tensors)])
         for key in each.zero:
             own[key].zero_()
     return [each.line(Path(source)) for each in taken]

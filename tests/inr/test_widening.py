@@ -1,4 +1,4 @@
-"""A generator with more random rows out of one with fewer: it draws the same."""
+"""A generator with more channels or random rows out of one with fewer: it draws the same."""
 
 import pytest
 import torch
@@ -25,28 +25,31 @@ def filled(wide, narrow):
         if value.shape == own[key].shape:
             own[key].copy_(value)
             continue
-        index, fills = wide.place(key, shapes_of(narrow))
-        if fills is not None:
-            own[key].fill_(fills)
-        own[key][index] = value
+        wide.place(key, shapes_of(narrow)).fill(own[key], value)
         placed.append(key)
     return placed
 
 
-@pytest.mark.parametrize('rank', [3, None, 'full'])
+@pytest.mark.parametrize('rank, squash', [(3, 'demod'), (None, 'demod'), ('full', 'demod'), (3, 'tanh'), ('full', 'sigmoid')])
 @pytest.mark.parametrize('more', [dict(), dict(cosine=False), dict(constants=2, generated=2, learned=1)])
 @pytest.mark.parametrize('coord_skips', [False, True])
-def test_it_draws_the_same(rank, more, coord_skips):
-    knobs = dict(fmm_rank=rank, coord_skips=coord_skips, upsampling='nearest' if 'constants' in more else 'linear')
+@pytest.mark.parametrize('fine, channels', [(4, 8), (0, 12), (4, 11)])
+def test_it_draws_the_same(rank, squash, more, coord_skips, fine, channels):
+    knobs = dict(fmm_rank=rank, squash=squash, coord_skips=coord_skips, upsampling='nearest' if 'constants' in more else 'linear')
     narrow = small(features=dict(ROWS, **more), **knobs)
-    wide = small(features=dict(ROWS, **more, fine=4), **knobs)
+    wide = small(features=dict(ROWS, **more, fine=fine), channel_max=channels, **knobs)
     placed = filled(wide, narrow)
-    assert any(key.endswith('coords.random_basis') for key in placed) and any(key.endswith('affine.bias') for key in placed)
+    assert any(key.endswith('affine.bias') for key in placed)
+    assert any(key.endswith('coords.random_basis') for key in placed) == (fine > 0)
+    assert any('torgb' in key for key in placed) == (channels > 8)
     ws = torch.randn(2, narrow.num_ws, 8)
     torch.testing.assert_close(wide.synthesis(ws), narrow.synthesis(ws), rtol=1e-4, atol=1e-5)
     loss = wide.synthesis(ws).square().sum()
     grads = torch.autograd.grad(loss, [p for name, p in wide.named_parameters() if name in placed])
     assert all(grad.norm() > 0 for grad in grads)
+    if channels > 8:  # what is new learns too
+        grad, = torch.autograd.grad(wide.synthesis(ws).square().sum(), wide.synthesis.b32.torgb.weight)
+        assert (grad[:, 8:] != 0).all()
 
 
 @pytest.mark.parametrize('key, shape', [
@@ -62,14 +65,15 @@ def test_what_has_other_reasons_has_no_place(key, shape):
 
 @pytest.mark.parametrize('had, has, options', [
     (dict(ROWS, fine=4), ROWS, {}), (dict(ROWS, raw=False), ROWS, {}), (dict(ROWS, raw=False), dict(ROWS, fine=4), {}),
-    (dict(ROWS, log=4), dict(ROWS, fine=4), {}), (ROWS, dict(ROWS, fine=4), dict(squash='tanh')),
+    (dict(ROWS, log=4), dict(ROWS, fine=4), {}), (dict(ROWS, log=4), dict(ROWS, fine=4), dict(channel_max=12)),
+    (ROWS, dict(ROWS, fine=4), dict(channel_max=6)),
     (ROWS, dict(ROWS, fine=4), dict(periodic='x', upsampling='linear')), (dict(ROWS, constants=2), dict(ROWS, fine=4), {}),
 ])
 def test_layers_that_differ_by_more_than_random_rows_have_no_place(had, has, options):
-    narrow, wide = small(features=had, **{**options, 'periodic': 'none'}), small(features=has, **options)
+    narrow, wide = small(features=had, **{**options, 'periodic': 'none', 'channel_max': 8}), small(features=has, **options)
     shapes, own = shapes_of(narrow), wide.state_dict()
-    others = [key for key, shape in shapes.items() if '.layers.' in key and shape != list(own[key].shape)]
-    assert others and not any(wide.place(key, shapes) for key in others)
+    others = [key for key, shape in shapes.items() if '.layers.0.' in key and shape != list(own[key].shape)]
+    assert others and not any(wide.place(key, shapes) for key in others if key.startswith('synthesis.b32'))
 
 
 def test_inr_any_goes_on_from_inr_small(tmp_path):
