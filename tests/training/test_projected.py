@@ -52,6 +52,16 @@ def test_images_of_other_sizes_and_channels_are_looked_at(network):
         assert network(torch.zeros(1, 3, 512, 512))[0].shape[-1] == 64
 
 
+def test_features_of_enlarged_images(network, images):
+    small = torch.rand(2, 3, 64, 64) * 2 - 1
+    enlarged = torch.nn.functional.interpolate(small, size=(128, 128), mode='bilinear')
+    with torch.no_grad():
+        found = FrozenFeatures('efficientnet-lite1', 2.0)(small)
+        assert all(torch.equal(a, b) for a, b in zip(found, network(enlarged), strict=True))
+    dataset, settings = tiny_run(images, d_features_scale=3.0, **FEATURES)
+    assert Training(settings, dataset).features.enlarge == 3
+
+
 def test_calibrated_maps_are_centred_and_scaled():
     pixels = torch.randint(256, [8, 3, 64, 64], dtype=torch.uint8)
     features = pretrained.calibrated('efficientnet-lite1', [(each.numpy(), None) for each in pixels], torch.device('cpu'))
@@ -64,7 +74,7 @@ def test_calibrated_maps_are_centred_and_scaled():
 
 def test_calibration_looks_at_images_from_all_over_the_set(monkeypatch):
     class Looks(torch.nn.Module):
-        def __init__(self, name):
+        def __init__(self, name, enlarge):
             super().__init__()
 
         def calibrate(self, images):

@@ -91,6 +91,8 @@ def test_features_are_looked_at_in_proportion():
     assert [pretrained.looked_at(side, side)[0] for side in (16, 64, 100, 256, 1024)] == [64, 64, 100, 256, 256]
     assert pretrained.looked_at(16, 32) == (64, 128) and pretrained.looked_at(256, 512) == (128, 256) == pretrained.looked_at(128, 256)
     assert pretrained.looked_at(64, 1024) == (64, 1024)
+    assert [pretrained.looked_at(side, side, 2)[0] for side in (16, 32, 64, 128, 256, 1024)] == [64, 64, 128, 256, 256, 256]
+    assert pretrained.looked_at(32, 128, 4) == (64, 256)
 
 
 def test_a_run_of_oblong_images_resumes_bit_for_bit(tmp_path):
