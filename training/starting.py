@@ -7,11 +7,15 @@ from training.dataset import ImageDataset, quick_check
 from training.plugins import presets
 
 
-def highest_scale(dataset: ImageDataset, asked: float | None) -> float:
-    """The highest scale of windows: as asked for, or what half of the pictures have. Raises UserError where none has it."""
+def highest_scale(dataset: ImageDataset, asked: float | None, whole: float | None = None) -> float:
+    """The highest scale of windows: as asked for, or what half of the pictures have.
+
+    whole: share of whole pictures; where all are whole, none need be larger than these
+    Raises UserError where no picture has that scale.
+    """
     sides = dataset.sides()
     usual, largest = (round(side / dataset.resolution, 3) for side in (sides[(len(sides) - 1) // 2], sides[-1]))
-    if (asked or usual) > largest or (largest == 1 and asked is None):
+    if (asked or usual) > largest or (largest == 1 and asked is None and whole != 1):
         wanted = f'--scale-max={asked:g}' if asked else '--windows'
         raise UserError(f'{wanted}: the pictures of {dataset.path} are at most {largest:g} times as large as --res={dataset.resolution}, '
                         f'half of them {usual:g} times: give '
@@ -38,7 +42,7 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
     dataset = ImageDataset(place, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0),
                            resolution=res)
     if given.get('windows', row.get('windows', False)) and res:
-        given['scale_max'] = highest_scale(dataset, given.get('scale_max'))
+        given['scale_max'] = highest_scale(dataset, given.get('scale_max'), given.get('whole'))
     if init_from:
         row = transfer.starting_row(init_from, row, dataset.resolution)
     data = DataConfig(

@@ -221,6 +221,7 @@ def test_mistakes_about_pictures(pictures, tmp_path):
                                  (ImageDataset(small, resolution=16), None, 'a smaller --res, or larger pictures')):
         with pytest.raises(UserError, match=says):
             starting.highest_scale(dataset, asked)
+    assert starting.highest_scale(ImageDataset(small, resolution=16), None, whole=1.0) == 1  # a texture or panorama of whole pictures
 
 
 def test_an_unreadable_picture_is_passed_over(pictures, tmp_path, capsys):
