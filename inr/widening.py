@@ -10,6 +10,7 @@ Legend: C channels, E coordinate features, K = C_in + E columns of a layer, r ra
 import math
 import re
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 
@@ -37,55 +38,60 @@ class Place:
 def place(G, key, shapes):
     """Place of what another generator holds as `key` in G's tensor of this name.
 
-    None where it is no such tensor, and where the shapes differ by more than channels and random rows.
+    None where it is no such tensor, where the shapes differ by more than channels and random rows, and where w has another width, so that
+    the other's modulation has no place.
     G: generator.Generator, on any device; shapes: {name: shape} of the other's tensors
     """
     match = KEY.fullmatch(key)
     block = G.synthesis.get_submodule(match[1]) if match and match[1] in G.synthesis.block_names else None
     if block is None:
         return None
-    basis, index, of_layer, torgb, of_torgb = match.groups()[1:]
+    name, basis, index, of_layer, torgb, of_torgb = match.groups()
     if basis and getattr(block.coords, 'random_basis', None) is None or index and int(index) >= len(block.layers):
         return None
-    own, shape, what = block.coords.random_basis if basis else G.get_parameter(key), tuple(shapes[key]), of_layer or of_torgb
+    own, shape, what = attrgetter(key.removeprefix(f'synthesis.{name}.'))(block), tuple(shapes[key]), of_layer or of_torgb
     kept = 2 if what == 'weight' else 1  # dimensions from here on are the same in any width
     if len(own.shape) != len(shape) or own.shape[kept:] != shape[kept:] or any(map(int.__gt__, shape, own.shape)):
         return None
     if basis:
         return Place(slice(shape[0]))
+    part = block.torgb if torgb else block.layers[int(index)]
+    affine = shapes.get(f'{key.partition("affine")[0].removesuffix(what)}affine.weight', [])
+    if len(affine) != 2 or affine[1] != part.affine.weight.shape[1]:
+        return None
     if torgb:
-        had = _channels(G, match[1], shapes)
-        return None if had is None else _of_torgb(what, shape, had, block.torgb.weight.shape[1])
-    return _of_layer(G, match[1], int(index), what, shapes, shape)
+        return _of_torgb(part, what, shape, _size(shapes, name, len(block.layers) - 1)[0])
+    return _of_layer(G, name, int(index), what, shapes, shape)
 
 
-def _channels(G, name, shapes):
-    """Channels that the other has after the layers of a block; None if it has no such block."""
-    shape = shapes.get(f'synthesis.{name}.layers.{len(G.synthesis.get_submodule(name).layers) - 1}.weight')
-    return shape[0] if shape else None
+def _size(shapes, name, index):
+    """(outputs, columns) of a layer of the other's, (0, 0) if it has no such layer."""
+    shape = shapes.get(f'synthesis.{name}.layers.{index}.weight', [])
+    return tuple(shape[:2]) if len(shape) == 4 and min(shape) > 0 else (0, 0)
 
 
-def _of_torgb(what, shape, had, has):
-    if what == 'weight':
-        return Place((slice(None), slice(had)), slice(None), math.sqrt(has / had)) if shape[1] == had else None
-    return Place(slice(had)) if shape[0] == had else None
+def _of_torgb(torgb, what, shape, had):
+    if not had or had != shape[1 if what == 'weight' else 0]:
+        return None
+    if what != 'weight':
+        return Place(slice(had))
+    equalized = torgb.weight_gain != 1  # see ablations.plain_learning_rates
+    return Place((slice(shape[0]), slice(had)), slice(shape[0]), math.sqrt(torgb.weight.shape[1] / had) if equalized else 1.0)
 
 
 def _of_layer(G, name, index, what, shapes, shape):
     block = G.synthesis.get_submodule(name)
     layer, names = block.layers[index], G.synthesis.block_names
     C_out, K = layer.weight.shape[:2]
-    weight = shapes.get(f'synthesis.{name}.layers.{index}.weight')
-    rows = weight[0] if weight else 0
-    if index:
-        below = shapes.get(f'synthesis.{name}.layers.{index - 1}.weight')
-    else:
-        first = names.index(name)
-        below = [_channels(G, names[first - 1], shapes)] if first else [0]
-    columns = _columns(block, index, below[0], weight[1], shapes) if below and below[0] is not None and weight and rows <= C_out else None
+    rows, had = _size(shapes, name, index)
+    below = block if index else G.synthesis.get_submodule(names[names.index(name) - 1]) if name != names[0] else None
+    channels = 0 if below is None else _size(shapes, f'b{below.spec.name}', (index or len(below.layers)) - 1)[0]
+    if not rows or rows > C_out or (below is not None and not channels):
+        return None
+    columns = _columns(block, index, channels, had, shapes)
     if columns is None:
         return None
-    had, gain = weight[1], layer.modulation.gain
+    gain = layer.modulation.gain
     if what == 'weight':
         return Place((torch.arange(rows)[:, None], columns), slice(rows), gain(had) / gain(K)) if shape[:2] == (rows, had) else None
     if what == 'bias':
@@ -116,7 +122,8 @@ def _columns(block, index, channels, had, shapes):
     if E == 0 or getattr(coords, 'random_basis', None) is None:
         return None
     spec, waves = coords.spec, 1 + coords.spec.cosine
-    missing = len(coords.random_basis) - shapes.get(f'synthesis.b{block.spec.name}.coords.random_basis', [0])[0]
+    had_rows = shapes.get(f'synthesis.b{block.spec.name}.coords.random_basis', [0])
+    missing = len(coords.random_basis) - (had_rows[0] if len(had_rows) else 0)
     if missing < 1 or E - features != missing * waves:
         return None
     first = len(coords.log_basis) + len(coords.random_basis) - missing  # of the rows that are missing

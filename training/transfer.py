@@ -52,7 +52,7 @@ class Taken:
         count = len(self.whole) + len(self.cut) + len(self.wider)
         total = count + len(self.other_shape) + len(self.absent) + len(self.zero)
         parts = [f'{self.network}: {count} of {total} tensors, {self.numbers / self.of:.0%} of its numbers, from {self.source} of {path}']
-        for keys, what in ((self.cut, 'in part'), (self.wider, 'with room for more, which begins at nothing'),
+        for keys, what in ((self.cut, 'in part'), (self.wider, 'with room for more, of which images show nothing yet'),
                            (self.other_shape, 'as initialized, since the file has another shape'),
                            (self.absent, 'as initialized, since the file has none'),
                            (self.zero, 'zero, so that the image begins as the smaller one enlarged')):
