@@ -42,11 +42,11 @@ def zoom(folder, seed, x, y):
 @click.option('--point', default='0.4,0.4', help='X,Y in units of the image.')
 @click.option('--walk', default='0-5', help='Seeds of the walk.')
 def main(seed, point, walk):
-    """Writes docs/grid.png, docs/zoom.png and docs/walk.webp."""
+    """Writes docs/grid.webp, docs/zoom.png and docs/walk.webp."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        run('generate.py', MODEL, '--seeds=0-39', '--res=128', '--grid', f'--outdir={folder}')
-        (folder / 'grid.png').replace(ROOT / 'docs' / 'grid.png')
+        run('generate.py', MODEL, '--seeds=0-95', '--res=128', '--grid', f'--outdir={folder}')
+        Image.open(folder / 'grid.png').convert('RGB').save(ROOT / 'docs' / 'grid.webp', quality=88)
         zoom(folder, seed, *map(float, point.split(',')))
     run('walk.py', MODEL, f'--seeds={walk}', '--res=128', '--out=docs/walk.webp')
 
