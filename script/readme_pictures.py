@@ -23,10 +23,10 @@ def run(*command):
 
 
 def zoom(folder, seed, x, y):
-    """Panels of the image at 64 pixels, enlarged as it is, and at 192, 384, 768 and 1536 pixels, each the part around (x, y) that fits."""
+    """Panels of the image at 64 pixels, enlarged as it is, and at 192, 576, 1536 and 4096 pixels, each the part around (x, y) that fits."""
     run('generate.py', MODEL, f'--seeds={seed}', '--res=64', f'--outdir={folder}')
     panels = [Image.open(folder / f'seed{seed:04d}.png').resize([PANEL, PANEL], Image.Resampling.NEAREST)]
-    for times in (1, 2, 4, 8):
+    for times in (1, 3, 8, 4096 / PANEL):
         x0, y0 = (min(max(p - 0.5 / times, 0), 1 - 1 / times) for p in (x, y))
         run('generate.py', MODEL, f'--seeds={seed}', f'--res={PANEL}', f'--window={x0:g},{y0:g},{x0 + 1 / times:g},{y0 + 1 / times:g}',
             f'--outdir={folder}')
