@@ -56,7 +56,7 @@ def place(G, key, shapes):
     if basis:
         return Place(slice(shape[0]))
     part = block.torgb if torgb else block.layers[int(index)]
-    affine = shapes.get(f'{key.partition("affine")[0].removesuffix(what)}affine.weight', [])
+    affine = shapes.get(f'{key.removesuffix(what)}affine.weight', [])
     if len(affine) != 2 or affine[1] != part.affine.weight.shape[1]:
         return None
     if torgb:
