@@ -175,7 +175,7 @@ def test_a_run_starts_from_a_pickle(tmp_path):
     dataset, settings = tiny_run(make_images(tmp_path / 'images'))
     G, D = Generator(**settings.generator_kwargs()), Discriminator(**settings.discriminator_kwargs(1))
     path = public_pickles.snapshot(tmp_path / 'a.pkl', {'G_ema': described(G), 'D': described(D)})
-    assert transfer.starting_row(path, {'grow': ''}, 16)['ema_rampup'] is None
+    assert transfer.starting_row(path, {'grow': ''}, 16)['ema_rampup'] == transfer.RAMPUP
     assert all('100% of its numbers' in line for line in transfer.check(path, settings))
     networks = {name: type(module)(**module.init_kwargs) for name, module in (('G', G), ('G_ema', G), ('D', D))}
     transfer.load(path, networks)
