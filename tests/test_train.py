@@ -69,6 +69,15 @@ def test_new_run_and_resume(started, capsys):
     assert code == 0 and (started / 'superseded' / 'network-snapshot-000000_012.safetensors').is_file()
 
 
+def test_classes_are_balanced_from_where_a_run_goes_on(tmp_path):
+    make_images(tmp_path / 'shapes', count=9, classes=2)
+    code, out, err = call(train.main, '--cfg=tiny', f'--data={tmp_path / "shapes"}', '--cond', '--kimg=0.004', '--device=cpu')
+    assert code == 0 and 'small classes' not in out, err
+    for given in ('--class-balance=1 --kimg=0.008', '--kimg=0.012'):  # what was given stays
+        code, out, err = call(train.main, '--resume=latest', *given.split())
+        assert code == 0 and ': 9 images, small classes more often, with a balance of 1, 16x16' in out, err
+
+
 def test_resume_before_the_first_snapshot_starts_over(started):
     for path in (*started.glob('network-*'), *started.glob('training-state-*')):
         path.unlink()

@@ -53,6 +53,8 @@ class DataConfig:
     classes: list[str] | None
     mirror: bool = option('Double the data by x-flips.', shown='preset')
     subset: int | None = option('Train on so many of the images.', COUNT, shown='all')
+    class_balance: float = option('Show images of small classes more often: 0.5 makes a class count as the square root of its size, 1 all '
+                                  'classes the same.', SHARE, default=0.0, shown='0', resume=True)
     res: int | None = option('Size to train at, of pictures of any size and shape: they are cut to squares and shrunk as they are read.',
                              click.IntRange(16, 1024), default=None, shown='that of the images', metavar='N')
     size: list[int] | None = None

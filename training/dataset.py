@@ -32,6 +32,19 @@ def flipped(image: np.ndarray, flip: bool) -> np.ndarray:
     return image[:, :, ::-1] if flip else image
 
 
+def balanced(classes: np.ndarray, strength: float, seed: int) -> np.ndarray:
+    """Indices of items, an item of a class of n repeated (N / n)^strength times where N is the size of the largest.  int64 [M]
+
+    classes:  [number of items], the class of each
+    strength: 0: each once; 0.5: square-root sampling (Kang et al. 2020, section 4.1); 1: every class as often
+    What is left of a whole number of repeats is of items that `seed` chooses.
+    """
+    order = np.random.RandomState(seed).permutation(len(classes))
+    members = [order[classes[order] == each] for each in np.unique(classes)]
+    largest = max(map(len, members))
+    return np.sort(np.concatenate([np.resize(own, round(len(own) * (largest / len(own)) ** strength)) for own in members]))
+
+
 class DataError(UserError):
     """A mistake in the data, in one line also after a DataLoader worker has wrapped a traceback around it."""
 
@@ -99,6 +112,7 @@ class ImageDataset(torch.utils.data.Dataset):
     use_labels: hand out the labels of dataset.json; else every label is empty.
     mirror: append every image flipped left to right (the second half of the set).
     subset: use that many images only, chosen by `seed`; None uses all.
+    class_balance: from 0, every image once, to 1, images of every class as often, by repeating those of small classes, see `balanced`.
     resolution: side of the images that pictures of any size become, cut to squares and shrunk as they are read; None: all have one size.
     The attribute size is their (width, height), resolution what their pyramid is called by (data.shapes).
     Item i is (uint8 [C, H, W], float32 [label_dim]); a class index becomes a one-hot label.
@@ -107,7 +121,7 @@ class ImageDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, path: str | Path, use_labels: bool = False, mirror: bool = False, subset: int | None = None, seed: int = 0,
-                 resolution: int | None = None):
+                 resolution: int | None = None, class_balance: float = 0):
         self.files = open_files(path, sparse=subset is not None)
         self.path, self.name = self.files.path, self.files.title
         self.place = absolute(path)
@@ -135,6 +149,9 @@ class ImageDataset(torch.utils.data.Dataset):
             if not 1 <= subset <= len(self._chosen):
                 raise UserError(f'subset {subset}: {self.path} has {len(self._chosen)} images, so give 1 to {len(self._chosen)}')
             self._chosen = sample(len(self._chosen), subset, seed)
+        self.images = len(self._chosen)
+        if class_balance:
+            self._chosen = self._repeated(class_balance, seed)
 
     def _first_header(self) -> tuple[str, tuple[int, int, int]]:
         """(name, (width, height, channels)) of the first image whose header can be read."""
@@ -153,6 +170,16 @@ class ImageDataset(torch.utils.data.Dataset):
         for name in () if self.labels.complete else self.files.names:
             if name not in self.labels.by_name:
                 raise UserError(f'{self.path}: {name} has no label in dataset.json: add ["{name}", CLASS] to its "labels" or remove it')
+
+    def _repeated(self, strength: float, seed: int) -> np.ndarray:
+        """The chosen images, those of small classes several times. Raises UserError where classes are not known without a look at all."""
+        if self.files.block is not None:
+            raise UserError(f'--class-balance={strength:g}: {self.path} is read in blocks, each image once; give one zip or folder')
+        self._expect_labels()
+        classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
+        if isinstance(classes[0], tuple):
+            raise UserError(f'--class-balance={strength:g}: the labels of {self.path} are lists of numbers, not classes')
+        return np.asarray(self._chosen)[balanced(np.array(classes), strength, seed)]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -186,7 +213,7 @@ class ImageDataset(torch.utils.data.Dataset):
             return self._kept[name]
         image = self._decoded(name)
         image = image if self.least is None else part_of_square(image, self.resolution, 0, 0, self.resolution)
-        if image.nbytes * len(self._chosen) <= KEEP_BYTES:
+        if image.nbytes * self.images <= KEEP_BYTES:
             self._kept[name] = image
         return image
 
@@ -269,11 +296,12 @@ class ImageDataset(torch.utils.data.Dataset):
     def left_out(self, most: int) -> 'ImageDataset | None':
         """Up to `most` of the images that `subset` leaves out, without flips; None where it leaves out none."""
         total = len(self.files.names)
-        if total == len(self._chosen):
+        if total == self.images:
             return None
-        rest = np.setdiff1d(np.arange(total) if total <= LISTED else sample(total, len(self._chosen) + most, 0), self._chosen)
+        rest = np.setdiff1d(np.arange(total) if total <= LISTED else sample(total, self.images + most, 0), self._chosen)
         other = copy.copy(self)
         other.mirror, other._chosen = False, rest[spread(len(rest), most)]
+        other.images = len(other._chosen)
         return other
 
     def close(self) -> None:

@@ -63,13 +63,13 @@ def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config
     if place is None and is_missing(path):
         raise UserError(f'{path}, the data of this run, is not there any more: say where it is with --data')
     dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed,
-                           resolution=data.res)
+                           resolution=data.res, class_balance=data.class_balance)
     if dataset.digest != data.digest:
         alike = (dataset.size, dataset.num_channels, dataset.label_dim) == (data.sides, data.channels, data.label_dim)
         if place is None or not alike:
             advice = f'if pictures in it were repaired or removed, say so with --data={path}' if alike else 'give its data with --data'
             raise UserError(f'{path} is not what this run was trained on (digest {dataset.digest[:12]}, it was {data.digest[:12]}): '
                             f'{advice}, or start a new run with --init-from')
-        distributed.print0(f'Note: going on with {len(dataset):,} images that are not the {data.images:,} of before (another digest)')
-        data = dataclasses.replace(data, digest=dataset.digest, images=len(dataset) // (2 if data.mirror else 1))
+        distributed.print0(f'Note: going on with {dataset.images:,} images that are not the {data.images:,} of before (another digest)')
+        data = dataclasses.replace(data, digest=dataset.digest, images=dataset.images)
     return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=path))

@@ -35,19 +35,20 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
         if value is None:
             raise UserError(f'--{name} is missing: --cfg=NAME --data=PATH starts a run, --resume=latest goes on with one')
     row, cond, subset = presets()[cfg := given.pop('cfg')], given.pop('cond', False), given.pop('subset', None)
+    balance = given.pop('class_balance', row.get('class_balance', 0.0))
     mirror, res = given.pop('mirror', row['mirror']), given.pop('res', None)
     quick_check(place, use_labels=cond, resolution=res)
     if given.get('freeze_d') and not init_from:
         raise UserError(f'--freeze-d={given["freeze_d"]} keeps layers of D as --init-from has them: give that too')
     dataset = ImageDataset(place, use_labels=cond, mirror=mirror, subset=subset, seed=given.get('seed', 0),
-                           resolution=res)
+                           resolution=res, class_balance=balance)
     if given.get('windows', row.get('windows', False)) and res:
         given['scale_max'] = highest_scale(dataset, given.get('scale_max'), given.get('whole'))
     if init_from:
         row = transfer.starting_row(init_from, row, dataset.resolution)
     data = DataConfig(
         path=dataset.place, digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
-        images=len(dataset) // (2 if mirror else 1), label_dim=dataset.label_dim,
+        images=dataset.images, label_dim=dataset.label_dim,
         classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=subset,
-        res=res, size=size_of_data(dataset))
+        class_balance=balance, res=res, size=size_of_data(dataset))
     return dataset, build(cfg, row, data, device, **given)

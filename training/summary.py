@@ -29,6 +29,7 @@ def describe(config: Config, world_size: int = 1) -> str:
         return 'in every step' if interval == 1 else f'every {interval} steps, weighted by {interval}'
 
     flips = ', and as many mirrored left to right (--no-mirror leaves them out)' if data.mirror else ''
+    balance = f', small classes more often, with a balance of {data.class_balance:g}' if data.class_balance else ''
     D = '' if d.class_name == DiscriminatorConfig.class_name else f'{d.class_name}, '
     labels = f'{data.label_dim} classes or label values' if data.label_dim else 'none (unconditional)'
     path_length = f'weight {loss.pl_weight:g} {steps(loss.g_reg_interval)}' if loss.pl_weight else 'off'
@@ -38,7 +39,7 @@ def describe(config: Config, world_size: int = 1) -> str:
     grown = f'{config.grow.sizes} (size:kimg), then {full}; {config.grow.fade:g} kimg of fade-in'
     lines = {
         'preset': run.cfg,
-        'data': f'{data.path}: {data.images:,} images{flips}, {"x".join(map(str, data.sides))}, {data.channels} channels',
+        'data': f'{data.path}: {data.images:,} images{flips}{balance}, {"x".join(map(str, data.sides))}, {data.channels} channels',
         'labels': labels,
         'G': f'{g.class_name}, z {g.z_dim}, w {g.w_dim}, {g.mapping_layers} mapping layers, '
              f'channels {f"min({g.channel_base} / res, {g.channel_max})" if g.channel_base else f"{g.channel_max} at most"}'

@@ -123,6 +123,39 @@ def test_subset_is_chosen_by_seed(tmp_path):
             ImageDataset(tmp_path / 'set.zip', subset=subset)
 
 
+def test_small_classes_are_shown_more_often(tmp_path):
+    classes = [0] * 16 + [1] * 4 + [3]
+    pixels = make_set(tmp_path / 'set.zip', count=21, labels=classes)
+
+    def shown(strength, **options):
+        with ImageDataset(tmp_path / 'set.zip', mirror=True, class_balance=strength, **options) as dataset:
+            assert dataset.images == (options.get('subset') or 21)
+            seen = [dataset._locate(i) for i in range(len(dataset))]
+            assert seen[:len(seen) // 2] == [(name, False) for name, _ in seen[len(seen) // 2:]]
+            return [int(name[3:5]) for name, flip in seen if not flip]
+
+    assert shown(0) == list(range(21))
+    for strength, counts in ((0.5, [16, 8, 4]), (1, [16, 16, 16]), (0.25, [16, 6, 2])):
+        indices = shown(strength, use_labels=True)
+        assert [sum(classes[i] == each for i in indices) for each in (0, 1, 3)] == counts
+        assert set(indices) == set(range(21)) and shown(strength) == indices  # with or without --cond
+    assert len({tuple(shown(0.25, seed=seed)) for seed in range(8)}) > 1  # who comes twice
+    with ImageDataset(tmp_path / 'set.zip', use_labels=True, class_balance=1) as dataset:
+        np.testing.assert_array_equal(dataset[47][0], pixels[20])
+        assert dataset.drawn_label(47).tolist() == dataset.get_label(47).tolist() == [0, 0, 0, 1]
+        assert dataset.left_out(9) is None
+    with ImageDataset(tmp_path / 'set.zip', subset=18, class_balance=1) as dataset:
+        rest = dataset.left_out(9)
+        assert len(rest) == rest.images == 3
+        assert {rest._locate(i)[0] for i in range(3)} | {dataset._locate(i)[0] for i in range(len(dataset))} == set(dataset.files.names)
+
+    make_set(tmp_path / 'plain.zip')
+    make_set(tmp_path / 'vectors.zip', labels=[[0, 1]] * 5)
+    for name, problem in (('plain', 'has no labels'), ('vectors', 'class-balance=0.5: the labels of .* are lists of numbers')):
+        with pytest.raises(UserError, match=problem):
+            ImageDataset(tmp_path / f'{name}.zip', class_balance=0.5)
+
+
 def test_digest_is_of_the_content(tmp_path):
     make_set(tmp_path / 'a.zip', labels=[0, 1, 2, 3, 4])
     make_set(tmp_path / 'b.zip', labels=[0, 1, 2, 3, 3])

@@ -338,6 +338,8 @@ def test_part_of_the_shards(made):
         assert (part.drawn_label(3) == part.get_label(3)).all() and part.left_out(5) is None
     with ImageDataset(made[0] / 'shards', subset=50) as dataset:
         assert len(dataset.left_out(99)) == 10
+    with pytest.raises(UserError, match='class-balance=0.5: .* is read in blocks'):
+        ImageDataset(made[0] / 'shards', use_labels=True, class_balance=0.5)
 
 
 # ---- Indexes
