@@ -21,7 +21,7 @@ from dnnlib.util import UserError, check_keys
 from training import growing, plugins
 from training.options import COUNT, POSITIVE, SHARE, WINDOW_LABEL_DIM, AugmentConfig, GrowConfig, WindowsConfig
 from training.presets import ROW_KEYS, at_resolution, half_life
-from training.validation import expect_augmentation, expect_windows, validate
+from training.validation import expect_augmentation, expect_features, expect_windows, validate
 
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')  # what --width multiplies
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
@@ -275,6 +275,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     row = {key: at_resolution(value, data.resolution) for key, value in row.items()}
     of_row = {key: value for key, value in row.items() if key in own and key not in ROW_KEYS}
     expect_augmentation(given, given.get('aug') or row.get('aug') or 'noaug')
+    expect_features(given, given.get('d_features') or row.get('d_features') or 'none')
     expect_windows(given, given.get('windows', row.get('windows', False)))
     given = {**of_row, **{key: value for key, value in given.items() if value is not None}}
     check_keys(given, (*own, *knobs), 'options')
@@ -358,6 +359,7 @@ def override(config: Config, **given) -> Config:
     """The configuration with some of the options that may change on resuming replaced (None: left alone), checked."""
     given = {key: value for key, value in given.items() if value is not None}
     expect_augmentation(given, given.get('aug', config.augment.kind))
+    expect_features(given, config.discriminator.features)
     expect_windows(given, config.windows.on)
     check_keys(given, [name for name, row in OPTIONS.items() if row.resume], 'options')
     if (lr := given.pop('lr', None)) is not None:

@@ -35,7 +35,7 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
         if value is None:
             raise UserError(f'--{name} is missing: --cfg=NAME --data=PATH starts a run, --resume=latest goes on with one')
     row, cond, subset = presets()[cfg := given.pop('cfg')], given.pop('cond', False), given.pop('subset', None)
-    balance = given.pop('class_balance', row.get('class_balance', 0.0))
+    balance = given.pop('class_balance', 0.0)
     mirror, res = given.pop('mirror', row['mirror']), given.pop('res', None)
     quick_check(place, use_labels=cond, resolution=res)
     if given.get('freeze_d') and not init_from:

@@ -68,6 +68,13 @@ def expect_augmentation(given: dict, kind: str) -> None:
                             + ' and --aug='.join(kinds))
 
 
+def expect_features(given: dict, features: str) -> None:
+    """Raises UserError for an option about features where D judges none."""
+    for name in ('d_features_weight', 'd_features_gamma', 'd_features_scale'):
+        if given.get(name) is not None and features == 'none':
+            raise UserError(f'--{name.replace("_", "-")} has no effect without --d-features')
+
+
 def expect_windows(given: dict, on: bool) -> None:
     """Raises UserError for an option about windows where there are none."""
     for name in ('scale_min', 'scale_max', 'whole', 'scale_ramp', 'consistency', 'anywhere'):

@@ -242,6 +242,18 @@ def test_augmentation_is_chosen_by_options_and_presets():
     assert (later.augment.kind, later.augment.p) == ('fixed', 0.25)
 
 
+@pytest.mark.parametrize('name', ['weight', 'gamma', 'scale'])
+def test_options_about_features_need_features(name):
+    given = {f'd_features_{name}': 2.0}
+    with_features = build('x', ROW, data(), d_features='efficientnet-lite1')
+    assert getattr(override(with_features, **given).loss, f'features_{name}') == 2
+    assert build('x', {**ROW, **given}, data(), d_features='none').discriminator.features == 'none'  # a preset's is not in the way
+    for attempt in (lambda: build('x', ROW, data(), **given), lambda: override(build('x', ROW, data()), **given),
+                    lambda: build('x', {**ROW, 'd_features': 'efficientnet-lite1'}, data(), d_features='none', **given)):
+        with pytest.raises(UserError, match=f'--d-features-{name} has no effect without --d-features'):
+            attempt()
+
+
 @pytest.mark.parametrize('given, message', [
     ({'aug': 'fixed'}, '--aug=fixed needs the chance of each augmentation, --p=0 to 1'),
     ({'p': 0.5}, '--p=0.5 has no effect with --aug=noaug: it is for --aug=ada and --aug=fixed'),
