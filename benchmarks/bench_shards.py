@@ -54,7 +54,8 @@ def throughput(source, folder, images, resolution):
     import training.dataset
     from training.data.opening import open_files
     from training.data.sharding import write_shards
-    from training.dataset import ImageDataset, make_sampler
+    from training.dataset import ImageDataset
+    from training.sampling import make_sampler
 
     training.dataset.KEEP_BYTES = 0  # every image is read again
     with contextlib.closing(open_files(source)) as files:
@@ -127,7 +128,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 def flaky(folder, images):
     """Reads from a server on the loopback that fails in three of ten answers. Returns the figure; error is how many images differ."""
     from training.data import ranges, shards
-    from training.dataset import ImageDataset, make_sampler
+    from training.dataset import ImageDataset
+    from training.sampling import make_sampler
 
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), lambda *args: Handler(*args, directory=str(folder / 'shards')))
     server.handle_error = lambda request, address: None  # of connections that the client gave up

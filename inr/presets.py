@@ -75,7 +75,7 @@ _INR_SMALL = dict(
     source='own, chosen by runs on emoji; docs/results.md has each change alone',
     cost='64 pixels: 45 minutes of one core until people and faces can be told apart',
     synthesis=dict(_INR_TINY['synthesis'], upsampling='linear', fmm_spread=0.3), gamma=5, d_features='efficientnet-lite1',
-    grow=_grow(30, 60, 75, 75, 75, smallest=32),
+    class_groups=True, grow=_grow(30, 60, 75, 75, 75, smallest=32),
 )
 
 
@@ -132,7 +132,7 @@ PRESETS = {
             _INR['synthesis'], upsampling='linear', fmm_spread=0.3, input_features=_LOW,
             features={64: dict(_LOW, random=32)} | {size: dict(log=32, random=32, raw=True) for size in (128, 256, 512, 1024)},
         ),
-        d_features='efficientnet-lite1', grow=_grow(1000, 1600, 2400, 3200, 4000, smallest=32), fade=100,
+        d_features='efficientnet-lite1', class_groups=True, grow=_grow(1000, 1600, 2400, 3200, 4000, smallest=32), fade=100,
     ),
     'paper': dict(
         summary='generator A of the main experiments: a hypernetwork writes the whole INR; --decoder takes the rungs below it',

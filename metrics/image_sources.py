@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from torch_utils.pixels import quantized
-from training.dataset import some_items
+from training.sampling import some_items
 
 SCALES = {'2x': 2, 'half': 0.5}  # other sizes to draw at, relative to the trained one
 

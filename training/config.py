@@ -53,11 +53,11 @@ class DataConfig:
     classes: list[str] | None
     mirror: bool = option('Double the data by x-flips.', shown='preset')
     subset: int | None = option('Train on so many of the images.', COUNT, shown='all')
-    class_balance: float = option('Show images of small classes more often: 0.5 makes a class count as the square root of its size, 1 all '
-                                  'classes the same.', SHARE, default=0.0, shown='0', resume=True)
     res: int | None = option('Size to train at, of pictures of any size and shape: they are cut to squares and shrunk as they are read.',
                              click.IntRange(16, 1024), default=None, shown='that of the images', metavar='N')
     size: list[int] | None = None
+    class_balance: float = option('Show images of small classes more often: 0.5 makes a class count as the square root of its size, 1 all '
+                                  'classes the same.', SHARE, default=0.0, shown='0', resume=True)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -99,6 +99,8 @@ class DiscriminatorConfig:
     class_name: str = 'training.networks.Discriminator'
     features: str = option('Let D judge the features of a pretrained network beside the pixels: far more is learned from each image.',
                            click.Choice(['none', 'efficientnet-lite1']), name='d_features', default='none', shown='preset')
+    class_groups: bool = option('Fill the groups of the minibatch deviation with images of one class, with --cond: classes keep variety.',
+                                default=False, shown='preset', resume=True)
     freeze: int = option("Keep D's first N layers, of the highest resolutions, as --init-from has them.", click.IntRange(min=0),
                          name='freeze_d', default=0, shown='0', metavar='N')
 

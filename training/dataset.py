@@ -1,9 +1,9 @@
-"""Images and labels for training, and the endless order in which they are drawn."""
+"""Images and labels for training."""
 
 import copy
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from dnnlib.util import UserError
 from torch_utils import distributed
 from training.data.files import BadImage, decode, fitting_resolution, native_problem, shape_problem
 from training.data.opening import Files, absolute, open_files
-from training.data.order import LISTED, OrderedSampler, TwoLevelOrder, sample
+from training.data.order import LISTED, sample
 from training.data.shapes import as_text, resolution_of
 from training.data.transforms import part_of_square
 
@@ -282,6 +282,15 @@ class ImageDataset(torch.utils.data.Dataset):
                 label[value] = 1
         return label
 
+    @property
+    def can_group(self) -> bool:
+        """Whether `item_classes` are known: labels are classes, and those of a set in blocks would take a look at every block."""
+        return bool(self.label_dim) and self.files.block is None and not isinstance(next(iter(self.labels.by_name.values())), tuple)
+
+    def item_classes(self) -> np.ndarray:
+        """int64 [len(self)]: the class of each item, where `can_group`."""
+        return np.array([self.labels.by_name[self._locate(i)[0]] for i in range(len(self))])
+
     def drawn_label(self, i: int) -> np.ndarray:
         """float32 [label_dim]: a label by a number below len(self); all numbers together give each label as often as the items have it.
 
@@ -313,48 +322,3 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def __exit__(self, *exc_info):
         self.close()
-
-
-class InfiniteSampler(torch.utils.data.Sampler):
-    """Endless shuffled indices; the n-th is a pure function of (size, seed, n), so a resumed run goes on where it was.
-
-    size: number of items. Each run of `size` positions is a permutation of all items.
-    rank, world_size: rank r of w takes the positions start + r, start + r + w, ...
-    start: first position, for example the number of images that all ranks together have seen.
-    """
-
-    def __init__(self, size: int, seed: int = 0, rank: int = 0, world_size: int = 1, start: int = 0):
-        assert size > 0 and start >= 0 and 0 <= rank < world_size, (size, start, rank, world_size)
-        self.size, self.seed, self.rank, self.world_size, self.start = size, seed, rank, world_size, start
-
-    def __iter__(self) -> Iterator[int]:
-        position, epoch = self.start + self.rank, -1
-        while True:
-            if position // self.size != epoch:
-                epoch = position // self.size
-                order = np.random.RandomState([self.seed, epoch]).permutation(self.size)  # a stream that numpy promises never to change
-            yield int(order[position % self.size])
-            position += self.world_size
-
-
-def block_order(dataset, seed: int) -> TwoLevelOrder | None:
-    """The order of a data set that comes in several files; None for one whose items are permuted as one."""
-    if getattr(dataset, 'files', None) is None or dataset.files.block is None:
-        return None
-    return TwoLevelOrder(len(dataset) // (2 if dataset.mirror else 1), dataset.files.block, seed, dataset.mirror)
-
-
-def make_sampler(dataset: ImageDataset, seed: int, rank: int, world_size: int, start: int) -> InfiniteSampler | OrderedSampler:
-    """The endless order of a data set for one process."""
-    order = block_order(dataset, seed)
-    if order is None:
-        return InfiniteSampler(len(dataset), seed, rank, world_size, start)
-    return OrderedSampler(order, rank, world_size, start)
-
-
-def some_items(dataset, most: int, seed: int) -> np.ndarray:
-    """int64: up to `most` different items by chance; those of a set in shards come from few places, which can be read quickly."""
-    order = block_order(dataset, seed)
-    if order is None:
-        return np.random.RandomState(seed).permutation(len(dataset))[:most]
-    return order(np.arange(min(most, len(dataset))))

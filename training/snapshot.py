@@ -22,8 +22,9 @@ from dnnlib.util import atomic_path, format_time
 from torch_utils import distributed
 from torch_utils.pixels import to_uint8
 from training.config import Config
-from training.dataset import ImageDataset, some_items
+from training.dataset import ImageDataset
 from training.run_folder import Grown, cut_stats
+from training.sampling import some_items
 
 
 def grid_size(width: int, height: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from dnnlib.util import UserError
 from tests.helpers import ROOT
 from tests.training.tiny import make_images, tiny_run
 from training.data.files import resolve
-from training.dataset import ImageDataset, InfiniteSampler, quick_check
+from training.dataset import ImageDataset, quick_check
 from training.loading import _lost_worker, batches
 
 
@@ -351,29 +351,6 @@ def test_where_no_worker_can_start_the_main_process_loads(tmp_path, monkeypatch)
     (RuntimeError('Caught RuntimeError in DataLoader worker process 0.\nsomething else'), ''), (UserError('DataLoader worker'), '')])
 def test_how_a_worker_was_lost(error, reason):
     assert _lost_worker(error) == reason
-
-
-def take(sampler, count):
-    return list(itertools.islice(sampler, count))
-
-
-def test_sampler_visits_everything_once_per_epoch():
-    order = take(InfiniteSampler(10, seed=3), 40)
-    epochs = [order[i:i + 10] for i in range(0, 40, 10)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 4
-    assert order != take(InfiniteSampler(10, seed=4), 40)
-    assert order[:10] == [9, 1, 0, 8, 2, 4, 3, 5, 7, 6]  # pinned: a run resumed with a later version goes on in the same order
-
-
-def test_sampler_resumes_and_shares_among_ranks():
-    order = take(InfiniteSampler(7, seed=1), 60)
-    for start in (0, 1, 6, 7, 23):
-        assert take(InfiniteSampler(7, seed=1, start=start), 30) == order[start:start + 30]
-        for world_size in (2, 3):
-            for rank in range(world_size):
-                part = InfiniteSampler(7, seed=1, rank=rank, world_size=world_size, start=start)
-                assert take(part, 10) == order[start + rank:start + rank + 10 * world_size:world_size]
 
 
 def test_demo_set():

@@ -15,11 +15,13 @@ from training import checkpoint, run_folder
 from training.training_loop import Training, train
 
 
+@pytest.mark.parametrize('class_groups', [False, True])
 @pytest.mark.parametrize('stop_at', [0.016, 0.024], ids=['at a tick', 'between ticks'])
-def test_resume_is_bit_exact(labelled, folder, stop_at):
-    dataset, whole = tiny_run(labelled, use_labels=True, kimg=0.048, tick=0.016, snap=100)
+def test_resume_is_bit_exact(labelled, folder, stop_at, class_groups):
+    run = dict(use_labels=True, tick=0.016, snap=100, class_groups=class_groups)
+    dataset, whole = tiny_run(labelled, kimg=0.048, **run)
     train(whole, dataset, folder('whole'))
-    _, half = tiny_run(labelled, use_labels=True, kimg=stop_at, tick=0.016, snap=100)
+    _, half = tiny_run(labelled, kimg=stop_at, **run)
     halves = folder('halves')
     train(half, dataset, halves)
     train(whole, dataset, halves, resume=run_folder.find_resumable(halves))

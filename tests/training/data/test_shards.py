@@ -21,7 +21,8 @@ from training.data import ranges, sharding, shards
 from training.data.files import ImageFiles
 from training.data.opening import SeveralFiles, absolute, is_missing, open_files
 from training.data.shards import Index, Names, ShardFiles, parse_index
-from training.dataset import ImageDataset, make_sampler, quick_check, some_items
+from training.dataset import ImageDataset, quick_check
+from training.sampling import make_sampler, some_items
 
 COUNT = 60
 
