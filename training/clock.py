@@ -213,7 +213,7 @@ class TickClock:
     def _advise(self, r: float, log) -> None:
         """A line about overfitting when it begins, and again when it comes back."""
         training = self.training
-        text = ada.advice(r, training.augment.p, training.settings.augment.kind, training.images / len(training.dataset))
+        text = ada.advice(r, training.augment.p, training.settings.augment.kind, training.images / training.dataset.distinct)
         if text and not self.advised:
             log.say(text)
         self.advised = bool(text)

@@ -21,7 +21,7 @@ from dnnlib.util import UserError, check_keys
 from training import growing, plugins
 from training.options import COUNT, POSITIVE, SHARE, WINDOW_LABEL_DIM, AugmentConfig, GrowConfig, WindowsConfig
 from training.presets import ROW_KEYS, at_resolution, half_life
-from training.validation import expect_augmentation, expect_features, expect_windows, validate
+from training.validation import expect_augmentation, expect_needed, validate
 
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')  # what --width multiplies
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
@@ -216,10 +216,17 @@ class Config:
         share = self.run.batch // world_size
         return max(n for n in range(1, min(share, self.run.batch_gpu) + 1) if share % n == 0)
 
+    @property
+    def class_group(self) -> int:
+        """Images of one class in a group of a batch; 1: images are drawn without a look at classes."""
+        d = self.discriminator
+        return math.gcd(self.run.batch, d.mbstd_group) if d.class_groups and self.data.label_dim else 1
+
     def mbstd_group(self, world_size: int) -> int:
-        """Images in a group of the minibatch deviation that really runs: a group must fit into one pass."""
-        at_once = self.images_at_once(world_size)
-        return max(n for n in range(1, at_once + 1) if at_once % n == 0 and n <= self.discriminator.mbstd_group)
+        """Images in a group of the minibatch deviation that really runs: a group must fit into one pass, and into one of a class."""
+        at_once, most = self.images_at_once(world_size), self.discriminator.mbstd_group
+        whole = self.class_group if self.class_group > 1 else 0  # any number divides 0
+        return max(n for n in range(1, at_once + 1) if at_once % n == 0 and n <= most and whole % n == 0)
 
     def with_groups_of(self, world_size: int) -> 'Config':
         """The same with the groups that run with so many processes: with fewer, whose passes would hold larger ones, D stays what it is."""
@@ -277,8 +284,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     row = {key: at_resolution(value, data.resolution) for key, value in row.items()}
     of_row = {key: value for key, value in row.items() if key in own and key not in ROW_KEYS}
     expect_augmentation(given, given.get('aug') or row.get('aug') or 'noaug')
-    expect_features(given, given.get('d_features') or row.get('d_features') or 'none')
-    expect_windows(given, given.get('windows', row.get('windows', False)))
+    expect_needed(given, given.get('d_features') or row.get('d_features') or 'none', given.get('windows', row.get('windows', False)))
     given = {**of_row, **{key: value for key, value in given.items() if value is not None}}
     check_keys(given, (*own, *knobs), 'options')
     synthesis = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in knobs if key in given}, knobs)
@@ -361,8 +367,7 @@ def override(config: Config, **given) -> Config:
     """The configuration with some of the options that may change on resuming replaced (None: left alone), checked."""
     given = {key: value for key, value in given.items() if value is not None}
     expect_augmentation(given, given.get('aug', config.augment.kind))
-    expect_features(given, config.discriminator.features)
-    expect_windows(given, config.windows.on)
+    expect_needed(given, config.discriminator.features, config.windows.on)
     check_keys(given, [name for name, row in OPTIONS.items() if row.resume], 'options')
     if (lr := given.pop('lr', None)) is not None:
         LR.check(lr)

@@ -32,15 +32,20 @@ def flipped(image: np.ndarray, flip: bool) -> np.ndarray:
     return image[:, :, ::-1] if flip else image
 
 
+def by_class(classes: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
+    """The items of each class that has any, in their order. classes: [number of items], the class of each;  order: int64, of all items"""
+    grouped = order[np.argsort(classes[order], kind='stable')]
+    return np.split(grouped, np.flatnonzero(np.diff(classes[grouped])) + 1)
+
+
 def balanced(classes: np.ndarray, strength: float, seed: int) -> np.ndarray:
     """Indices of items, an item of a class of n repeated (N / n)^strength times where N is the size of the largest.  int64 [M]
 
     classes:  [number of items], the class of each
-    strength: 0: each once; 0.5: square-root sampling (Kang et al. 2020, section 4.1); 1: every class as often
+    strength: 0: each once; 0.5: square-root sampling (arXiv 1910.09217); 1: every class as often
     What is left of a whole number of repeats is of items that `seed` chooses.
     """
-    order = np.random.RandomState(seed).permutation(len(classes))
-    members = [order[classes[order] == each] for each in np.unique(classes)]
+    members = by_class(classes, np.random.RandomState(seed).permutation(len(classes)))
     largest = max(map(len, members))
     return np.sort(np.concatenate([np.resize(own, round(len(own) * (largest / len(own)) ** strength)) for own in members]))
 
@@ -141,7 +146,7 @@ class ImageDataset(torch.utils.data.Dataset):
         self.size, self.num_channels = (resolution, resolution) if resolution else shape[:2], shape[2]
         self.resolution = resolution or resolution_of(*self.size)
         if use_labels:
-            self._expect_labels()
+            self._expect_labels('--cond')
         self.label_dim = self.labels.dim if use_labels else 0
         self.class_names = self.labels.classes if self.has_labels else None
         self._chosen = range(len(self.files.names))
@@ -163,9 +168,9 @@ class ImageDataset(torch.utils.data.Dataset):
                 problem = problem or corrupt(self.files, name, err)
         raise problem
 
-    def _expect_labels(self) -> None:
+    def _expect_labels(self, wanted: str) -> None:
         if not self.has_labels:
-            raise UserError(f'{self.path} has no labels: train without --cond, or make a set with labels from one folder for each class: '
+            raise UserError(f'{self.path} has no labels: train without {wanted}, or make a set with labels from one folder for each class: '
                             f'python dataset_tool.py convert FOLDER DEST.zip --resolution={as_text(self.size)}')
         for name in () if self.labels.complete else self.files.names:
             if name not in self.labels.by_name:
@@ -173,12 +178,13 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def _repeated(self, strength: float, seed: int) -> np.ndarray:
         """The chosen images, those of small classes several times. Raises UserError where classes are not known without a look at all."""
+        option = f'--class-balance={strength:g}'
         if self.files.block is not None:
-            raise UserError(f'--class-balance={strength:g}: {self.path} is read in blocks, each image once; give one zip or folder')
-        self._expect_labels()
+            raise UserError(f'{option}: {self.path} is read in blocks, each image once; give one zip or folder')
+        self._expect_labels(option)
         classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
         if isinstance(classes[0], tuple):
-            raise UserError(f'--class-balance={strength:g}: the labels of {self.path} are lists of numbers, not classes')
+            raise UserError(f'{option}: the labels of {self.path} are lists of numbers, not classes')
         return np.asarray(self._chosen)[balanced(np.array(classes), strength, seed)]
 
     @functools.cached_property
@@ -195,16 +201,22 @@ class ImageDataset(torch.utils.data.Dataset):
     def take(self, i: int, read: Callable[[str, bool], Any]) -> tuple[Any, np.ndarray]:
         """(what `read` makes of item i, its label): read(name of the file, whether to flip it) may raise BadImage."""
         i = range(len(self))[i]  # negative indices count from the end; IndexError past it
-        for step in range(min(MOST_BAD, len(self._chosen))):
+        bad = set()
+        for step in range(len(self)):
             taken = (i + step) % len(self)
             name, flip = self._locate(taken)
+            if name in bad:  # a repeat
+                continue
             try:
                 return read(name, flip), self.get_label(taken)
             except BadImage as err:
                 self._tell(corrupt(self.files, name, err), name)
             except UserError as err:
                 raise DataError(str(err)) from err
-        raise DataError(f'{self.path}: {step + 1} images in a row cannot be used, from {self._locate(i)[0]} on: is the disk still there? '
+            bad.add(name)
+            if len(bad) == MOST_BAD:
+                break
+        raise DataError(f'{self.path}: {len(bad)} images in a row cannot be used, from {self._locate(i)[0]} on: is the disk still there? '
                         f'Every bad file is listed by: python dataset_tool.py check {self.path}')
 
     def _pixels(self, name: str) -> np.ndarray:
@@ -249,6 +261,14 @@ class ImageDataset(torch.utils.data.Dataset):
                 self._sides[name] = self.resolution
         return self._sides[name]
 
+    def spread(self, most: int) -> np.ndarray:
+        """Up to `most` items from all over the set, none of them a repeat of class_balance."""
+        numbers = spread(self.distinct, most)
+        if len(self._chosen) == self.images:
+            return numbers
+        first = np.unique(self._chosen, return_index=True)[1]
+        return first[numbers % self.images] + numbers // self.images * len(self._chosen)
+
     def sides(self) -> list[int]:
         """`side` of as many items, spread over all, as are looked at before a run, in ascending order."""
         return sorted(self.side(int(i)) for i in spread(len(self._chosen), self.files.most_checked))
@@ -283,13 +303,25 @@ class ImageDataset(torch.utils.data.Dataset):
         return label
 
     @property
+    def distinct(self) -> int:
+        """Items without those that class_balance repeats."""
+        return self.images * (2 if self.mirror else 1)
+
+    @property
     def can_group(self) -> bool:
         """Whether `item_classes` are known: labels are classes, and those of a set in blocks would take a look at every block."""
         return bool(self.label_dim) and self.files.block is None and not isinstance(next(iter(self.labels.by_name.values())), tuple)
 
+    @functools.cached_property
     def item_classes(self) -> np.ndarray:
         """int64 [len(self)]: the class of each item, where `can_group`."""
-        return np.array([self.labels.by_name[self._locate(i)[0]] for i in range(len(self))])
+        classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
+        return np.array(classes * (2 if self.mirror else 1))
+
+    @functools.cached_property
+    def members(self) -> list[np.ndarray]:
+        """The items of each class that has any, where `can_group`."""
+        return by_class(self.item_classes, np.arange(len(self)))
 
     def drawn_label(self, i: int) -> np.ndarray:
         """float32 [label_dim]: a label by a number below len(self); all numbers together give each label as often as the items have it.
@@ -309,6 +341,8 @@ class ImageDataset(torch.utils.data.Dataset):
             return None
         rest = np.setdiff1d(np.arange(total) if total <= LISTED else sample(total, self.images + most, 0), self._chosen)
         other = copy.copy(self)
+        for cached in ('item_classes', 'members'):
+            other.__dict__.pop(cached, None)
         other.mirror, other._chosen = False, rest[spread(len(rest), most)]
         other.images = len(other._chosen)
         return other

@@ -4,6 +4,9 @@ r_v = (E[D(train)] - E[D(held out)]) / (E[D(train)] - E[D(fake)]) is 0 where D t
 for fakes (Karras et al. 2020, arXiv 2006.06676, section 3.1).
 """
 
+import itertools
+import math
+
 import numpy as np
 import torch
 
@@ -12,15 +15,21 @@ from torch_utils.pixels import from_uint8
 from training import growing
 from training.augment import NUMBERS
 from training.dataset import ImageDataset
+from training.sampling import ClassGroupSampler
 
 MOST = 64  # images: a standard error of an eighth of their deviation, and little work in a tick
 
 
 class HeldOut:
-    """Up to MOST of the images that a subset leaves out, read when first needed. batch: how many D judges at once;  device: where D is"""
+    """Up to MOST of the images that a subset leaves out, read when first needed.
 
-    def __init__(self, dataset: ImageDataset, batch: int, device: torch.device | str = 'cpu'):
+    batch:  how many D judges at once;  device: where D is
+    group:  images of one class in a group of the minibatch deviation, as where D learns; 1: mixed
+    """
+
+    def __init__(self, dataset: ImageDataset, batch: int, device: torch.device | str = 'cpu', group: int = 1):
         self.rest, self.batch, self.device, self.resolution = dataset.left_out(MOST), batch, device, dataset.resolution
+        self.group = math.gcd(batch, group)
         self._items: list | None = None
 
     @torch.no_grad()
@@ -33,7 +42,10 @@ class HeldOut:
         if self.rest is None:
             return {}
         if self._items is None:
-            self._items = [self.rest[i] for i in range(len(self.rest))]
+            order = range(len(self.rest))
+            if self.group > 1:
+                order = itertools.islice(ClassGroupSampler(self.rest.item_classes, self.batch, self.group), len(self.rest))
+            self._items = [self.rest[i] for i in order]
         random, logits = torch.Generator().manual_seed(distributed.mix_seed(images, 'held out')), []
         for first in range(0, len(self._items), self.batch):
             pixels, labels = (torch.from_numpy(np.stack(part)).to(self.device)

@@ -10,7 +10,7 @@ from torch_utils import distributed
 from training.augment import NUMBERS
 from training.config import Config
 from training.dataset import ImageDataset
-from training.sampling import class_group, group_of
+from training.sampling import items_of_groups
 from training.windows import NUMBERS as WINDOW_NUMBERS
 from training.windows import Windows
 
@@ -60,9 +60,11 @@ def draw_latents(settings: Config, dataset: ImageDataset, images: int, phase: st
     random = torch.Generator().manual_seed(distributed.mix_seed(settings.run.seed, images, phase))
     z, z_mix = torch.randn([2, batch, z_dim], generator=random)
     chance, mix_position = torch.rand([2, batch], generator=random)
-    items = torch.randint(len(dataset), [batch], generator=random).tolist()
-    labelled = [items[group_of(place, batch, class_group(settings))] for place in range(batch)]  # groups have one class each
-    c = torch.from_numpy(np.stack([dataset.drawn_label(i) for i in labelled]))
+    if settings.class_group > 1:
+        items = items_of_groups(dataset, batch, settings.class_group, random)
+    else:
+        items = torch.randint(len(dataset), [batch], generator=random).tolist()
+    c = torch.from_numpy(np.stack([dataset.drawn_label(i) for i in items]))
     numbers = torch.rand(batch, 2, NUMBERS, generator=random, dtype=torch.float64) if settings.augment.kind != 'noaug' else None
     parts = None
     if windows is not None:

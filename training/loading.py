@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from torch_utils import distributed
-from training.sampling import class_group, make_sampler
+from training.sampling import make_sampler
 
 
 class Numbered(torch.utils.data.Sampler):
@@ -34,8 +34,8 @@ def batches(dataset: torch.utils.data.Dataset, settings, images: int, pin: bool,
         if workers and not _can_start():
             workers = 0
             say('No process that loads data can start (is /dev/shm full?): the main one loads, as with --workers=0')
-        images_of = getattr(dataset, 'dataset', dataset)
-        sampler = make_sampler(images_of, settings.run.seed, rank, world, images, settings.run.batch, class_group(settings))
+        sampler = make_sampler(getattr(dataset, 'dataset', dataset), settings.run.seed, rank, world, images, settings.run.batch,
+                               settings.class_group)
         if settings.windows.on:
             sampler = Numbered(sampler, images + rank, world)
         iterator = iter(torch.utils.data.DataLoader(dataset, batch_size=settings.run.batch // world, sampler=sampler, pin_memory=pin,

@@ -153,7 +153,7 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
 
 def calibrated(name: str, dataset: ImageDataset, device: torch.device, enlarge: float = 1.0) -> FrozenFeatures:
     """The features of a network on a device, calibrated with images from all over a data set."""
-    items = np.linspace(0, len(dataset) - 1, min(CALIBRATION, len(dataset))).round().astype(int)
+    items = dataset.spread(CALIBRATION)
     images = from_uint8(torch.from_numpy(np.stack([dataset[int(i)][0] for i in items])))  # [N, C, R, R]
     features = FrozenFeatures(name, enlarge).to(device)
     features.calibrate(images.to(device))

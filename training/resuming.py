@@ -10,7 +10,7 @@ from training import checkpoint, plugins, run_folder
 from training.config import OPTIONS, Config, override
 from training.data.opening import absolute, is_missing
 from training.dataset import ImageDataset
-from training.sampling import with_class_groups
+from training.validation import expect_classes
 
 
 def place(where: str, outdir: Path) -> tuple[Path, Path | None]:
@@ -65,7 +65,8 @@ def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config
         raise UserError(f'{path}, the data of this run, is not there any more: say where it is with --data')
     dataset = ImageDataset(path, use_labels=data.label_dim > 0, mirror=data.mirror, subset=data.subset, seed=settings.run.seed,
                            resolution=data.res, class_balance=data.class_balance)
-    with_class_groups(dataset, settings.discriminator.class_groups, False)
+    if settings.discriminator.class_groups:
+        expect_classes(dataset)
     if dataset.digest != data.digest:
         alike = (dataset.size, dataset.num_channels, dataset.label_dim) == (data.sides, data.channels, data.label_dim)
         if place is None or not alike:

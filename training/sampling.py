@@ -1,14 +1,12 @@
 """The endless order in which a run draws its images: a pure function of the seed and the position, so a resumed run is in its place."""
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from dnnlib.util import UserError
 from training.data.order import OrderedSampler, TwoLevelOrder
-from training.dataset import ImageDataset
+from training.dataset import ImageDataset, by_class
 
 
 class InfiniteSampler(torch.utils.data.Sampler):
@@ -41,48 +39,46 @@ class ClassGroupSampler(torch.utils.data.Sampler):
              deviation has it, also of what every P-th image makes, of P processes or passes
     rank, world_size, start: as of InfiniteSampler
 
-    In an epoch every item comes once, but those that fill a class's last group, which come twice.
+    In an epoch every item comes once, but for some that fill the last group of their class and come again. An unreadable picture's stand-in
+    may be of another class.
     """
 
     def __init__(self, classes: np.ndarray, batch: int, group: int, seed: int = 0, rank: int = 0, world_size: int = 1, start: int = 0):
         assert len(classes) and batch % group == 0 and start >= 0 and 0 <= rank < world_size, (len(classes), batch, group, start, rank)
         self.classes, self.batch, self.group, self.seed = classes, batch, group, seed
         self.rank, self.world_size, self.start = rank, world_size, start
+        self.size = groups_of(by_class(classes, np.arange(len(classes))), group).sum()
 
     def groups(self, epoch: int) -> np.ndarray:
         """The groups of an epoch: int64 [number of groups, group], indices of items."""
         random = np.random.RandomState([self.seed, epoch])
-        order = random.permutation(len(self.classes))
-        members = [order[self.classes[order] == each] for each in np.unique(self.classes)]
-        return random.permutation(np.concatenate([np.resize(own, (-(-len(own) // self.group), self.group)) for own in members]))
+        members = by_class(self.classes, random.permutation(len(self.classes)))
+        counts = groups_of(members, self.group)
+        return random.permutation(np.concatenate([np.resize(own, (n, self.group)) for own, n in zip(members, counts, strict=True)]))
 
     def __iter__(self) -> Iterator[int]:
-        position, epoch, size = self.start + self.rank, 0, len(groups := self.groups(0))
+        position, epoch, in_batch = self.start + self.rank, -1, self.batch // self.group
         while True:
             step, place = divmod(position, self.batch)
-            number = step * (self.batch // self.group) + group_of(place, self.batch, self.group)
-            if number // size != epoch:
-                epoch = number // size
-                groups = self.groups(epoch)
-            yield int(groups[number % size, place // (self.batch // self.group)])
+            now, number = divmod(step * in_batch + place % in_batch, self.size)
+            if now != epoch:
+                epoch, groups = now, self.groups(now)
+            yield int(groups[number, place // in_batch])
             position += self.world_size
 
 
-def group_of(places, batch: int, group: int):
-    """Which group of a batch holds an image, by its place in the batch: a number or an array of them."""
-    return places % (batch // group)
+def groups_of(members: list[np.ndarray], group: int) -> np.ndarray:
+    """How many groups of one class an epoch has of each. members: the items of each class"""
+    return np.array([-(-len(own) // group) for own in members])
 
 
-def class_group(settings) -> int:
-    """Images of one class in a group of a run's batches; 1: they are drawn without a look at classes. settings: config.Config"""
-    return math.gcd(settings.run.batch, settings.discriminator.mbstd_group) if settings.discriminator.class_groups else 1
-
-
-def with_class_groups(dataset: ImageDataset, asked: bool | None, preset: bool) -> bool:
-    """Whether a run's batches hold groups of one class. asked: --class-groups, None where not given. Raises UserError where they cannot."""
-    if asked and not dataset.can_group:
-        raise UserError(f'--class-groups: {dataset.path} needs classes for that, --cond and one zip or folder')
-    return dataset.can_group and (preset if asked is None else asked)
+def items_of_groups(dataset: ImageDataset, batch: int, group: int, random: torch.Generator) -> list[int]:
+    """Items for the places of a batch that has groups of one class, each class as often as ClassGroupSampler has it."""
+    weights = torch.from_numpy(groups_of(dataset.members, group)).double()
+    classes = torch.multinomial(weights, batch // group, replacement=True, generator=random).tolist()
+    shares = torch.rand(batch, generator=random, dtype=torch.float64).tolist()
+    members = [dataset.members[classes[place % (batch // group)]] for place in range(batch)]
+    return [int(own[int(share * len(own))]) for own, share in zip(members, shares, strict=True)]
 
 
 def block_order(dataset, seed: int) -> TwoLevelOrder | None:
@@ -97,7 +93,7 @@ def make_sampler(dataset: ImageDataset, seed: int, rank: int, world_size: int, s
     """The endless order of a data set for one process. batch, group: see ClassGroupSampler; a group of 1 asks for no classes."""
     order = block_order(dataset, seed)
     if group > 1:
-        return ClassGroupSampler(dataset.item_classes(), batch, group, seed, rank, world_size, start)
+        return ClassGroupSampler(dataset.item_classes, batch, group, seed, rank, world_size, start)
     if order is not None:
         return OrderedSampler(order, rank, world_size, start)
     return InfiniteSampler(len(dataset), seed, rank, world_size, start)

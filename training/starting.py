@@ -5,7 +5,7 @@ from training import transfer
 from training.config import Config, DataConfig, build, size_of_data
 from training.dataset import ImageDataset, quick_check
 from training.plugins import presets
-from training.sampling import with_class_groups
+from training.validation import expect_classes
 
 
 def highest_scale(dataset: ImageDataset, asked: float | None, whole: float | None = None) -> float:
@@ -45,7 +45,10 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
                            resolution=res, class_balance=balance)
     if given.get('windows', row.get('windows', False)) and res:
         given['scale_max'] = highest_scale(dataset, given.get('scale_max'), given.get('whole'))
-    given['class_groups'] = with_class_groups(dataset, given.get('class_groups'), row.get('class_groups', False))
+    if given.get('class_groups'):
+        expect_classes(dataset)
+    elif row.get('class_groups') and not dataset.can_group:
+        given['class_groups'] = False
     if init_from:
         row = transfer.starting_row(init_from, row, dataset.resolution)
     data = DataConfig(

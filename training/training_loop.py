@@ -67,7 +67,7 @@ class Training:
             self.loss.windows = Windows(settings, dataset, self.G.synthesis)
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
-        self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device)
+        self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device, settings.class_group)
         self.health = health.Health(self.G_ema)
         self.after_pass = lambda phase, done, passes: None
 

@@ -22,7 +22,7 @@ from training.config import Config
 from training.presets import at_resolution
 
 SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
-RAMPUP = 0.25  # half-life of the average, at most this share of the new run's images: after 2,560 nothing of the file's average is left
+RAMPUP = 0.25  # half-life of the average, at most this share of the new run's images
 LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
 CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, r'mapping\.fc0\.weight': 1}  # what may differ
 
@@ -132,8 +132,8 @@ def plan(source: str | Path, weights: checkpoint.Weights, networks: dict[str, to
 
 
 def starting_row(source: str | Path, row: dict, resolution: int) -> dict:
-    """A preset's row for a run at `resolution` from a snapshot: its average leaves what was loaded behind within a short run, and it does
-    not learn again the sizes that the snapshot's networks draw. Raises UserError."""
+    """A preset's row for a run at `resolution` from a snapshot: its average begins anew with G, so that a short run shows what it learned,
+    and it does not learn again the sizes that the snapshot's networks draw. Raises UserError."""
     known = checkpoint.open_weights(fetch(source)).meta['dataset'].get('resolution', 0)
     sizes = growing.from_size(at_resolution(row.get('grow', ''), resolution), known, resolution)
     return {**row, 'ema_rampup': RAMPUP, 'grow': sizes}

@@ -68,18 +68,25 @@ def expect_augmentation(given: dict, kind: str) -> None:
                             + ' and --aug='.join(kinds))
 
 
-def expect_features(given: dict, features: str) -> None:
-    """Raises UserError for an option about features where D judges none."""
-    for name in ('d_features_weight', 'd_features_gamma', 'd_features_scale'):
-        if given.get(name) is not None and features == 'none':
-            raise UserError(f'--{name.replace("_", "-")} has no effect without --d-features')
+NEEDED = {  # options, and what they have no effect without
+    '--d-features': ('d_features_weight', 'd_features_gamma', 'd_features_scale'),
+    '--windows': ('scale_min', 'scale_max', 'whole', 'scale_ramp', 'consistency', 'anywhere'),
+}
 
 
-def expect_windows(given: dict, on: bool) -> None:
-    """Raises UserError for an option about windows where there are none."""
-    for name in ('scale_min', 'scale_max', 'whole', 'scale_ramp', 'consistency', 'anywhere'):
-        if given.get(name) is not None and not on:
-            raise UserError(f'--{name.replace("_", "-")} has no effect without --windows')
+def expect_needed(given: dict, features: str, windows: bool) -> None:
+    """Raises UserError for an option about features where D judges none, or about windows where there are none."""
+    for needed, there in (('--d-features', features != 'none'), ('--windows', windows)):
+        for name in () if there else NEEDED[needed]:
+            if given.get(name) is not None:
+                raise UserError(f'--{name.replace("_", "-")} has no effect without {needed}')
+
+
+def expect_classes(dataset) -> None:
+    """Raises UserError for a data set whose classes groups cannot be made of. dataset: ImageDataset"""
+    if not dataset.can_group:
+        raise UserError(f'--class-groups: {dataset.path} has no classes that groups can be made of: that takes --cond and a single zip or '
+                        'folder, where a label is a class; --no-class-groups goes without')
 
 
 def check_processes(config, world_size: int) -> None:

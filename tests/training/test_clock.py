@@ -38,7 +38,8 @@ def test_eta_is_the_smaller_of_kimg_and_minutes(images, monkeypatch):
     for ends in (float('inf'), 30.0, 5.0):
         now[0] = 0.0
         training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
-                                   augment=SimpleNamespace(pipe=None, p=0.0), dataset=[0] * 5, held_out=HeldOut(dataset, 4), loss=None,
+                                   augment=SimpleNamespace(pipe=None, p=0.0), dataset=SimpleNamespace(distinct=5),
+                                   held_out=HeldOut(dataset, 4), loss=None,
                                    health=WELL)
         ticks = clock.TickClock(training, ends)
         now[0], training.images = 10.0, 50
@@ -155,7 +156,8 @@ def test_overfitting_is_told_when_it_begins_and_when_it_comes_back(images):
     names = ('Loss/G', 'Loss/D_real', 'Loss/D_fake')
     stats = SimpleNamespace(collect=lambda: {**{name: {'mean': 0.0} for name in names}, 'Signs/real': {'mean': next(signs)}})
     training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
-                               augment=SimpleNamespace(pipe=None, p=0.0), dataset=[0] * 2, held_out=HeldOut(dataset, 4), loss=None,
+                               augment=SimpleNamespace(pipe=None, p=0.0), dataset=SimpleNamespace(distinct=2),
+                               held_out=HeldOut(dataset, 4), loss=None,
                                health=WELL)
     ticks, lines = clock.TickClock(training, float('inf')), []
     for _ in range(4):

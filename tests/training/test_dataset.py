@@ -149,11 +149,28 @@ def test_small_classes_are_shown_more_often(tmp_path):
         assert len(rest) == rest.images == 3
         assert {rest._locate(i)[0] for i in range(3)} | {dataset._locate(i)[0] for i in range(len(dataset))} == set(dataset.files.names)
 
+    with ImageDataset(tmp_path / 'set.zip', class_balance=1, mirror=True) as dataset:
+        assert dataset.distinct == 42 and [dataset._locate(i) for i in dataset.spread(64)] == \
+            [(name, flip) for flip in (False, True) for name in dataset.files.names]
+        assert [dataset._locate(i)[0][3:5] for i in dataset.spread(3)] == ['00', '20', '20']
+
     make_set(tmp_path / 'plain.zip')
     make_set(tmp_path / 'vectors.zip', labels=[[0, 1]] * 5)
-    for name, problem in (('plain', 'has no labels'), ('vectors', 'class-balance=0.5: the labels of .* are lists of numbers')):
+    for name, problem in (('plain', 'has no labels: train without --class-balance=0.5, or '),
+                          ('vectors', 'class-balance=0.5: the labels of .* are lists of numbers')):
         with pytest.raises(UserError, match=problem):
             ImageDataset(tmp_path / f'{name}.zip', class_balance=0.5)
+
+
+def test_a_bad_image_that_is_repeated_is_left_out_like_any(tmp_path, capsys):
+    pixels = make_set(tmp_path / 'set.zip', count=152, labels=[0] * 150 + [1, 2])
+    with zipfile.ZipFile(tmp_path / 'set.zip') as archive:
+        archive.extractall(tmp_path / 'set')
+    os.truncate(tmp_path / 'set' / 'img150.png', 60)
+    with ImageDataset(tmp_path / 'set', use_labels=True, class_balance=1) as dataset:
+        image, label = dataset[150]  # the first of 150 repeats
+        np.testing.assert_array_equal(image, pixels[151])
+        assert label.tolist() == [0, 0, 1] and capsys.readouterr().err.count('Left out') == 1
 
 
 def test_digest_is_of_the_content(tmp_path):

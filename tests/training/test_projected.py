@@ -12,6 +12,7 @@ from tests.training.runs import assert_same_snapshot, gradients, steps, weights
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.pixels import from_uint8
 from training import checkpoint, pretrained
+from training.dataset import spread
 from training.loss import feature_penalty
 from training.pretrained import FrozenFeatures
 from training.projected import Discriminator, FeatureHead
@@ -23,6 +24,13 @@ FEATURES = dict(d_features='efficientnet-lite1')
 @pytest.fixture(scope='module')
 def network():
     return FrozenFeatures('efficientnet-lite1')
+
+
+class Items(list):
+    """A data set in memory."""
+
+    def spread(self, most):
+        return spread(len(self), most)
 
 
 def test_maps_are_those_of_the_network_as_its_package_builds_it(network):
@@ -64,7 +72,7 @@ def test_features_of_enlarged_images(network, images):
 
 def test_calibrated_maps_are_centred_and_scaled():
     pixels = torch.randint(256, [8, 3, 64, 64], dtype=torch.uint8)
-    features = pretrained.calibrated('efficientnet-lite1', [(each.numpy(), None) for each in pixels], torch.device('cpu'))
+    features = pretrained.calibrated('efficientnet-lite1', Items((each.numpy(), None) for each in pixels), torch.device('cpu'))
     with torch.no_grad():
         for x in features(from_uint8(pixels)):
             assert x.mean((0, 2, 3)).abs().max() < 1e-3
@@ -81,7 +89,7 @@ def test_calibration_looks_at_images_from_all_over_the_set(monkeypatch):
             self.images = images
 
     monkeypatch.setattr(pretrained, 'FrozenFeatures', Looks)
-    dataset = [(np.full([1, 1, 1], i // 4, np.uint8), None) for i in range(1000)]
+    dataset = Items((np.full([1, 1, 1], i // 4, np.uint8), None) for i in range(1000))
     shades = pretrained.calibrated('', dataset, torch.device('cpu')).images.flatten()
     assert len(shades) == 256 and shades.min() == -1 and shades.max() == from_uint8(torch.tensor(249, dtype=torch.uint8))
     assert shades.diff().max() < 2 * 2 / 255
