@@ -171,6 +171,9 @@ def test_a_bad_image_that_is_repeated_is_left_out_like_any(tmp_path, capsys):
         image, label = dataset[150]  # the first of 150 repeats
         np.testing.assert_array_equal(image, pixels[151])
         assert label.tolist() == [0, 0, 1] and capsys.readouterr().err.count('Left out') == 1
+        read = []
+        dataset.take(150, lambda name, flip: read.append(name) or dataset._decoded(name))
+        assert read == ['img150.png', 'img151.png']  # and is not tried 150 times
 
 
 def test_digest_is_of_the_content(tmp_path):
