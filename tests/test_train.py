@@ -69,7 +69,8 @@ def test_new_run_and_resume(started, capsys):
     assert code == 0 and (started / 'superseded' / 'network-snapshot-000000_012.safetensors').is_file()
 
 
-def test_classes_are_balanced_from_where_a_run_goes_on(tmp_path):
+def test_classes_are_balanced_from_where_a_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     make_images(tmp_path / 'shapes', count=9, classes=2)
     code, out, err = call(train.main, '--cfg=tiny', f'--data={tmp_path / "shapes"}', '--cond', '--kimg=0.004', '--device=cpu')
     assert code == 0 and 'small classes' not in out, err
