@@ -14,7 +14,8 @@ import click
 from dnnlib import cli
 from dnnlib.options import command_line, option, rows
 from dnnlib.util import UserError
-from training.config import OPTIONS, POSITIVE, Config
+from training.config import OPTIONS, Config
+from training.options import POSITIVE
 from training.plugins import knob_rows, presets
 from training.validation import check_processes
 

@@ -37,9 +37,9 @@ class Pair:
     def __init__(self, plain, res, batch, half, device='cpu', preset=None):
         import torch
 
-        from training.config import LossConfig
         from training.latents import Latents
         from training.loss import GanLoss
+        from training.options import LossConfig
         from training.training_loop import Averages
 
         torch.manual_seed(0)

@@ -6,8 +6,8 @@ import torch
 from torch.nn.functional import softplus
 
 from torch_utils import distributed
-from training.config import LossConfig
 from training.latents import Latents
+from training.options import LossConfig
 from training.windows import consistency
 
 PL_DECAY = 0.01   # share of a new mean in the running mean path length

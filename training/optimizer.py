@@ -4,7 +4,7 @@ import torch
 
 from dnnlib.util import UserError
 from torch_utils import distributed
-from training.config import OptimizerConfig
+from training.options import OptimizerConfig
 
 
 def make_optimizer(network: torch.nn.Module, settings: OptimizerConfig) -> torch.optim.Adam:

@@ -2,8 +2,9 @@
 
 from dnnlib.util import UserError
 from training import transfer
-from training.config import Config, DataConfig, build, size_of_data
+from training.config import Config, build, size_of_data
 from training.dataset import ImageDataset, quick_check
+from training.options import DataConfig
 from training.plugins import presets
 from training.validation import expect_classes
 

@@ -4,10 +4,10 @@ from dnnlib.util import UserError, format_bytes
 from torch_utils import distributed
 from training import clock, memory
 from training.ada import KIMG, TARGET
-from training.config import Config, DiscriminatorConfig
+from training.config import Config
 from training.ema import ema_beta
 from training.memory import Needs
-from training.options import PIPES, AugmentConfig, WindowsConfig
+from training.options import PIPES, AugmentConfig, DiscriminatorConfig, WindowsConfig
 
 FEW_IMAGES = 5000  # below, D learns its images by heart within hundreds of kimg (Karras et al. 2020, figure 1)
 

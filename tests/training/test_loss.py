@@ -10,10 +10,10 @@ import torch
 from tests.helpers import relative_error
 from torch_utils.training_stats import Averages
 from training import loss
-from training.config import LossConfig
 from training.growing import Stage
 from training.latents import Latents
 from training.loss import GanLoss, discriminator_loss, generator_loss, mix_styles, path_lengths, r1_penalty
+from training.options import LossConfig
 
 
 def test_generator_loss_falls_with_the_logit():

@@ -7,8 +7,8 @@ import torch
 
 from dnnlib.util import UserError
 from torch_utils import distributed
-from training.config import OptimizerConfig
 from training.optimizer import make_optimizer, restore, step_if_finite
+from training.options import OptimizerConfig
 
 
 def test_optimizer_takes_a_rate_for_each_group():

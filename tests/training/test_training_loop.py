@@ -15,9 +15,9 @@ from tests.training.tiny import tiny_run
 from torch_utils.misc import allow_tf32
 from torch_utils.pixels import from_uint8
 from training import checkpoint, run_folder, training_loop
-from training.config import LossConfig
 from training.latents import draw_latents
 from training.loss import phases
+from training.options import LossConfig
 from training.training_loop import Training, batches, train
 
 
