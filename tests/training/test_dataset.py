@@ -1,43 +1,18 @@
 """Items, labels, mirroring and subsets of a data set; the sampler's order; mistakes in one line."""
 
-import importlib.util
 import io
-import itertools
 import json
 import os
-import pickle
 import shutil
-import tarfile
 import zipfile
-from hashlib import sha256
-from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
-import torch
 from PIL import Image
 
 from dnnlib.util import UserError
-from tests.helpers import ROOT
-from tests.training.tiny import make_images, tiny_run
-from training.data.files import resolve
+from tests.training.tiny import make_set
 from training.dataset import ImageDataset, quick_check
-from training.loading import _lost_worker, batches
-
-
-def make_set(path, count=5, size=16, mode='RGB', labels=None, classes=None):
-    """A zip of images of random pixels img00.png, img01.png, ...; returns the pixels [N, C, H, W]."""
-    shape = (count, size, size) + {'L': (), 'RGB': (3,), 'RGBA': (4,)}[mode]
-    pixels = np.random.RandomState(1).randint(0, 256, shape, dtype=np.uint8)
-    with zipfile.ZipFile(path, 'w') as archive:
-        for i, image in enumerate(pixels):
-            with archive.open(f'img{i:02d}.png', 'w') as file:
-                Image.fromarray(image).save(file, 'png')
-        if labels is not None:
-            pairs = [[f'img{i:02d}.png', label] for i, label in enumerate(labels)]
-            archive.writestr('dataset.json', json.dumps({'labels': pairs, 'classes': classes}))
-    return pixels.reshape(count, size, size, -1).transpose(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize('mode, channels', [('L', 1), ('RGB', 3), ('RGBA', 4)])
@@ -285,131 +260,3 @@ def test_other_sizes_are_left_out_and_a_set_that_is_gone_ends(tmp_path, capsys):
     (tmp_path / 'set').rename(tmp_path / 'gone')
     with pytest.raises(UserError, match='3 images in a row cannot be used, from img01.png on: is the disk still there'):
         dataset[1]
-
-
-@pytest.mark.filterwarnings('ignore:.*multi-threaded, use of fork:DeprecationWarning')  # Python 3.12 on; nothing here holds a lock
-def test_no_usable_image_is_one_line_also_from_a_worker(tmp_path):
-    make_set(tmp_path / 'set.zip', count=1)
-    with zipfile.ZipFile(tmp_path / 'set.zip') as archive:
-        whole = archive.read('img00.png')
-    (tmp_path / 'set').mkdir()
-    (tmp_path / 'set' / 'img00.png').write_bytes(whole[:-60])
-    dataset = ImageDataset(tmp_path / 'set')
-    with pytest.raises(UserError, match='1 images in a row .* check .*set$') as direct:
-        dataset[0]
-    loader = torch.utils.data.DataLoader(dataset, sampler=[0], num_workers=1, multiprocessing_context='fork')
-    iterator = iter(loader)
-    try:
-        list(iterator)
-    except UserError as err:
-        wrapped = str(err.with_traceback(None))
-    del iterator  # ends the worker; frames of a traceback would keep it, and it would be waited for
-    assert wrapped == str(direct.value)
-    dataset.close()
-
-
-@pytest.mark.filterwarnings('ignore:.*multi-threaded, use of fork:DeprecationWarning')  # Python 3.12 on; nothing here holds a lock
-@pytest.mark.parametrize('method', ['fork', 'forkserver'])
-def test_workers_read_the_same_images(tmp_path, method):
-    pixels = make_set(tmp_path / 'set.zip', count=16, size=32)
-    dataset = ImageDataset(tmp_path / 'set.zip')
-    assert (dataset[0][0] == pixels[0]).all()  # the zip is open before the workers start
-    loader = torch.utils.data.DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=method)
-    np.testing.assert_array_equal(torch.cat([images for images, _ in loader]).numpy(), pixels)
-    np.testing.assert_array_equal(dataset[7][0], pixels[7])
-    copy = pickle.loads(pickle.dumps(dataset))
-    np.testing.assert_array_equal(copy[9][0], pixels[9])
-    copy.close()
-    dataset.close()
-
-
-def run_of(tmp_path, **given):
-    """(data set, settings) of a run with one process that loads."""
-    if not (tmp_path / 'images').exists():
-        make_images(tmp_path / 'images')
-    return tiny_run(tmp_path / 'images', **given)
-
-
-@pytest.mark.filterwarnings('ignore:.*multi-threaded, use of fork:DeprecationWarning')
-def test_a_worker_that_is_killed_is_replaced_once_and_the_batches_stay_the_same(tmp_path):
-    expected = [images for images, _ in itertools.islice(batches(*run_of(tmp_path, workers=0), 8, pin=False), 12)]
-    said, before = [], psutil.Process().children()
-    data = batches(*run_of(tmp_path, workers=1), 8, pin=False, say=said.append)
-    found = []
-    for number in range(12):
-        found.append(next(data)[0])
-        for child in [child for child in psutil.Process().children() if child not in before] if number in (2, 7) else []:
-            child.kill()
-            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # all of its threads; the run itself is to see its end
-    assert [child for child in psutil.Process().children() if child not in before] == []
-    data.close()
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
-    assert said == ['A process that loads data ended (killed): another takes its place',
-                    'A process that loads data ended (killed): the main one loads, as with --workers=0']
-
-
-def test_where_no_worker_can_start_the_main_process_loads(tmp_path, monkeypatch):
-    def full():
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(torch.multiprocessing, 'get_context', lambda: SimpleNamespace(Queue=full))
-    said = []
-    data = batches(*run_of(tmp_path, workers=2), 0, pin=False, say=said.append)
-    expected = next(batches(*run_of(tmp_path, workers=0), 0, pin=False))
-    assert torch.equal(next(data)[0], expected[0])
-    assert said == ['No process that loads data can start (is /dev/shm full?): the main one loads, as with --workers=0']
-
-
-@pytest.mark.parametrize('error, reason', [
-    (RuntimeError('Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: unable to allocate shared memory(shm) for '
-                  'file </torch_1_2>: No space left on device (28)'), 'no room in /dev/shm'),
-    (RuntimeError('DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that there is not enough shm'),
-     'killed by signal: Bus error'),
-    (RuntimeError('DataLoader worker (pid(s) 7, 12) exited unexpectedly'), 'exited unexpectedly'),
-    (ConnectionResetError(104, 'Connection reset by peer'), 'killed'),
-    (ConnectionError('Caught ConnectionError in DataLoader worker process 0.\nno answer'), ''),
-    (RuntimeError('Caught RuntimeError in DataLoader worker process 0.\nsomething else'), ''), (UserError('DataLoader worker'), '')])
-def test_how_a_worker_was_lost(error, reason):
-    assert _lost_worker(error) == reason
-
-
-def test_demo_set():
-    assert resolve('demo') == ROOT / 'assets' / 'demo.zip' and os.path.getsize(resolve('demo')) < 4_000_000
-    quick_check('demo', use_labels=True, most=200)
-    with ImageDataset('demo', use_labels=True) as dataset:
-        assert len(dataset) == 3391 and (dataset.resolution, dataset.num_channels, dataset.name) == (64, 3, 'demo')
-        assert dataset.class_names == ['smileys', 'people', 'animals', 'food', 'travel', 'activities', 'objects', 'symbols', 'flags']
-        counts = np.sum([dataset.get_label(i) for i in range(len(dataset))], axis=0)
-        assert counts.min() == 85 and counts[1] == 1881
-        for i in range(0, len(dataset), 97):
-            image, label = dataset[i]
-            assert dataset.files.names[i].startswith(dataset.class_names[label.argmax()])
-            assert (image[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 235).sum() >= 6 and image.std() > 10  # a thing on white
-
-
-def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location('make_demo_data', ROOT / 'script' / 'make_demo_data.py')
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    emoji = io.BytesIO()
-    Image.new('RGBA', (256, 264), (255, 0, 0, 128)).save(emoji, 'webp', lossless=True)
-    with tarfile.open(tmp_path / 'images.tgz', 'w:gz') as tar:
-        for name in ('2764-fe0f', '23-fe0f-20e3', '0023-fe0f-20e3', '1f3f4-e0067_e0062_e0065_e006e_e0067'):
-            member = tarfile.TarInfo(f'package/assets/{name}.webp')
-            member.size = len(emoji.getvalue())
-            tar.addfile(member, io.BytesIO(emoji.getvalue()))
-    monkeypatch.setattr(script, 'IMAGES', ('package', sha256((tmp_path / 'images.tgz').read_bytes()).hexdigest()))
-    (tmp_path / 'groups.txt').write_text(
-        '# group: Smileys & Emotion\n2764 FE0F ; fully-qualified # x E0.6 red heart\n2764 ; unqualified # x E0.6 other\n'
-        '# group: Symbols\n0023 FE0F 20E3 ; fully-qualified # x E0.6 keycap: #\n'
-        '# group: Flags\n1F3F4 E0067 E0062 E0065 E006E E0067 E007F ; fully-qualified # x E5.0 flag: C\u00f4te d\u2019Or\n',
-        encoding='utf-8')
-    for dest in ('one.zip', 'two.zip'):
-        script.main.callback(tmp_path / 'images.tgz', tmp_path / 'groups.txt', tmp_path / dest, 64, 90, 1)
-    assert (tmp_path / 'one.zip').read_bytes() == (tmp_path / 'two.zip').read_bytes()
-    with ImageDataset(tmp_path / 'one.zip', use_labels=True) as dataset:
-        assert dataset.files.names == ['flags/flag_cote_dor.avif', 'smileys/red_heart.avif', 'symbols/keycap_hash-2.avif',
-                                       'symbols/keycap_hash.avif']
-        assert dataset.label_dim == 9 and [int(dataset.get_label(i).argmax()) for i in range(4)] == [8, 0, 7, 7]
-        assert np.abs(dataset[0][0][:, 32, 32].astype(int) - [255, 127, 127]).max() <= 3
-        assert (dataset[0][0][:, 32, 0] > 180).all()  # made square by white at the sides

@@ -1,5 +1,8 @@
 """A data set and a recipe small enough to train in a test."""
 
+import json
+import zipfile
+
 import numpy as np
 from PIL import Image
 
@@ -25,6 +28,20 @@ def make_images(folder, count=10, resolution=16, classes=0):
         labels = ', '.join(f'["{i:02d}.png", {i % classes}]' for i in range(count))
         (folder / 'dataset.json').write_text(f'{{"labels": [{labels}]}}')
     return folder
+
+
+def make_set(path, count=5, size=16, mode='RGB', labels=None, classes=None):
+    """A zip of images of random pixels img00.png, img01.png, ...; returns the pixels [N, C, H, W]."""
+    shape = (count, size, size) + {'L': (), 'RGB': (3,), 'RGBA': (4,)}[mode]
+    pixels = np.random.RandomState(1).randint(0, 256, shape, dtype=np.uint8)
+    with zipfile.ZipFile(path, 'w') as archive:
+        for i, image in enumerate(pixels):
+            with archive.open(f'img{i:02d}.png', 'w') as file:
+                Image.fromarray(image).save(file, 'png')
+        if labels is not None:
+            pairs = [[f'img{i:02d}.png', label] for i, label in enumerate(labels)]
+            archive.writestr('dataset.json', json.dumps({'labels': pairs, 'classes': classes}))
+    return pixels.reshape(count, size, size, -1).transpose(0, 3, 1, 2)
 
 
 def tiny_run(folder, row=None, use_labels=False, **given):

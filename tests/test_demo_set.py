@@ -1,0 +1,56 @@
+"""The data set in the box and the script that makes it."""
+
+import importlib.util
+import io
+import os
+import tarfile
+from hashlib import sha256
+
+import numpy as np
+from PIL import Image
+
+from tests.helpers import ROOT
+from training.data.files import resolve
+from training.dataset import ImageDataset, quick_check
+
+
+def test_demo_set():
+    assert resolve('demo') == ROOT / 'assets' / 'demo.zip' and os.path.getsize(resolve('demo')) < 4_000_000
+    quick_check('demo', use_labels=True, most=200)
+    with ImageDataset('demo', use_labels=True) as dataset:
+        assert len(dataset) == 3391 and (dataset.resolution, dataset.num_channels, dataset.name) == (64, 3, 'demo')
+        assert dataset.class_names == ['smileys', 'people', 'animals', 'food', 'travel', 'activities', 'objects', 'symbols', 'flags']
+        counts = np.sum([dataset.get_label(i) for i in range(len(dataset))], axis=0)
+        assert counts.min() == 85 and counts[1] == 1881
+        for i in range(0, len(dataset), 97):
+            image, label = dataset[i]
+            assert dataset.files.names[i].startswith(dataset.class_names[label.argmax()])
+            assert (image[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 235).sum() >= 6 and image.std() > 10  # a thing on white
+
+
+def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location('make_demo_data', ROOT / 'script' / 'make_demo_data.py')
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    emoji = io.BytesIO()
+    Image.new('RGBA', (256, 264), (255, 0, 0, 128)).save(emoji, 'webp', lossless=True)
+    with tarfile.open(tmp_path / 'images.tgz', 'w:gz') as tar:
+        for name in ('2764-fe0f', '23-fe0f-20e3', '0023-fe0f-20e3', '1f3f4-e0067_e0062_e0065_e006e_e0067'):
+            member = tarfile.TarInfo(f'package/assets/{name}.webp')
+            member.size = len(emoji.getvalue())
+            tar.addfile(member, io.BytesIO(emoji.getvalue()))
+    monkeypatch.setattr(script, 'IMAGES', ('package', sha256((tmp_path / 'images.tgz').read_bytes()).hexdigest()))
+    (tmp_path / 'groups.txt').write_text(
+        '# group: Smileys & Emotion\n2764 FE0F ; fully-qualified # x E0.6 red heart\n2764 ; unqualified # x E0.6 other\n'
+        '# group: Symbols\n0023 FE0F 20E3 ; fully-qualified # x E0.6 keycap: #\n'
+        '# group: Flags\n1F3F4 E0067 E0062 E0065 E006E E0067 E007F ; fully-qualified # x E5.0 flag: C\u00f4te d\u2019Or\n',
+        encoding='utf-8')
+    for dest in ('one.zip', 'two.zip'):
+        script.main.callback(tmp_path / 'images.tgz', tmp_path / 'groups.txt', tmp_path / dest, 64, 90, 1)
+    assert (tmp_path / 'one.zip').read_bytes() == (tmp_path / 'two.zip').read_bytes()
+    with ImageDataset(tmp_path / 'one.zip', use_labels=True) as dataset:
+        assert dataset.files.names == ['flags/flag_cote_dor.avif', 'smileys/red_heart.avif', 'symbols/keycap_hash-2.avif',
+                                       'symbols/keycap_hash.avif']
+        assert dataset.label_dim == 9 and [int(dataset.get_label(i).argmax()) for i in range(4)] == [8, 0, 7, 7]
+        assert np.abs(dataset[0][0][:, 32, 32].astype(int) - [255, 127, 127]).max() <= 3
+        assert (dataset[0][0][:, 32, 0] > 180).all()  # made square by white at the sides
