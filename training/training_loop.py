@@ -162,7 +162,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         if resume is None:
             settings = settings.with_groups_of(distributed.world_size())
         training = Training(settings, dataset, device)
-        loaded = transfer.load(init_from, training.networks) if init_from else []
+        loaded = transfer.load(init_from, training.networks, settings.data.classes) if init_from else []
         if resume is not None:
             training.resume(resume)
         joining.expect_same_weights(training.networks)

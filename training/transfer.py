@@ -5,6 +5,8 @@ part is taken; the rest, blocks of higher resolutions for example, stays as it w
 A network's method place(key, shapes), if it has one, says where a tensor of another shape stands in its own, as an object that can
 fill(own, tensor) (inr/widening.py).
 
+Classes are known by their names: one begins as the file's class of its name, or as that of the group it is in ('animals/bird': 'animals').
+
 Of a smaller network nothing learned is lost: to-RGB of the blocks that G has beyond it begin at zero, as where a run grows, and its D's
 from-RGB becomes the `entry` of the block of its size, where a run that grows fades the next block in (and the other way round).
 """
@@ -26,11 +28,14 @@ RAMPUP = 0.25  # half-life of the average, at most this share of the new run's i
 LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
 CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, r'mapping\.fc0\.weight': 1}  # what may differ
 
+EMBED = 'mapping.embed.weight'  # [embed_features, label inputs]
+
 
 @dataclass(frozen=True)
 class Taken:
     """What a network gets from a file. source: the name it has there, None for none; the lists hold keys; numbers, of: in parameters.
 
+    classes: keys of tensors with a column for each label input, taken by the names of classes
     wider: keys of tensors that the network's own method `place` finds a place for
     zero: keys of to-RGB that the file's blocks have no counterpart of
     """
@@ -39,6 +44,7 @@ class Taken:
     source: str | None
     whole: list[str]
     cut: list[str]
+    classes: list[str]
     wider: list[str]
     other_shape: list[str]
     absent: list[str]
@@ -50,10 +56,11 @@ class Taken:
         """A line of the log."""
         if self.source is None:
             return f'{self.network}: as initialized, {path} has none'
-        count = len(self.whole) + len(self.cut) + len(self.wider)
+        count = len(self.whole) + len(self.cut) + len(self.classes) + len(self.wider)
         total = count + len(self.other_shape) + len(self.absent) + len(self.zero)
         parts = [f'{self.network}: {count} of {total} tensors, {self.numbers / self.of:.0%} of its numbers, from {self.source} of {path}']
-        for keys, what in ((self.cut, 'in part'), (self.wider, 'with room for more, of which images show nothing yet'),
+        for keys, what in ((self.cut, 'in part'), (self.classes, 'by the names of classes'),
+                           (self.wider, 'with room for more, of which images show nothing yet'),
                            (self.other_shape, 'as initialized, since the file has another shape'),
                            (self.absent, 'as initialized, since the file has none'),
                            (self.zero, 'zero, so that the image begins as the smaller one enlarged')):
@@ -62,16 +69,39 @@ class Taken:
         return '; '.join(parts)
 
 
-def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]]) -> Taken:
-    """What a network, which may be on the meta device, gets from a file with tensors of these shapes, by full key."""
+def columns(there: int, here: int, their_classes: list[str] | None, classes: list[str] | None) -> list[int | None]:
+    """Of each of `here` label inputs that of the file's `there` which it begins as, None for none.
+
+    their_classes, classes: names of the first of these inputs, or None; D of a run on windows has more behind them
+    """
+    their_classes, found = their_classes or [], []
+    for name in classes or []:
+        while name and name not in their_classes:
+            name = name.rpartition('/')[0]
+        found.append(their_classes.index(name) if name else None)
+    if all(place is None for place in found) or there - len(their_classes) != here - len(found):
+        return [None] * here
+    return found + list(range(len(their_classes), there))
+
+
+def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]], their_classes: list[str] | None = None,
+            classes: list[str] | None = None) -> Taken:
+    """What a network, which may be on the meta device, gets from a file with tensors of these shapes, by full key.
+
+    their_classes, classes: names of the file's classes and of those of the network, None where they have none
+    """
     source = next((name for name in SOURCES[network] if any(key.startswith(f'{name}.') for key in shapes)), None)
     own, parameters = module.state_dict(), dict(module.named_parameters())
-    found = Taken(network, source, [], [], [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
+    found = Taken(network, source, [], [], [], [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
     names, numbers = _own_names(source, shapes), 0
     for key, value in own.items():
         shape = shapes.get(_there(source, key, shapes))
         if shape is None:
             found.absent.append(key)
+        elif key == EMBED and their_classes != classes and any(
+                place is not None for place in columns(shape[1], value.shape[1], their_classes, classes)):
+            found.classes.append(key)
+            numbers += value.numel()
         elif shape == list(value.shape):
             found.whole.append(key)
             numbers += value.numel() if key in parameters else 0
@@ -116,10 +146,13 @@ def _common(shape, value: torch.Tensor) -> tuple[slice, ...]:
     return tuple(slice(min(a, b)) for a, b in zip(shape, value.shape, strict=True))
 
 
-def plan(source: str | Path, weights: checkpoint.Weights, networks: dict[str, torch.nn.Module]) -> list[Taken]:
-    """What networks get from a file. source: what messages call it. Raises UserError where it is so little of G that it cannot help."""
+def plan(source: str | Path, weights: checkpoint.Weights, networks: dict[str, torch.nn.Module], classes: list[str] | None) -> list[Taken]:
+    """What networks get from a file. source: what messages call it; classes: names of the networks' classes, None where they have none.
+
+    Raises UserError where it is so little of G that it cannot help.
+    """
     shapes = weights.shapes
-    taken = [compare(name, module, shapes) for name, module in networks.items()]
+    taken = [compare(name, module, shapes, weights.meta['dataset']['classes'], classes) for name, module in networks.items()]
     for each in taken:
         if each.network == 'G' and each.numbers < LEAST * each.of:
             own = networks['G'].state_dict()
@@ -146,7 +179,7 @@ def check(source: str | Path, settings: Config) -> list[str]:
     """
     with torch.device('meta'):
         G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
-    taken = plan(source, checkpoint.open_weights(fetch(source)), {'G': G, 'D': D, 'G_ema': G})
+    taken = plan(source, checkpoint.open_weights(fetch(source)), {'G': G, 'D': D, 'G_ema': G}, settings.data.classes)
     whole = next(each.whole for each in taken if each.network == 'D')
     for key, _ in D.named_buffers():
         if key.endswith(('.weight', '.bias')) and key not in whole:  # a layer that does not train has them as buffers
@@ -156,10 +189,13 @@ def check(source: str | Path, settings: Config) -> list[str]:
 
 
 @torch.no_grad()
-def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
-    """Copies what fits into 'G', 'D' and 'G_ema'; returns a line for each. Raises UserError as `plan` does, and for a damaged file."""
+def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list[str] | None = None) -> list[str]:
+    """Copies what fits into 'G', 'D' and 'G_ema'; returns a line for each. Raises UserError as `plan` does, and for a damaged file.
+
+    classes: names of the networks' classes, None where they have none
+    """
     weights = checkpoint.open_weights(fetch(source))
-    taken = plan(source, weights, networks)
+    taken = plan(source, weights, networks, classes)
     tensors = weights.tensors({each.source for each in taken})
     for each in taken:
         own, names = networks[each.network].state_dict(), _own_names(each.source, weights.shapes)
@@ -169,6 +205,12 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module]) -> list[str]:
             value = tensors[_there(each.source, key, tensors)]
             part = _common(value.shape, own[key])
             own[key][part].copy_(value[part])
+        for key in each.classes:
+            value = tensors[f'{each.source}.{key}']
+            places = columns(value.shape[1], own[key].shape[1], weights.meta['dataset']['classes'], classes)
+            known = [i for i, place in enumerate(places) if place is not None]
+            gain = math.sqrt(own[key].shape[1] / value.shape[1])  # the layer divides by the root of its inputs
+            own[key][:, known] = value[:, [places[i] for i in known]].to(own[key]) * gain
         for key in each.wider:
             networks[each.network].place(key, names).fill(own[key], tensors[_there(each.source, key, tensors)])
         for key in each.zero:

@@ -148,6 +148,41 @@ def test_image_channels_and_labels_take_the_common_part(file):
     assert 'in part: synthesis.b4.torgb.weight, synthesis.b4.torgb.bias, ' in lines[0] and 'mapping.embed.weight' in lines[0]
 
 
+def label_inputs(network):
+    """What a network's embedding makes of each label input alone, as the network uses it: [label inputs, features]."""
+    embed = network.mapping.embed
+    return embed(torch.eye(embed.weight.shape[1]))
+
+
+def test_classes_are_known_by_their_names(file):
+    path, there = file(settings_of(label_dim=3, classes=['bird', 'cat', 'dog']))
+    settings = settings_of(label_dim=5, classes=['dog', 'cat/tabby', 'cow', 'cat/black/big', 'bird'])
+    here = networks(settings)
+    untouched = label_inputs(here['G'])[2] - here['G'].mapping.embed.bias
+    lines = transfer.load(path, here, settings.data.classes)
+    for name in here:
+        torch.testing.assert_close(label_inputs(here[name])[[0, 1, 3, 4]], label_inputs(there[name])[[2, 1, 1, 0]])
+    torch.testing.assert_close(label_inputs(here['G'])[2] - here['G'].mapping.embed.bias, untouched)
+    assert lines == transfer.check(path, settings) and 'by the names of classes: mapping.embed.weight' in lines[0]
+
+
+def test_the_same_classes_in_another_order(file):
+    path, there = file(settings_of(label_dim=2, classes=['cat', 'dog']))
+    here = networks(settings_of(label_dim=2, classes=['dog', 'cat']))
+    transfer.load(path, here, ['dog', 'cat'])
+    torch.testing.assert_close(label_inputs(here['D']), label_inputs(there['D']).flip(0))
+
+
+@pytest.mark.parametrize('there, here, their_classes, classes, expected', [
+    (2, 2, ['a', 'b'], ['c', 'd'], [None, None]),  # no name in common
+    (2, 2, None, ['c', 'd'], [None, None]),
+    (2, 3, ['a', 'b'], None, [None] * 3),
+    (4, 5, ['a', 'b'], ['b', 'a', 'c'], [1, 0, None, 2, 3]),  # D of windows: two numbers more behind the classes
+    (2, 5, ['a', 'b'], ['b', 'a', 'c'], [None] * 5)])         # of whole pictures there, of windows here
+def test_label_inputs_that_a_network_begins_with(there, here, their_classes, classes, expected):
+    assert transfer.columns(there, here, their_classes, classes) == expected
+
+
 def test_other_widths_are_refused_with_the_reason(file):
     path, _ = file(settings_of())
     wide = settings_of(row=dict(g_channel_base=512, g_channel_max=32, w_dim=16))
