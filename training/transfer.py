@@ -27,7 +27,6 @@ SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
 RAMPUP = 0.25  # half-life of the average, at most this share of the new run's images
 LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
 CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, r'mapping\.fc0\.weight': 1}  # what may differ
-
 EMBED = 'mapping.embed.weight'  # [embed_features, label inputs]
 
 
@@ -35,7 +34,7 @@ EMBED = 'mapping.embed.weight'  # [embed_features, label inputs]
 class Taken:
     """What a network gets from a file. source: the name it has there, None for none; the lists hold keys; numbers, of: in parameters.
 
-    classes: keys of tensors with a column for each label input, taken by the names of classes
+    classes: {key: `columns`} of tensors with a column for each label input, taken by the names of classes
     wider: keys of tensors that the network's own method `place` finds a place for
     zero: keys of to-RGB that the file's blocks have no counterpart of
     """
@@ -44,7 +43,7 @@ class Taken:
     source: str | None
     whole: list[str]
     cut: list[str]
-    classes: list[str]
+    classes: dict[str, list[int | None]]
     wider: list[str]
     other_shape: list[str]
     absent: list[str]
@@ -59,7 +58,7 @@ class Taken:
         count = len(self.whole) + len(self.cut) + len(self.classes) + len(self.wider)
         total = count + len(self.other_shape) + len(self.absent) + len(self.zero)
         parts = [f'{self.network}: {count} of {total} tensors, {self.numbers / self.of:.0%} of its numbers, from {self.source} of {path}']
-        for keys, what in ((self.cut, 'in part'), (self.classes, 'by the names of classes'),
+        for keys, what in ((self.cut, 'in part'), (list(self.classes), 'by the names of classes'),
                            (self.wider, 'with room for more, of which images show nothing yet'),
                            (self.other_shape, 'as initialized, since the file has another shape'),
                            (self.absent, 'as initialized, since the file has none'),
@@ -92,16 +91,18 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]],
     """
     source = next((name for name in SOURCES[network] if any(key.startswith(f'{name}.') for key in shapes)), None)
     own, parameters = module.state_dict(), dict(module.named_parameters())
-    found = Taken(network, source, [], [], [], [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
+    found = Taken(network, source, [], [], {}, [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
     names, numbers = _own_names(source, shapes), 0
     for key, value in own.items():
         shape = shapes.get(_there(source, key, shapes))
+        by_name = key == EMBED and their_classes != classes and shape is not None and shape[:-1] == list(value.shape[:-1])
+        places = columns(shape[1], value.shape[1], their_classes, classes) if by_name else []
+        known = sum(place is not None for place in places)
         if shape is None:
             found.absent.append(key)
-        elif key == EMBED and their_classes != classes and any(
-                place is not None for place in columns(shape[1], value.shape[1], their_classes, classes)):
-            found.classes.append(key)
-            numbers += value.numel()
+        elif known:
+            found.classes[key] = places
+            numbers += len(value) * known
         elif shape == list(value.shape):
             found.whole.append(key)
             numbers += value.numel() if key in parameters else 0
@@ -205,9 +206,8 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list
             value = tensors[_there(each.source, key, tensors)]
             part = _common(value.shape, own[key])
             own[key][part].copy_(value[part])
-        for key in each.classes:
+        for key, places in each.classes.items():
             value = tensors[f'{each.source}.{key}']
-            places = columns(value.shape[1], own[key].shape[1], weights.meta['dataset']['classes'], classes)
             known = [i for i, place in enumerate(places) if place is not None]
             gain = math.sqrt(own[key].shape[1] / value.shape[1])  # the layer divides by the root of its inputs
             own[key][:, known] = value[:, [places[i] for i in known]].to(own[key]) * gain

@@ -164,6 +164,9 @@ def test_classes_are_known_by_their_names(file):
         torch.testing.assert_close(label_inputs(here[name])[[0, 1, 3, 4]], label_inputs(there[name])[[2, 1, 1, 0]])
     torch.testing.assert_close(label_inputs(here['G'])[2] - here['G'].mapping.embed.bias, untouched)
     assert lines == transfer.check(path, settings) and 'by the names of classes: mapping.embed.weight' in lines[0]
+    taken = transfer.compare('G', here['G'], {f'G.{key}': list(value.shape) for key, value in there['G'].state_dict().items()},
+                             ['bird', 'cat', 'dog'], settings.data.classes)
+    assert taken.of - taken.numbers == len(here['G'].mapping.embed.weight)  # the column of the cow
 
 
 def test_the_same_classes_in_another_order(file):
@@ -171,6 +174,16 @@ def test_the_same_classes_in_another_order(file):
     here = networks(settings_of(label_dim=2, classes=['dog', 'cat']))
     transfer.load(path, here, ['dog', 'cat'])
     torch.testing.assert_close(label_inputs(here['D']), label_inputs(there['D']).flip(0))
+
+
+def test_classes_of_a_discriminator_of_another_width(file):
+    path, _ = file(settings_of(label_dim=2, classes=['cat', 'dog']))
+    narrow = settings_of(label_dim=2, classes=['dog', 'cat'])
+    narrow = dataclasses.replace(narrow, discriminator=dataclasses.replace(narrow.discriminator, channel_max=4))
+    here = networks(narrow)
+    before = here['D'].mapping.embed.weight.clone()
+    lines = transfer.load(path, here, narrow.data.classes)
+    assert torch.equal(here['D'].mapping.embed.weight, before) and 'by the names' in lines[0] and 'by the names' not in lines[1]
 
 
 @pytest.mark.parametrize('there, here, their_classes, classes, expected', [
