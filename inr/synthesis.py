@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from inr.pyramid import Pyramid
+from inr.windows import packed, unpacked
 
 MIN_RESOLUTION, MAX_RESOLUTION = 16, 1024
 
@@ -65,13 +66,24 @@ class SynthesisNetwork(nn.Module):
         noise_mode: 'random', 'const' or 'none'; only networks built with spatial noise have any
         impl: who computes the layers, to-RGB apart: 'auto', 'ref', 'fused' or 'cuda', see ops.dispatch
         resolution: R, img_resolution if None. What is smaller is drawn by the blocks whose grid is no finer, at fewer points if all are
-        windows: [N, 3] (size, left, top), the parts to draw in place of the whole image, see windows.window_points; None for that
+        windows: [N, 3] (size, left, top), the parts to draw in place of the whole image, see windows.window_points, or what `places` makes
+            of them; None for the whole image
         Raises ValueError for ws of another shape, another noise_mode, a resolution that is neither a grid's nor below all, and windows of
         a network that draws none.
         """
         if windows is not None and not self.draws_windows:
             raise ValueError('this network draws no windows in training: its pixels depend on each other, or read with corners aligned')
-        return self.draw(ws, self.pyramid.points(ws.device, resolution, windows), noise_mode, force_fp32, impl)
+        if isinstance(windows, tuple):
+            whole = torch.tensor([[self.pyramid.sizes[-1], 0, 0]]).expand(len(ws), -1)
+            points = unpacked(windows, self.pyramid.points(windows=whole))
+        else:
+            points = self.pyramid.points(ws.device, resolution, windows)
+        return self.draw(ws, points, noise_mode, force_fp32, impl)
+
+    def places(self, windows):
+        """Where windows [N, 3] are, as two flat tensors, float32 and int64, of the same shapes for any N windows: what kernels that were
+        recorded with other windows read. Raises ValueError as `forward` does."""
+        return packed(self.pyramid.points(windows=windows))
 
     def draw(self, ws, points_per_grid, noise_mode='const', force_fp32=False, impl='auto'):
         """ws [N, num_ws, w_dim] -> image [N, img_channels, H, W] at the points of the finest grid.

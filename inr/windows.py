@@ -3,7 +3,7 @@
 Legend: N images, n points along one axis.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,6 +26,39 @@ class ImageReads:
             shares.scatter_add_(2, index[:, :, None], share[:, :, None])
         shares = shares.to(held.dtype)[:, None]
         return shares @ held if dim == 2 else held @ shares.mT
+
+
+def packed(points_per_grid):
+    """The tensors of what window_points returns, in two flat ones: float32 and int64."""
+    flat = list(_tensors(points_per_grid))
+    return tuple(torch.cat([each.flatten() for each in flat if each.dtype == dtype]) for dtype in (torch.float32, torch.int64))
+
+
+def unpacked(parts, like):
+    """Points with the tensors of `packed`, as views of them; like: points of the same shapes."""
+    flat = list(_tensors(like))
+    places = {dtype: 0 for dtype in (torch.float32, torch.int64)}
+    found = []
+    for each in flat:
+        part = parts[each.dtype == torch.int64]
+        begin = places[each.dtype]
+        found.append(part[begin : begin + each.numel()].view(each.shape))
+        places[each.dtype] += each.numel()
+    if any(part.numel() != places[part.dtype] for part in parts):
+        raise ValueError('what is given in place of windows is of another number of images')
+    tensors = iter(found)
+    return [_points(each, tensors) for each in like]
+
+
+def _tensors(points_per_grid):
+    for each in points_per_grid:
+        yield from (each.x, each.y, *(part for read in each.cells for part in (read.lo, read.hi, read.frac)), *each.pixel)
+
+
+def _points(like, tensors):
+    x, y = next(tensors), next(tensors)
+    cells = tuple(ImageReads(next(tensors), next(tensors), next(tensors)) for _ in like.cells)
+    return replace(like, x=x, y=y, cells=cells, pixel=tuple(next(tensors) for _ in like.pixel))
 
 
 def window_points(windows, grids, convention, device=None, upsampling='nearest'):

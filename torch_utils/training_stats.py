@@ -20,15 +20,18 @@ class Averages:
         """Adds all elements of `value` to the statistics of `name`."""
         value = torch.as_tensor(value).detach().to(torch.float64).flatten()
         sums = torch.stack([torch.full_like(value, 1).sum(), value.sum(), value.square().sum()])
-        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+        if name in self._sums:
+            self._sums[name].add_(sums)  # in place: a recorded step adds to the same tensor
+        else:
+            self._sums[name] = sums
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The sums over all processes so far, on the CPU. All processes must call this."""
+        """The sums over all processes since the last `collect`, on the CPU, of what was reported. All processes must call this."""
         names = sorted(self._sums)
         if not names:
             return {}
         sums = distributed.sum_(torch.stack([self._sums[name] for name in names])).cpu()
-        return dict(zip(names, sums.unbind(), strict=True))
+        return {name: own for name, own in zip(names, sums.unbind(), strict=True) if own[0]}
 
     def load_state_dict(self, state: dict[str, torch.Tensor], device: torch.device | str = 'cpu') -> None:
         """Goes on from what `state_dict` returned; the main process takes the sums, the others count from zero."""
@@ -40,8 +43,8 @@ class Averages:
         result = {}
         for name, sums in self.state_dict().items():
             num, total, squares = sums.tolist()
+            self._sums[name].zero_()
             mean = total / num
             variance = squares / num - mean * mean
             result[name] = {'num': int(num), 'mean': mean, 'std': math.sqrt(max(variance, 0)) if math.isfinite(variance) else variance}
-        self._sums = {}
         return result

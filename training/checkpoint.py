@@ -10,6 +10,7 @@ runs code: its class names are honoured in `training.networks` and `inr.*` only.
 
 import dataclasses
 import json
+import math
 import re
 import struct
 import zlib
@@ -24,6 +25,7 @@ from safetensors.torch import save_file
 from dnnlib.util import UserError, atomic_path, fetch
 from training import legacy
 from training.building import built, expect_same_tensors, load_weights
+from training.options import SLOW_MAPPING
 from training.state import read_state
 
 if TYPE_CHECKING:
@@ -137,11 +139,15 @@ def load_networks(path_or_url: str | Path, device: torch.device | str = 'cpu', o
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A network file: its header, the shapes of its tensors by full key, and what gives the tensors of some of its networks."""
+    """A network file: its header, the shapes of its tensors by full key, and what gives the tensors of some of its networks.
+
+    mapping_lr: {network: how much slower than the rest its mapping network learns, by which its weights are stored larger}
+    """
 
     meta: dict[str, Any]
     shapes: dict[str, list[int]]
     tensors: Callable[[Iterable[str]], dict[str, torch.Tensor]]
+    mapping_lr: dict[str, float]
 
 
 def open_weights(path: Path) -> Weights:
@@ -149,12 +155,27 @@ def open_weights(path: Path) -> Weights:
     if legacy.is_pickle(path):
         meta, networks = legacy.load(path)
         values = {f'{name}.{key}': value for name, network in networks.items() for key, value in network.state_dict().items()}
+        layers = {name: getattr(getattr(network, 'mapping', None), 'fc0', None) for name, network in networks.items()}
+        rates = {name: layer.bias_gain for name, layer in layers.items() if layer is not None}
         return Weights(meta, {key: list(value.shape) for key, value in values.items()},
-                       lambda names: {key: value for key, value in values.items() if key.partition('.')[0] in names})
+                       lambda names: {key: value for key, value in values.items() if key.partition('.')[0] in names}, rates)
     meta = read_header(path)
     with safe_open(path, framework='pt') as file:
         shapes = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}
-    return Weights(meta, shapes, lambda names: read_tensors(path, meta, names))
+    return Weights(meta, shapes, lambda names: read_tensors(path, meta, names), _mapping_lr(path, meta))
+
+
+def _mapping_lr(path: Path, meta: dict[str, Any]) -> dict[str, float]:
+    """Weights.mapping_lr by a header. Raises UserError."""
+    found = {}
+    for name, network in meta['networks'].items():
+        try:
+            found[name] = float((network['init_kwargs'].get('mapping_kwargs') or {}).get('lr_multiplier', SLOW_MAPPING))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            found[name] = 0.0
+        if not 0 < found[name] < math.inf:
+            raise UserError(f'{path}: the header is damaged, the mapping network of {name}: take another snapshot')
+    return found
 
 
 def read_header(path: Path) -> dict[str, Any]:

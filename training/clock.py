@@ -46,6 +46,18 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it Ctrl-C waits, here and in processes begun within it, such as compilers, which it would end too."""
+        if not hasattr(signal, 'pthread_sigmask'):
+            yield
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 
 # ---- How long it takes
 
@@ -159,7 +171,7 @@ class TickClock:
     def __init__(self, training, ends: float = float('inf')):
         self.ends = ends
         self.training, self.images, self.begin, self.waited = training, training.images, time.monotonic(), 0.0
-        self.advised, self.started, self.ticks = False, False, 0
+        self.advised, self.told, self.started, self.ticks = False, False, False, 0
 
     def next(self, data: Iterator) -> list[torch.Tensor]:
         """The next batch; the time it took to come counts as waiting."""
@@ -188,6 +200,8 @@ class TickClock:
         speed, wait, memory = count / seconds, self.waited / seconds, psutil.Process().memory_info().rss
         if training.device.type == 'cuda':
             peak = torch.cuda.max_memory_allocated(training.device)
+            if training.recorder:  # what recorded phases keep for themselves is allocated while they are recorded alone
+                peak = max(peak, torch.cuda.memory_reserved(training.device))
             torch.cuda.reset_peak_memory_stats(training.device)
             gpu, means['Resources/peak_gpu_bytes'] = f', GPU {format_bytes(peak)}', peak
         if training.augment.pipe:
@@ -202,6 +216,9 @@ class TickClock:
         log.say(f'kimg {training.images / 1000:<8g} time {format_time(training.seconds):<10} {1000 / speed:.1f} s/kimg  {speed:.1f} img/s  '
                 f'ETA {format_time(left)}  data wait {wait:.0%}  memory {format_bytes(memory)}{gpu}  '
                 f'loss G {means["Loss/G"]:.3f} D {means["Loss/D_real"] + means["Loss/D_fake"]:.3f}{augmented}{skipped}')
+        if training.recorder and training.recorder.problem and not self.told:
+            log.say(f'Steps run kernel by kernel, not recorded as CUDA graphs: {training.recorder.problem}')
+            self.told = True
         self._advise(means.get('Signs/real', 0.0), log)
         means.update(training.health.look(training.health.tick(stats, wait if self.ticks else None), log.say))  # the first starts processes
         self.ticks += 1

@@ -16,6 +16,7 @@ from dnnlib.util import UserError, check_keys
 from training import growing, plugins
 from training.options import (
     LR,
+    SLOW_MAPPING,
     WINDOW_LABEL_DIM,
     AugmentConfig,
     DataConfig,
@@ -82,8 +83,9 @@ class Config:
             synthesis['channel_base'] = g.channel_base
         if self.run.precision == 'bf16' and g.half_res:
             synthesis['half_dtype'] = 'bfloat16'
+        mapping = {'num_layers': g.mapping_layers, **({} if g.mapping_lr == SLOW_MAPPING else {'lr_multiplier': g.mapping_lr})}
         return dict(z_dim=g.z_dim, c_dim=data.label_dim, w_dim=g.w_dim, img_resolution=data.resolution, img_channels=data.channels,
-                    mapping_kwargs={'num_layers': g.mapping_layers}, synthesis_kwargs={**synthesis, **g.synthesis}, **data.of_size())
+                    mapping_kwargs=mapping, synthesis_kwargs={**synthesis, **g.synthesis}, **data.of_size())
 
     def discriminator_kwargs(self, world_size: int) -> dict:
         """Constructor arguments of the discriminator."""

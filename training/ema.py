@@ -19,7 +19,5 @@ def ema_beta(batch: int, kimg: float, rampup: float | None, images: int) -> floa
 @torch.no_grad()
 def update_ema(average: torch.nn.Module, network: torch.nn.Module, beta: float) -> None:
     """average = beta * average + (1 - beta) * network for parameters; buffers are copied."""
-    for old, new in zip(average.parameters(), network.parameters(), strict=True):
-        old.lerp_(new, 1 - beta)
-    for old, new in zip(average.buffers(), network.buffers(), strict=True):
-        old.copy_(new)
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - beta)  # strict about their number
+    torch._foreach_copy_(list(average.buffers()), list(network.buffers()))

@@ -23,6 +23,7 @@ class Latents:
     chance, mix_position: [N] in [0, 1), whether and where styles are mixed
     numbers: [N, 2, augment.NUMBERS] on the CPU, what the augmentations of the phase's fakes and reals follow from; None without any
     windows: int64 [N, 3] on the CPU, which part of each fake is drawn (training.windows); None for all of it
+    places: what G's synthesis.places makes of windows, to be used in place of them in a recorded phase; else None
     """
 
     z: torch.Tensor
@@ -32,9 +33,15 @@ class Latents:
     c: torch.Tensor
     numbers: torch.Tensor | None = None
     windows: torch.Tensor | None = None
+    places: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def parts(self) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None:
+        """Which part of each image G is to draw, as G takes it."""
+        return self.windows if self.places is None else self.places
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> 'Latents':
-        values = [getattr(self, field.name) for field in fields(self)]
+        values = [getattr(self, field.name) for field in fields(self) if field.name != 'places']
         return Latents(*(None if value is None else change(value) for value in values))
 
     def numbers_of(self, images: str) -> torch.Tensor | None:

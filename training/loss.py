@@ -133,9 +133,9 @@ class GanLoss:
         """D's logits, [N, 1]: every image that D judges comes this way, augmented. c: as `_labels` gives them"""
         return self.D(images, c) if self.stage is None else self.D(images, c, fade=self.stage.fade)
 
-    def _synthesis(self, ws: torch.Tensor, windows: torch.Tensor | None = None) -> torch.Tensor:
-        """Images [N, C, H, W] of the stage's size, or windows [N, 3] of them."""
-        if windows is not None and self.windows.are_parts(windows):
+    def _synthesis(self, ws: torch.Tensor, windows: torch.Tensor | tuple | None = None) -> torch.Tensor:
+        """Images [N, C, H, W] of the stage's size, or windows of them: [N, 3], or Latents.places."""
+        if windows is not None and (isinstance(windows, tuple) or self.windows.are_parts(windows)):
             return self.G.synthesis(ws, windows=windows)
         return self.G.synthesis(ws) if self.stage is None else self.G.synthesis(ws, resolution=self.stage.resolution)
 
@@ -153,7 +153,7 @@ class GanLoss:
 
     def _main_g(self, latents: Latents, share: float) -> None:
         ws, labels = self._ws(latents), self._labels(latents.c, latents.windows)
-        drawn = self._synthesis(ws, latents.windows)
+        drawn = self._synthesis(ws, latents.parts)
         images = self._augmented(drawn, latents.numbers_of('fake'))
         loss = generator_loss(self._judge_pixels(images, labels))
         self.stats.report('Loss/G', loss)
@@ -193,7 +193,7 @@ class GanLoss:
 
     def _main_d_fake(self, latents: Latents, share: float) -> None:
         with torch.no_grad():
-            images = self._synthesis(self._ws(latents), latents.windows)
+            images = self._synthesis(self._ws(latents), latents.parts)
             self.stats.report('Brightness/fake', brightness(images))
             images = self._augmented(images, latents.numbers_of('fake'))
             maps = None if self.features is None else self.features(images)

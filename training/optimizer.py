@@ -32,6 +32,20 @@ def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
+def step_where_finite(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """The same in one process without waiting for the device, so that it can be recorded. Returns a float32, 1 where it did not step."""
+    grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+    skipped = 1 - torch.stack([grad.sum() for grad in grads]).isfinite().all().float()
+    for group in optimizer.param_groups:
+        group['capturable'] = skipped.is_cuda
+    optimizer.found_inf, optimizer.grad_scale = skipped, None  # what fused Adam looks at
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf, optimizer.grad_scale
+    return skipped
+
+
 def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Loads what a snapshot holds of an optimizer, checked by `state.expect_state`; all its options stay as they are.
 

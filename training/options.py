@@ -21,6 +21,7 @@ PIPES = {  # groups of `augment.TRANSFORMS`
     'bg': ('blit', 'geom'), 'bgc': ('blit', 'geom', 'color'), 'bgcf': ('blit', 'geom', 'color', 'filter'),
     'bgcfn': ('blit', 'geom', 'color', 'filter', 'noise'), 'bgcfnc': ('blit', 'geom', 'color', 'filter', 'noise', 'cutout'),
 }  # fmt: skip
+SLOW_MAPPING = 0.01  # learning rate of the mapping network relative to the rest of G (Karras et al. 2019, appendix C)
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 
 
@@ -71,6 +72,7 @@ class GeneratorConfig:
     """half_res: blocks in half precision, counted from the highest; synthesis: what else its class takes as synthesis_kwargs.
 
     channel_base: None where the class has a rule of its own
+    mapping_lr: the layers' weights are stored that many times smaller or larger, see layers.FullyConnectedLayer
     """
 
     class_name: str
@@ -82,6 +84,8 @@ class GeneratorConfig:
     half_res: int
     conv_clamp: float | None
     synthesis: dict[str, typing.Any]
+    mapping_lr: float = option("Learning rate of the mapping network's layers relative to the rest of G.", POSITIVE,
+                               default=SLOW_MAPPING, shown='preset')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +191,8 @@ class RunConfig:
     precision: str = option('Of the highest resolutions; auto is fp16 on a GPU if the preset has it, else fp32.', click.Choice(PRECISIONS),
                             shown='auto')
     allow_tf32: bool = option('On a GPU: round the factors of float32 products to TF32, 10 bits.', default=False, shown='off', resume=True)
+    cuda_graphs: bool = option('On one GPU: record the kernels of a step and replay them, where the run allows it.', default=True,
+                               resume=True, shown='on')
     channels_last: bool | None = option("Keep D's activations in channels-last memory format.", default=None, resume=True,
                                         shown='on a CPU, and in half precision')
 

@@ -11,6 +11,7 @@ import copy
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from torch_utils import distributed
 from torch_utils.misc import count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
-from training import checkpoint, growing, health, joining, plugins, pretrained, run_folder, snapshot, transfer
+from training import checkpoint, graphs, growing, health, joining, plugins, pretrained, run_folder, snapshot, transfer
 from training.ada import Augmentation
 from training.clock import Pace, StopSignal, TickClock
 from training.config import Config
@@ -31,7 +32,7 @@ from training.held_out import HeldOut
 from training.latents import Latents, draw_latents
 from training.loading import batches
 from training.loss import GanLoss, phases
-from training.optimizer import make_optimizer, restore, step_if_finite
+from training.optimizer import make_optimizer, restore, step_if_finite, step_where_finite
 from training.saving import Saver
 from training.state import expect_state
 from training.summary import describe, parameter_counts
@@ -70,6 +71,7 @@ class Training:
         self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device, settings.class_group)
         self.health = health.Health(self.G_ema)
         self.after_pass = lambda phase, done, passes: None
+        self.recorder = graphs.Recorder(self.device) if graphs.recordable(settings, self.device) else None
 
     @property
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -89,22 +91,67 @@ class Training:
         self.loss.stage = self.settings.grow.stage(self.settings.data.resolution, self.images)
         reals = growing.fit(from_uint8(reals.to(self.device, non_blocking=True)), self.loss.stage, self.settings.data.resolution)
         real_c = real_c.to(self.device, non_blocking=True)
+        if self.recorder:
+            self.recorder.enter(self.loss.stage)
+        skipped = {}
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:
-                latents = draw_latents(self.settings, self.dataset, self.images, phase, self.loss.windows).to(self.device)
-                self._phase(phase, reals, real_c, latents, passes, real_windows)
+                latents = draw_latents(self.settings, self.dataset, self.images, phase, self.loss.windows)
+                done = None
+                if self.recorder and self.recorder.is_due(phase):
+                    done = self._recorded_phase(phase, reals, real_c, latents, real_windows)
+                if done is None:
+                    done = not self._phase(phase, reals, real_c, latents.to(self.device), passes, real_windows)
+                skipped[phase] = done
+        for phase, missed in skipped.items():
+            self._count_skipped(phase[0], bool(missed))
         if world > 1:
             distributed.sum_(self.G.mapping.w_avg).div_(world)
         update_ema(self.G_ema, self.G, ema_beta(run.batch, self.settings.ema.kimg, self.settings.ema.rampup, self.images))
         self.images += run.batch
         self.augment.update(self.images, run.batch)
 
-    def _phase(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, passes: int,
-               real_windows: torch.Tensor | None = None) -> None:
-        name = phase[0]
+    def _begin_phase(self, name: str) -> None:
         self.G.requires_grad_(name == 'G')
         self.D.requires_grad_(name == 'D')
         self.optimizers[name].zero_grad(set_to_none=True)
+
+    def _recorded_phase(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents,
+                        real_windows: torch.Tensor | None) -> torch.Tensor | None:
+        """`_phase` in one pass, recorded and replayed. Returns a number on the device, 1 where the gradients were not finite; None where it
+        could not be recorded, and nothing is done."""
+        if latents.windows is not None:
+            latents = replace(latents, places=self.G.synthesis.places(latents.windows))
+        drawn = {field.name: value for field in fields(latents) if (value := getattr(latents, field.name)) is not None}
+        given = {'reals': reals, 'real_c': real_c, 'real_windows': real_windows, **drawn}
+        places = given.pop('places', ())
+        names = [name for name, value in given.items() if value is not None]
+
+        def function(inputs: list[torch.Tensor]) -> torch.Tensor:
+            self._begin_phase(phase[0])
+            of = dict(zip(names, inputs, strict=False))
+            own = replace(latents, **{name: of[name] for name in drawn if name != 'places'}, places=tuple(inputs[len(names):]) or None)
+            self.loss.accumulate(phase, of['reals'], of['real_c'], own, 1.0, of.get('real_windows'))
+            return step_where_finite(self.optimizers[phase[0]])
+
+        result = self.recorder.run(phase, [*(given[name] for name in names), *places], function)
+        if result is not None:
+            self.after_pass(phase, 1, 1)
+        return result
+
+    def _count_skipped(self, name: str, missed: bool) -> None:
+        """Raises UserError where the gradients of too many steps in a row were not finite."""
+        self.skipped[name] += missed
+        self.skipped_in_a_row[name] = self.skipped_in_a_row[name] + 1 if missed else 0
+        if self.skipped_in_a_row[name] >= MAX_SKIPPED:
+            raise UserError(f'the gradients of {name} were not finite in {MAX_SKIPPED} steps in a row, at {self.images / 1000:g} kimg: '
+                            'lower --lr or --gamma, or take --precision=fp32')
+
+    def _phase(self, phase: str, reals: torch.Tensor, real_c: torch.Tensor, latents: Latents, passes: int,
+               real_windows: torch.Tensor | None = None) -> bool:
+        """Accumulates the gradients of a phase in so many passes and steps. Returns whether they were finite."""
+        name = phase[0]
+        self._begin_phase(name)
         w_avg, moved = self.G.mapping.w_avg, []
         before = w_avg.clone()
         for i in range(passes):
@@ -114,12 +161,7 @@ class Training:
             moved.append(w_avg.clone())
             self.after_pass(phase, i + 1, passes)
         w_avg.copy_(sum(moved[1:], moved[0]).div_(passes))  # as one pass would have moved it
-        stepped = step_if_finite(self.optimizers[name])
-        self.skipped[name] += not stepped
-        self.skipped_in_a_row[name] = 0 if stepped else self.skipped_in_a_row[name] + 1
-        if self.skipped_in_a_row[name] >= MAX_SKIPPED:
-            raise UserError(f'the gradients of {name} were not finite in {MAX_SKIPPED} steps in a row, at {self.images / 1000:g} kimg: '
-                            'lower --lr or --gamma, or take --precision=fp32')
+        return step_if_finite(self.optimizers[name])
 
     def state_dict(self) -> dict:
         """What a snapshot holds beside the weights. All processes must call this."""
@@ -139,6 +181,8 @@ class Training:
         self.augment.load_state_dict(state.get('augment'))  # not in older states
         for name, optimizer in self.optimizers.items():
             restore(optimizer, state['optimizers'][name])
+        if self.recorder:
+            self.recorder.forget()
 
 
 def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.device | str = 'cpu', resume: Path | None = None,
@@ -206,7 +250,9 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
             while training.images < total:
                 if ending := _agree(stop.number, time.monotonic() > ends, training.device):
                     break
-                training.step(*clock.next(data))
+                batch = clock.next(data)
+                with stop.held() if training.images == start else contextlib.nullcontext():  # kernels are compiled
+                    training.step(*batch)
                 log.progress(training.images, int(total), start, ends)
                 if (tick_ends() or any(training.skipped_in_a_row.values())) and (reason := health.problem(training)):
                     saver.roll_back(reason)

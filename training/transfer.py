@@ -27,6 +27,7 @@ SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
 RAMPUP = 0.25  # half-life of the average, at most this share of the new run's images
 LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
 CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, r'mapping\.fc0\.weight': 1}  # what may differ
+MAPPING = re.compile(r'mapping\.fc\d+\.(weight|bias)')  # what is stored the larger the slower it learns
 EMBED = 'mapping.embed.weight'  # [embed_features, label inputs]
 
 
@@ -125,6 +126,12 @@ def _there(source: str | None, key: str, shapes) -> str:
     return f'{source}.{key}' if f'{source}.{key}' in shapes else f'{source}.{key.replace(here, there)}'
 
 
+def _mapping_gain(module: torch.nn.Module, there: float | None) -> float:
+    """What a file's weights of the mapping network are to be multiplied by, so that w stays what it is. there: Weights.mapping_lr"""
+    layer = getattr(getattr(module, 'mapping', None), 'fc0', None)
+    return 1 if layer is None or there is None else there / layer.bias_gain
+
+
 def _own_names(source: str | None, shapes: dict) -> dict:
     """Those of a file's shapes that are of a network, by its own keys."""
     return {key.removeprefix(f'{source}.'): shape for key, shape in shapes.items() if key.startswith(f'{source}.')}
@@ -200,17 +207,20 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list
     tensors = weights.tensors({each.source for each in taken})
     for each in taken:
         own, names = networks[each.network].state_dict(), _own_names(each.source, weights.shapes)
+        gain = _mapping_gain(networks[each.network], weights.mapping_lr.get(each.source))
         for key in each.whole:
-            own[key].copy_(tensors[_there(each.source, key, tensors)])
+            value = tensors[_there(each.source, key, tensors)]
+            own[key].copy_(value * gain if gain != 1 and MAPPING.fullmatch(key) else value)
         for key in each.cut:
             value = tensors[_there(each.source, key, tensors)]
+            value = value * gain if gain != 1 and MAPPING.fullmatch(key) else value
             part = _common(value.shape, own[key])
             own[key][part].copy_(value[part])
         for key, places in each.classes.items():
             value = tensors[f'{each.source}.{key}']
             known = [i for i, place in enumerate(places) if place is not None]
-            gain = math.sqrt(own[key].shape[1] / value.shape[1])  # the layer divides by the root of its inputs
-            own[key][:, known] = value[:, [places[i] for i in known]].to(own[key]) * gain
+            fewer = math.sqrt(own[key].shape[1] / value.shape[1])  # the layer divides by the root of its inputs
+            own[key][:, known] = value[:, [places[i] for i in known]].to(own[key]) * fewer
         for key in each.wider:
             networks[each.network].place(key, names).fill(own[key], tensors[_there(each.source, key, tensors)])
         for key in each.zero:

@@ -6,6 +6,7 @@ from dnnlib.options import kept, rows
 from dnnlib.util import UserError
 from training import growing, plugins
 from training.data import RESOLUTIONS, shapes
+from training.options import SLOW_MAPPING
 
 
 def validate(config) -> None:
@@ -35,6 +36,8 @@ def validate(config) -> None:
                                                config.discriminator.channel_base, config.discriminator.channel_max)),
             'sizes of latents and numbers of channels: 1 to 2^20'),
         (0 <= config.generator.mapping_layers <= 1000, f'{config.generator.mapping_layers} mapping layers: 0 to 1000'),
+        (config.generator.mapping_lr == SLOW_MAPPING or not isinstance(config.optimizers.G.lr, dict),
+            f'--mapping-lr={config.generator.mapping_lr:g}: --cfg={config.run.cfg} has learning rates of its own for the parts of G'),
         (min(config.generator.half_res, config.discriminator.half_res) >= 0, 'a number of blocks in half precision below 0'),
         (config.discriminator.mbstd_group >= 1, f'minibatch groups of {config.discriminator.mbstd_group}: at least 1 image'),
         (all(0 <= beta < 1 for adam in (config.optimizers.G, config.optimizers.D) for beta in adam.betas), 'betas of Adam: 0 to below 1'),

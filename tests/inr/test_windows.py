@@ -216,3 +216,16 @@ def test_coordinates_that_jump_are_left_out():
     x, y = torch.tensor([-1.0, 0.5]), torch.tensor([0.25, 1.0])
     assert [axis.tolist() for axis in without_jumps(x, y, (True, False))] == [[0, 0], [0.25, 1]]
     assert [axis.tolist() for axis in without_jumps(x, y, (False, True))] == [[-1, 0.5], [0, 0]]
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_places_stand_for_windows(name):
+    G = MODELS[name]().synthesis
+    ws = torch.randn(3, G.num_ws, 8)
+    held = [part.clone() for part in G.places(torch.tensor([[32, 0, 0]] * 3))]
+    for parts in ([[32, 0, 0], [64, 8, 24], [96, 64, 0]], [[48, 16, 8]] * 3):
+        for own, part in zip(held, G.places(torch.tensor(parts)), strict=True):
+            own.copy_(part)
+        assert torch.equal(G(ws, windows=tuple(held)), G(ws, windows=torch.tensor(parts)))
+    with pytest.raises(ValueError, match='another number of images'):
+        G(ws[:2], windows=tuple(held))

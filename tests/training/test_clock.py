@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -39,7 +41,7 @@ def test_eta_is_the_smaller_of_kimg_and_minutes(images, monkeypatch):
         now[0] = 0.0
         training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
                                    augment=SimpleNamespace(pipe=None, p=0.0), dataset=SimpleNamespace(distinct=5),
-                                   held_out=HeldOut(dataset, 4), loss=None,
+                                   held_out=HeldOut(dataset, 4), loss=None, recorder=None,
                                    health=WELL)
         ticks = clock.TickClock(training, ends)
         now[0], training.images = 10.0, 50
@@ -54,6 +56,20 @@ def test_first_signal_is_noted_and_answered_at_once(capfd):
         assert stop.number == signal.SIGTERM
         assert capfd.readouterr().out == 'SIGTERM: stops after this step, with a snapshot; a second one ends at once, without\n'
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ctrl_c_waits_while_kernels_are_compiled(capfd):
+    """A terminal sends it to compilers as well, whose death would look like a fault in what they compile."""
+    with clock.StopSignal() as stop:
+        with stop.held():
+            compiler = subprocess.Popen([sys.executable, '-c', 'print("compiled", flush=True); input()'], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+            assert compiler.stdout.readline() == 'compiled\n'
+            compiler.send_signal(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert compiler.communicate('\n')[0] == '' and compiler.returncode == 0
+            assert stop.number == 0
+        assert stop.number == signal.SIGINT and 'SIGINT: stops after this step' in capfd.readouterr().out
 
 
 def test_a_step_costs_its_phases_by_their_share_of_steps(images):
@@ -157,7 +173,7 @@ def test_overfitting_is_told_when_it_begins_and_when_it_comes_back(images):
     stats = SimpleNamespace(collect=lambda: {**{name: {'mean': 0.0} for name in names}, 'Signs/real': {'mean': next(signs)}})
     training = SimpleNamespace(images=0, seconds=0.0, settings=settings, stats=stats, device=torch.device('cpu'), skipped={},
                                augment=SimpleNamespace(pipe=None, p=0.0), dataset=SimpleNamespace(distinct=2),
-                               held_out=HeldOut(dataset, 4), loss=None,
+                               held_out=HeldOut(dataset, 4), loss=None, recorder=None,
                                health=WELL)
     ticks, lines = clock.TickClock(training, float('inf')), []
     for _ in range(4):

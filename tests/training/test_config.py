@@ -8,7 +8,7 @@ import pytest
 from dnnlib import options
 from dnnlib.util import UserError
 from tests.training.tiny import ROW
-from training import config, validation
+from training import config, plugins, validation
 from training.config import DataConfig, OptimizerConfig, at_resolution, build, override
 from training.config_json import from_json, to_json
 from training.ema import ema_beta
@@ -252,6 +252,16 @@ def test_options_about_features_need_features(name):
                     lambda: build('x', {**ROW, 'd_features': 'efficientnet-lite1'}, data(), d_features='none', **given)):
         with pytest.raises(UserError, match=f'--d-features-{name} has no effect without --d-features'):
             attempt()
+
+
+def test_the_rate_of_the_mapping_network():
+    slow, fast = (build('x', ROW, data(16), **given) for given in ({}, {'mapping_lr': 0.3}))
+    assert slow.generator_kwargs()['mapping_kwargs'] == {'num_layers': 2}  # files of older runs have no more
+    assert fast.generator_kwargs()['mapping_kwargs'] == {'num_layers': 2, 'lr_multiplier': 0.3}
+    weights = [plugins.build_generator(each).mapping.fc1.weight.detach().std() for each in (slow, fast)]
+    assert 15 < weights[0] / weights[1] < 60
+    with pytest.raises(UserError, match='--mapping-lr=0.3: --cfg=paper has learning rates of its own for the parts of G'):
+        build('paper', plugins.presets()['paper'], data(64), mapping_lr=0.3)
 
 
 @pytest.mark.parametrize('given, message', [

@@ -148,6 +148,25 @@ def test_image_channels_and_labels_take_the_common_part(file):
     assert 'in part: synthesis.b4.torgb.weight, synthesis.b4.torgb.bias, ' in lines[0] and 'mapping.embed.weight' in lines[0]
 
 
+@pytest.mark.parametrize('there_lr, here_lr', [(0.01, 0.3), (0.3, 0.01), (1.0, 0.1)])
+@pytest.mark.parametrize('labels', [0, 3])
+def test_a_mapping_network_of_another_rate_begins_as_the_same_function(file, there_lr, here_lr, labels):
+    path, there = file(settings_of(row={'mapping_lr': there_lr}))
+    here = networks(settings_of(row={'mapping_lr': here_lr}, label_dim=labels))
+    initial = here['G'].mapping.fc0.weight.clone()
+    assert read_header(path)['networks']['G']['init_kwargs']['mapping_kwargs'].get('lr_multiplier', 0.01) == there_lr
+    transfer.load(path, here)
+    z, c = torch.randn(4, 8), torch.zeros(4, labels)
+    for name in ('G', 'G_ema'):
+        mapping, theirs = here[name].mapping, there[name].mapping
+        torch.testing.assert_close(mapping.fc1(z), theirs.fc1(z))
+        torch.testing.assert_close(mapping.fc0.weight[:, :8] * here_lr, theirs.fc0.weight * there_lr)
+        if not labels:
+            torch.testing.assert_close(mapping(z, c), theirs(z, None))
+    assert torch.equal(here['G'].mapping.fc0.weight[:, 8:], initial[:, 8:])
+    assert same(here['D'].b16, there['D'].b16)
+
+
 def label_inputs(network):
     """What a network's embedding makes of each label input alone, as the network uses it: [label inputs, features]."""
     embed = network.mapping.embed

@@ -145,7 +145,8 @@ def build(archs: Sequence[str]) -> Path:
                 _check_own(path)
                 return path
             with atomic_path(path) as temporary:
-                done = subprocess.run([*command, '-o', temporary, *SOURCES], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                done = subprocess.run([*command, '-o', temporary, *SOURCES], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      start_new_session=True)  # where the Ctrl-C that ends a run does not reach it
                 log.write_bytes(done.stdout)
                 if done.returncode:
                     raise NativeError(f"{command[0]} could not compile the CUDA operators: {log} says why; impl='ref' does without")

@@ -1,0 +1,83 @@
+"""Phases of a step recorded as CUDA graphs: launching thousands of small kernels one by one takes longer than they do.
+
+A phase runs as it is a few times, in which kernels are compiled and chosen and the optimizer gets its state; then it is recorded, and from
+there on replayed with other inputs. The kernels are the same, so are their results. What recording fails for goes on as it was.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from torch_utils import distributed
+from training import growing
+
+WARM_UP = 3  # times that a phase runs before it is recorded
+ROOM = 2     # free memory that recording takes, in that of a step: a recorded phase keeps its own for itself
+
+Recording = tuple[Callable[[], None], torch.Tensor]  # what runs it again, and the tensor that it leaves its result in
+
+
+def cuda_graph(function: Callable[[], torch.Tensor]) -> Recording:
+    """Records what a function does on the GPU, without doing it. Raises RuntimeError."""
+    free = torch.cuda.mem_get_info()[0]
+    if free < ROOM * torch.cuda.memory_reserved():
+        raise RuntimeError(f'they would take more than the {free / 2**30:.1f} GiB of memory that are free')
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode='thread_local'):  # threads that load data may call CUDA meanwhile
+        result = function()
+    return graph.replay, result
+
+
+class Recorder:
+    """Runs phases of steps, recorded where it can. record: makes a Recording; device: where inputs are to be
+
+    The attribute problem says why nothing is recorded any more, None while all is well.
+    """
+
+    def __init__(self, device: torch.device, record: Callable[..., Recording] = cuda_graph):
+        self.device, self.record, self.problem = device, record, None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew: what was recorded reads tensors that are not to be read any more."""
+        self._stage: growing.Stage | None = None
+        self._seen: dict[str, int] = {}
+        self._recorded: dict[str, tuple[list[torch.Tensor], Callable[[], None], torch.Tensor]] = {}
+
+    def enter(self, stage: growing.Stage | None) -> None:
+        """To be told the stage of every step: phases are recorded for one, and none while it changes from step to step."""
+        if stage != self._stage:
+            self.forget()
+            self._stage = stage
+
+    def is_due(self, phase: str) -> bool:
+        """Whether a phase has run as it is often enough. Counts this time."""
+        self._seen[phase] = self._seen.get(phase, 0) + 1
+        return self._seen[phase] > WARM_UP and self.problem is None
+
+    def run(self, phase: str, inputs: list[torch.Tensor],
+            function: Callable[[list[torch.Tensor]], torch.Tensor]) -> torch.Tensor | None:
+        """What function(inputs) returns, which is overwritten when the phase runs again. The function must do the same every time.
+
+        None where it could not be recorded: nothing has been done then, nor is anything recorded from now on.
+        """
+        if phase not in self._recorded:
+            static = [each.to(self.device, copy=True) for each in inputs]
+            try:
+                self._recorded[phase] = static, *self.record(lambda: function(static))
+            except RuntimeError as err:
+                self.problem = ' '.join(str(err).split())[:200]
+                self.forget()
+                return None
+        static, replay, result = self._recorded[phase]
+        for own, given in zip(static, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        replay()
+        return result
+
+
+def recordable(settings, device: torch.device) -> bool:
+    """Whether the phases of a run do the same in every step, without a look at values: on one GPU, in one pass, without augmentation, a
+    path-length penalty or a distance between windows. settings: config.Config"""
+    return (device.type == 'cuda' and settings.run.cuda_graphs and distributed.world_size() == 1 and settings.augment.kind == 'noaug'
+            and settings.images_at_once(1) == settings.run.batch and not settings.loss.pl_weight and not settings.windows.consistency)
