@@ -37,15 +37,13 @@ def packed(points_per_grid):
 def unpacked(parts, like):
     """Points with the tensors of `packed`, as views of them; like: points of the same shapes."""
     flat = list(_tensors(like))
-    places = {dtype: 0 for dtype in (torch.float32, torch.int64)}
-    found = []
-    for each in flat:
-        part = parts[each.dtype == torch.int64]
-        begin = places[each.dtype]
-        found.append(part[begin : begin + each.numel()].view(each.shape))
-        places[each.dtype] += each.numel()
-    if any(part.numel() != places[part.dtype] for part in parts):
+    if any(part.numel() != sum(each.numel() for each in flat if each.dtype == part.dtype) for part in parts):
         raise ValueError('what is given in place of windows is of another number of images')
+    begin, found = [0, 0], []
+    for each in flat:
+        which = int(each.dtype == torch.int64)
+        found.append(parts[which][begin[which] : begin[which] + each.numel()].view(each.shape))
+        begin[which] += each.numel()
     tensors = iter(found)
     return [_points(each, tensors) for each in like]
 

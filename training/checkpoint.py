@@ -155,8 +155,7 @@ def open_weights(path: Path) -> Weights:
     if legacy.is_pickle(path):
         meta, networks = legacy.load(path)
         values = {f'{name}.{key}': value for name, network in networks.items() for key, value in network.state_dict().items()}
-        layers = {name: getattr(getattr(network, 'mapping', None), 'fc0', None) for name, network in networks.items()}
-        rates = {name: layer.bias_gain for name, layer in layers.items() if layer is not None}
+        rates = {name: mapping_lr(network.init_kwargs) for name, network in networks.items()}
         return Weights(meta, {key: list(value.shape) for key, value in values.items()},
                        lambda names: {key: value for key, value in values.items() if key.partition('.')[0] in names}, rates)
     meta = read_header(path)
@@ -165,13 +164,18 @@ def open_weights(path: Path) -> Weights:
     return Weights(meta, shapes, lambda names: read_tensors(path, meta, names), _mapping_lr(path, meta))
 
 
+def mapping_lr(init_kwargs: dict[str, Any]) -> float:
+    """How much slower than the rest the mapping network of a network with these constructor arguments learns."""
+    return float((init_kwargs.get('mapping_kwargs') or {}).get('lr_multiplier', SLOW_MAPPING))
+
+
 def _mapping_lr(path: Path, meta: dict[str, Any]) -> dict[str, float]:
     """Weights.mapping_lr by a header. Raises UserError."""
     found = {}
     for name, network in meta['networks'].items():
         try:
-            found[name] = float((network['init_kwargs'].get('mapping_kwargs') or {}).get('lr_multiplier', SLOW_MAPPING))
-        except (AttributeError, KeyError, TypeError, ValueError):
+            found[name] = mapping_lr(network['init_kwargs'])
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             found[name] = 0.0
         if not 0 < found[name] < math.inf:
             raise UserError(f'{path}: the header is damaged, the mapping network of {name}: take another snapshot')

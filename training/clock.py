@@ -117,15 +117,17 @@ def timed_pass(settings: Config, device: torch.device | str, world_size: int) ->
 class Pace:
     """Estimates the time of a run, and says where a step is that takes long. `passed` is told of every pass.
 
-    The estimate is from the first pass where that takes SLOW_PASS seconds on a CPU, else from a step, the second, on a GPU the third: the
-    ones before load and compile.
+    The estimate is from the first pass where that takes SLOW_PASS seconds on a CPU, else from a step, the second, on a GPU the third, or
+    the one after `prepare` steps where these are more: the ones before load, compile and record.
 
     log, images: where to say it; a function that returns the images seen;  total: images of the whole run
     ends: when time is up, on the monotonic clock
     """
 
-    def __init__(self, settings: Config, device: torch.device, log, images: Callable[[], int], total: float, ends: float = math.inf):
+    def __init__(self, settings: Config, device: torch.device, log, images: Callable[[], int], total: float, ends: float = math.inf,
+                 prepare: int = 0):
         self.settings, self.device, self.log, self.images, self.total, self.ends = settings, device, log, images, total, ends
+        self.prepare = max(prepare, 2 if device.type == 'cuda' else 1)
         stage = settings.grow.stage(settings.data.resolution, images())
         self.costs = phase_costs(memory.macs(settings, stage and stage.resolution))
         self.first_phase = phases(settings.loss)[0][0]
@@ -153,7 +155,7 @@ class Pace:
         if gpu and steps >= 2:
             torch.cuda.synchronize(self.device)
         seconds = time.monotonic() - self.begin
-        if steps > (2 if gpu else 1) or (steps == 0 and seconds >= SLOW_PASS and not gpu):
+        if steps > self.prepare or (steps == 0 and seconds >= SLOW_PASS and not gpu):
             self.estimated = True
             seconds *= mean_step_cost(self.settings, self.images()) / self.work
             left = max(self.ends - time.monotonic(), 0) / 60
@@ -200,10 +202,11 @@ class TickClock:
         speed, wait, memory = count / seconds, self.waited / seconds, psutil.Process().memory_info().rss
         if training.device.type == 'cuda':
             peak = torch.cuda.max_memory_allocated(training.device)
-            if training.recorder:  # what recorded phases keep for themselves is allocated while they are recorded alone
-                peak = max(peak, torch.cuda.memory_reserved(training.device))
             torch.cuda.reset_peak_memory_stats(training.device)
-            gpu, means['Resources/peak_gpu_bytes'] = f', GPU {format_bytes(peak)}', peak
+            means['Resources/peak_gpu_bytes'] = peak
+            if training.recorder and training.recorder.recorded:  # what recorded phases keep for themselves counts as allocated only once
+                peak = torch.cuda.memory_reserved(training.device)
+            gpu = f', GPU {format_bytes(peak)}'
         if training.augment.pipe:
             means['Augment/p'] = training.augment.p
             augmented = f'  aug p {training.augment.p:.3f} r {means["Signs/real"]:.2f}'

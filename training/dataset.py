@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from dnnlib.util import UserError
@@ -19,7 +18,7 @@ from training.data.order import LISTED, sample
 from training.data.shapes import as_text, resolution_of
 from training.data.transforms import part_of_square
 
-KEEP_BYTES = max(128 << 20, psutil.virtual_memory().total // 64)  # pixels that each process that loads data may keep, decoded once
+KEEP_BYTES = 128 << 20  # a set whose pixels fit into this is decoded once
 MOST_BAD = 100  # images in a row that may be unreadable
 
 

@@ -135,9 +135,11 @@ class GanLoss:
 
     def _synthesis(self, ws: torch.Tensor, windows: torch.Tensor | tuple | None = None) -> torch.Tensor:
         """Images [N, C, H, W] of the stage's size, or windows of them: [N, 3], or Latents.places."""
+        if self.stage is not None and self.stage.resolution < self.G.img_resolution:
+            return self.G.synthesis(ws, resolution=self.stage.resolution)
         if windows is not None and (isinstance(windows, tuple) or self.windows.are_parts(windows)):
             return self.G.synthesis(ws, windows=windows)
-        return self.G.synthesis(ws) if self.stage is None else self.G.synthesis(ws, resolution=self.stage.resolution)
+        return self.G.synthesis(ws)
 
     def _gamma(self) -> float:
         """Weight of R1: a smaller image's pixels are as many times steeper as it has fewer, so the weight goes with their number."""

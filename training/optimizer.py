@@ -36,14 +36,19 @@ def step_where_finite(optimizer: torch.optim.Optimizer) -> torch.Tensor:
     """The same in one process without waiting for the device, so that it can be recorded. Returns a float32, 1 where it did not step."""
     grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
     skipped = 1 - torch.stack([grad.sum() for grad in grads]).isfinite().all().float()
-    for group in optimizer.param_groups:
-        group['capturable'] = skipped.is_cuda
     optimizer.found_inf, optimizer.grad_scale = skipped, None  # what fused Adam looks at
+    _set_capturable(optimizer, skipped.is_cuda)
     try:
         optimizer.step()
     finally:
+        _set_capturable(optimizer, False)
         del optimizer.found_inf, optimizer.grad_scale
     return skipped
+
+
+def _set_capturable(optimizer: torch.optim.Optimizer, value: bool) -> None:
+    for group in optimizer.param_groups:
+        group['capturable'] = value
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:

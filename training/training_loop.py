@@ -97,12 +97,12 @@ class Training:
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:
                 latents = draw_latents(self.settings, self.dataset, self.images, phase, self.loss.windows)
-                done = None
+                missed = None
                 if self.recorder and self.recorder.is_due(phase):
-                    done = self._recorded_phase(phase, reals, real_c, latents, real_windows)
-                if done is None:
-                    done = not self._phase(phase, reals, real_c, latents.to(self.device), passes, real_windows)
-                skipped[phase] = done
+                    missed = self._recorded_phase(phase, reals, real_c, latents, real_windows)
+                if missed is None:
+                    missed = not self._phase(phase, reals, real_c, latents.to(self.device), passes, real_windows)
+                skipped[phase] = missed
         for phase, missed in skipped.items():
             self._count_skipped(phase[0], bool(missed))
         if world > 1:
@@ -245,7 +245,8 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         data, saver = load(), Saver(training, folder, log, evaluate, at=start if resume else None)
         ends = begin + 60 * minutes if minutes is not None else float('inf')
         clock, ending, drawn_at = TickClock(training, ends), 0, start if resume else None
-        training.after_pass = Pace(settings, training.device, log, lambda: training.images, total, ends).passed
+        training.after_pass = Pace(settings, training.device, log, lambda: training.images, total, ends,
+                                   prepare=graphs.WARM_UP + 1 if training.recorder else 0).passed
         with saver.on_error():
             while training.images < total:
                 if ending := _agree(stop.number, time.monotonic() > ends, training.device):

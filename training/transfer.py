@@ -128,8 +128,7 @@ def _there(source: str | None, key: str, shapes) -> str:
 
 def _mapping_gain(module: torch.nn.Module, there: float | None) -> float:
     """What a file's weights of the mapping network are to be multiplied by, so that w stays what it is. there: Weights.mapping_lr"""
-    layer = getattr(getattr(module, 'mapping', None), 'fc0', None)
-    return 1 if layer is None or there is None else there / layer.bias_gain
+    return 1 if there is None else there / checkpoint.mapping_lr(module.init_kwargs)
 
 
 def _own_names(source: str | None, shapes: dict) -> dict:

@@ -227,5 +227,6 @@ def test_places_stand_for_windows(name):
         for own, part in zip(held, G.places(torch.tensor(parts)), strict=True):
             own.copy_(part)
         assert torch.equal(G(ws, windows=tuple(held)), G(ws, windows=torch.tensor(parts)))
-    with pytest.raises(ValueError, match='another number of images'):
-        G(ws[:2], windows=tuple(held))
+    for count in (2, 5):
+        with pytest.raises(ValueError, match='another number of images'):
+            G(ws[:1].expand(count, -1, -1), windows=tuple(held))

@@ -127,6 +127,13 @@ def test_damaged_headers(network, change, expected):
     assert expected in message(load_networks, network)
 
 
+@pytest.mark.parametrize('rate', [0, -0.01, 'x', [1], float('nan'), float('inf'), 10 ** 400])
+def test_rates_of_the_mapping_network_that_none_has(network, rate):
+    assert checkpoint.open_weights(network).mapping_lr == {'G': 0.01, 'D': 0.01, 'G_ema': 0.01}
+    rewrite(network, lambda header: header['networks']['G']['init_kwargs'].update(mapping_kwargs={'lr_multiplier': rate}))
+    assert 'the header is damaged, the mapping network of G' in message(checkpoint.open_weights, network)
+
+
 def test_missing_unexpected_and_changed_tensors(network):
     rewrite(network, tensors=lambda tensors: tensors.pop('G.mapping.fc0.bias'))
     assert 'G: the tensor mapping.fc0.bias is missing' in message(load_networks, network)

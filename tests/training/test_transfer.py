@@ -167,6 +167,15 @@ def test_a_mapping_network_of_another_rate_begins_as_the_same_function(file, the
     assert same(here['D'].b16, there['D'].b16)
 
 
+def test_a_mapping_network_without_equalized_rates_is_taken_as_it_is(file):
+    inr = pytest.importorskip('inr.presets')
+    settings = build('inr-tiny', inr.PRESETS['inr-tiny'], data(32), equalized_lr=False)
+    path, there = file(settings)
+    here = networks(settings)
+    transfer.load(path, here)
+    assert same(here['G'], there['G']) and same(here['D'], there['D'])
+
+
 def label_inputs(network):
     """What a network's embedding makes of each label input alone, as the network uses it: [label inputs, features]."""
     embed = network.mapping.embed
