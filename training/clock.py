@@ -48,7 +48,7 @@ class StopSignal:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Within it Ctrl-C waits, here and in processes begun within it, such as compilers, which it would end too."""
+        """Within it Ctrl-C spares processes that begin, such as compilers, which it would end; it is noted at the latest afterwards."""
         if not hasattr(signal, 'pthread_sigmask'):
             yield
             return

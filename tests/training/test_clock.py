@@ -58,8 +58,8 @@ def test_first_signal_is_noted_and_answered_at_once(capfd):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_ctrl_c_waits_while_kernels_are_compiled(capfd):
-    """A terminal sends it to compilers as well, whose death would look like a fault in what they compile."""
+def test_ctrl_c_leaves_compilers_alone(capfd):
+    """A terminal sends it to them as well, and their death would look like a fault in what they compile."""
     with clock.StopSignal() as stop:
         with stop.held():
             compiler = subprocess.Popen([sys.executable, '-c', 'print("compiled", flush=True); input()'], stdin=subprocess.PIPE,
@@ -68,7 +68,6 @@ def test_ctrl_c_waits_while_kernels_are_compiled(capfd):
             compiler.send_signal(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
             assert compiler.communicate('\n')[0] == '' and compiler.returncode == 0
-            assert stop.number == 0
         assert stop.number == signal.SIGINT and 'SIGINT: stops after this step' in capfd.readouterr().out
 
 

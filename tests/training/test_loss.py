@@ -209,7 +209,7 @@ def test_parts_take_turns():
 
 def test_a_stage_has_its_size_and_its_fade():
     gan, _ = make()
-    gan.G, gan.D = SimpleNamespace(synthesis=lambda ws, **given: given), lambda images, c, **given: given
+    gan.G, gan.D = SimpleNamespace(synthesis=lambda ws, **given: given, img_resolution=32), lambda images, c, **given: given
     assert gan._synthesis(None) == {} == gan.judge(None, None, None)
     gan.stage = Stage(16, 0.25)
     assert gan._synthesis(None) == {'resolution': 16} and gan.judge(None, None, None) == {'fade': 0.25}
