@@ -37,7 +37,7 @@ def step_where_finite(optimizer: torch.optim.Optimizer) -> torch.Tensor:
     grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
     skipped = 1 - torch.stack([grad.sum() for grad in grads]).isfinite().all().float()
     optimizer.found_inf, optimizer.grad_scale = skipped, None  # what fused Adam looks at
-    _set_capturable(optimizer, skipped.is_cuda)
+    _set_capturable(optimizer, skipped.is_cuda and torch.cuda.is_current_stream_capturing())
     try:
         optimizer.step()
     finally:
