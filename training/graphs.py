@@ -14,6 +14,7 @@ from training import growing
 
 WARM_UP = 3  # times that a phase runs before it is recorded
 
+Inputs = dict[str, torch.Tensor]  # what a phase reads that is another in every step, by name
 Recording = tuple[Callable[[], None], torch.Tensor]  # what runs it again, and the tensor that it leaves its result in
 
 
@@ -68,7 +69,7 @@ class Recorder:
         """Begins anew: what was recorded reads tensors that are not to be read any more."""
         self._stage: growing.Stage | None = None
         self._seen: dict[str, int] = {}
-        self._recorded: dict[str, tuple[list[torch.Tensor], Callable[[], None], torch.Tensor]] = {}
+        self._recorded: dict[str, tuple[Inputs, Callable[[], None], torch.Tensor]] = {}
 
     @property
     def recorded(self) -> set[str]:
@@ -86,22 +87,21 @@ class Recorder:
         self._seen[phase] = self._seen.get(phase, 0) + 1
         return phase in self._recorded or (self._seen[phase] > WARM_UP and self.problem is None)
 
-    def run(self, phase: str, inputs: list[torch.Tensor],
-            function: Callable[[list[torch.Tensor]], torch.Tensor]) -> torch.Tensor | None:
+    def run(self, phase: str, inputs: Inputs, function: Callable[[Inputs], torch.Tensor]) -> torch.Tensor | None:
         """What function(inputs) returns, which is overwritten when the phase runs again. The function must do the same every time.
 
         None where it could not be recorded: nothing has been done then, and no more is recorded from now on.
         """
         if phase not in self._recorded:
-            static = [each.to(self.device, copy=True) for each in inputs]
+            static = {name: value.to(self.device, copy=True) for name, value in inputs.items()}
             try:
                 self._recorded[phase] = static, *self.record(lambda: function(static))
             except RuntimeError as err:
                 self.problem = _in_a_line(err)
                 return None
         static, replay, result = self._recorded[phase]
-        for own, given in zip(static, inputs, strict=True):
-            own.copy_(given, non_blocking=True)
+        for name, value in inputs.items():
+            static[name].copy_(value, non_blocking=True)
         replay()
         return result
 

@@ -20,13 +20,13 @@ def make_optimizer(network: torch.nn.Module, settings: OptimizerConfig) -> torch
 
 def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
     """Averages the gradients over all processes and steps, unless one of them is not finite. Returns whether it stepped."""
-    grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+    grads = _gradients(optimizer)
     if distributed.world_size() > 1:
         flat = torch.cat([grad.flatten() for grad in grads])
         distributed.sum_(flat).div_(distributed.world_size())
         for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
-    if not torch.stack([grad.sum() for grad in grads]).isfinite().all():
+    if not _all_finite(grads):
         return False
     optimizer.step()
     return True
@@ -34,8 +34,7 @@ def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
 
 def step_where_finite(optimizer: torch.optim.Optimizer) -> torch.Tensor:
     """The same in one process without waiting for the device, so that it can be recorded. Returns a float32, 1 where it did not step."""
-    grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
-    skipped = 1 - torch.stack([grad.sum() for grad in grads]).isfinite().all().float()
+    skipped = 1 - _all_finite(_gradients(optimizer)).float()
     optimizer.found_inf, optimizer.grad_scale = skipped, None  # what fused Adam looks at
     _set_capturable(optimizer, skipped.is_cuda and torch.cuda.is_current_stream_capturing())
     try:
@@ -44,6 +43,14 @@ def step_where_finite(optimizer: torch.optim.Optimizer) -> torch.Tensor:
         _set_capturable(optimizer, False)
         del optimizer.found_inf, optimizer.grad_scale
     return skipped
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+
+
+def _all_finite(grads: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([grad.sum() for grad in grads]).isfinite().all()
 
 
 def _set_capturable(optimizer: torch.optim.Optimizer, value: bool) -> None:

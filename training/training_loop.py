@@ -120,21 +120,18 @@ class Training:
                         real_windows: torch.Tensor | None) -> torch.Tensor | None:
         """`_phase` in one pass, recorded and replayed. Returns a number on the device, 1 where the gradients were not finite; None where it
         could not be recorded, and nothing is done."""
-        if latents.windows is not None:
-            latents = replace(latents, places=self.G.synthesis.places(latents.windows))
         drawn = {field.name: value for field in fields(latents) if (value := getattr(latents, field.name)) is not None}
-        given = {'reals': reals, 'real_c': real_c, 'real_windows': real_windows, **drawn}
-        places = given.pop('places', ())
-        names = [name for name, value in given.items() if value is not None]
+        floats, wholes = (None, None) if latents.windows is None else self.G.synthesis.places(latents.windows)
+        given = {'reals': reals, 'real_c': real_c, 'real_windows': real_windows, 'floats': floats, 'wholes': wholes, **drawn}
 
-        def function(inputs: list[torch.Tensor]) -> torch.Tensor:
+        def function(inputs: graphs.Inputs) -> torch.Tensor:
             self._begin_phase(phase[0])
-            of = dict(zip(names, inputs, strict=False))
-            own = replace(latents, **{name: of[name] for name in drawn if name != 'places'}, places=tuple(inputs[len(names):]) or None)
-            self.loss.accumulate(phase, of['reals'], of['real_c'], own, 1.0, of.get('real_windows'))
+            places = (inputs['floats'], inputs['wholes']) if 'floats' in inputs else None
+            own = replace(latents, **{name: inputs[name] for name in drawn}, places=places)
+            self.loss.accumulate(phase, inputs['reals'], inputs['real_c'], own, 1.0, inputs.get('real_windows'))
             return step_where_finite(self.optimizers[phase[0]])
 
-        result = self.recorder.run(phase, [*(given[name] for name in names), *places], function)
+        result = self.recorder.run(phase, {name: value for name, value in given.items() if value is not None}, function)
         if result is not None:
             self.after_pass(phase, 1, 1)
         return result

@@ -207,10 +207,7 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list
     for each in taken:
         own, names = networks[each.network].state_dict(), _own_names(each.source, weights.shapes)
         gain = _mapping_gain(networks[each.network], weights.mapping_lr.get(each.source))
-        for key in each.whole:
-            value = tensors[_there(each.source, key, tensors)]
-            own[key].copy_(value * gain if gain != 1 and MAPPING.fullmatch(key) else value)
-        for key in each.cut:
+        for key in each.whole + each.cut:
             value = tensors[_there(each.source, key, tensors)]
             value = value * gain if gain != 1 and MAPPING.fullmatch(key) else value
             part = _common(value.shape, own[key])

@@ -229,7 +229,7 @@ def test_a_run_that_grows_is_recorded_at_each_size(tmp_path):
     for _ in range(20):
         steps(plain, 1)
         steps(recorded, 1)
-        sizes.append({len(static) and static[0].shape[-1] for static, *_ in recorded.recorder._recorded.values()})
+        sizes.append({static['reals'].shape[-1] for static, *_ in recorded.recorder._recorded.values()})
     assert sizes[:3] == [set()] * 3 and sizes[3] == {16}
     assert sizes[10:16] == [set()] * 6  # blended in, which is another phase in every step
     assert sizes[-1] == {32}
