@@ -104,16 +104,40 @@ def subject_of(G, meta, dataset, scored, metrics):
     from metrics.subject import Subject, dataset_of
     from training.dataset import ImageDataset
 
-    needed = any(metric.row.real for metric in metrics) or (G is not None and G.c_dim > 0)
+    needed, labels = any(metric.row.real for metric in metrics) or (G is not None and G.c_dim > 0), None
     if dataset is None and needed:
         dataset = dataset_of(meta)
     if G is not None and G.c_dim:
         dataset = ImageDataset(dataset.place, use_labels=True, resolution=dataset.least)
         if dataset.label_dim != G.c_dim:
-            raise UserError(f'this network has {G.c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data')
+            labels = labels_in_groups(G.c_dim, meta['dataset']['classes'] or [], dataset)
     if scored is not None and scored.size != dataset.size:
         print('The images are {}x{}, the real ones {}x{}: the feature network resizes both'.format(*scored.size, *dataset.size))
-    return Subject(dataset, G, scored, draw=painter.drawing_at_scales(G))
+    return Subject(dataset, G, scored, labels, draw=painter.drawing_at_scales(G))
+
+
+def labels_in_groups(c_dim, names, dataset):
+    """The labels of a data set for a network whose classes are groups of the set's classes: (number -> [c_dim], how many).
+
+    An item of 'animals' gets one of the network's classes 'animals/1', 'animals/2', ..., each about as often and always the same.
+    c_dim, names: how many labels the network has, and their names if they have any
+    """
+    import random
+
+    import numpy as np
+
+    from inference.latents import classes_of_group
+
+    members = [classes_of_group(name, names) for name in dataset.class_names or []]
+    if not members or not all(members) or dataset.label_dim != len(members):
+        raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data')
+
+    def label(number):
+        own = members[int(dataset.drawn_label(number).argmax())]
+        return np.eye(c_dim, dtype=np.float32)[random.Random(number).choice(own)]
+
+    print(f'Classes: {dataset.path} has the groups of this network\'s {c_dim}; of a group each is drawn as often')
+    return label, len(dataset)
 
 
 def origin(meta):

@@ -1,4 +1,5 @@
-"""Data sets: `convert` makes one out of images of any kind, `shard` cuts it into tars, `check` finds what is wrong with one."""
+"""Data sets: `convert` makes one out of images of any kind, `cluster` divides its classes, `shard` cuts it into tars, `check` finds what is
+wrong with one."""
 
 import contextlib
 import json
@@ -8,6 +9,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import click
+import numpy as np
 
 from dnnlib.cli import Size, run
 from dnnlib.util import UserError, atomic_path, format_bytes, format_time
@@ -218,6 +220,48 @@ def check(data, workers):
         click.echo(f'Note: {len(files.others)} other files are passed over, such as {files.others[0]}')
     click.echo(f'{data} is fine: {len(files.names)} images of {size_summary(shapes, files.least_side())}, {summary}, '
                f'digest {files.digest(labels)[:16]}')
+
+
+# ---- Clusters
+
+
+@main.command()
+@click.argument('source')
+@click.argument('dest', type=click.Path(path_type=Path))
+@click.option('--clusters', type=click.IntRange(1), help='How many in all, about.  [default: one for 8 images, at most 400]')
+@click.option('--res', type=Size(), help='Size at which pictures of a set made with --native are looked at.')
+@click.option('--seed', type=int, default=0, show_default=True, help='Of where k-means begins.')
+@click.option('--device', default='auto', show_default=True, help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
+def cluster(source, dest, clusters, res, seed, device):
+    """Divide the classes of a data set into clusters of pictures that look alike, so that train.py --cond learns a varied set better.
+
+    Classes become groups: 'animals' is 'animals/1', 'animals/2' and so on, from the largest cluster on; generate.py --class=animals draws
+    from all of them. Without labels there is one group, 'all'. A pretrained network (EfficientNet-Lite1) says what pictures look like.
+
+    SOURCE is a zip or folder that `convert` made, or 'demo'. DEST is a name that ends in .zip, or a folder; it must not exist yet.
+
+    \b
+    Examples:
+      python dataset_tool.py cluster photos256.zip clusters256.zip
+      python train.py --cfg=inr-medium --data=clusters256.zip --cond --class-balance=0.5
+    """
+    from tqdm import tqdm
+
+    from torch_utils.misc import pick_device
+    from training import clusters as division
+    from training.data.conversion import relabelled
+    from training.dataset import open_set
+
+    if dest.exists():
+        raise UserError(f'{dest} exists already: remove it or choose another name')
+    with contextlib.closing(open_set(source, None if res is None else max(res))) as dataset:
+        classes, names = division.groups_of(dataset)
+        clusters = clusters or min(400, max(1, dataset.images // 8))
+        with tqdm(total=dataset.images, unit='img', disable=None) as bar:
+            features = division.features_of(dataset, pick_device(device), bar.update)
+        placed, names, means = division.divide(division.looks_of(features, classes), classes, names, clusters, seed)
+        relabelled(dataset.files, placed.tolist(), names, dest, looks=means.round(4).tolist())
+    click.echo(f'{dest}: {len(placed)} images, {class_summary(np.bincount(placed).tolist(), names)}')
 
 
 # ---- Shards

@@ -79,15 +79,21 @@ def main(network, target, mask, num_steps, space, distance, noise_maps, class_te
 
 
 def choose_class(G, text, own, names, comparison):
-    """The label to project with: of the class asked for, else the target's own, else the nearest mean; None without classes."""
+    """The label to project with: of the class asked for or the nearest of that group, else the target's own, else of the nearest class.
+
+    None without classes. The nearest class is that of the nearest mean.
+    """
     import torch
 
     from inference import latents
 
-    if text is not None or not G.c_dim:
+    group = latents.classes_of_group(text, names or [])
+    if text is not None and not group or not G.c_dim:
         label = latents.class_label(G, text, names)
+    elif own is None or group:
+        label = nearest_class(G, comparison, group or range(G.c_dim))
     else:
-        label = nearest_class(G, comparison) if own is None else latents.class_label(G, None, numbers=own)
+        label = latents.class_label(G, None, numbers=own)
     if label is not None and torch.equal(label, latents.one_hot(G, index := int(label.argmax()))):
         print(f'Class {index}' + (f', {names[index]}' if names else ''))
     elif label is not None:
@@ -95,17 +101,17 @@ def choose_class(G, text, own, names, comparison):
     return label
 
 
-def nearest_class(G, comparison):
-    """The label of the class whose mean w draws the image nearest to the target."""
+def nearest_class(G, comparison, classes):
+    """The label of that of `classes`, numbers, whose mean w draws the image nearest to the target."""
     from tqdm import tqdm
 
     from inference import latents, projection
 
     distances = []
-    for index in tqdm(range(G.c_dim), desc='nearest class', disable=None, leave=False):
+    for index in tqdm(classes, desc='nearest class', disable=None, leave=False):
         mean, _deviation = projection.w_statistics(G.mapping, G.z_dim, latents.one_hot(G, index), samples=CLASS_SAMPLES)
         distances.append(comparison.distance(mean.expand(-1, G.num_ws, -1)))
-    return latents.one_hot(G, distances.index(min(distances)))
+    return latents.one_hot(G, classes[distances.index(min(distances))])
 
 
 class Comparison:

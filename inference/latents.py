@@ -8,13 +8,15 @@ import torch
 
 from dnnlib.arrays import NoArrays, arrays_in
 from dnnlib.util import UserError, suggest
+from training.data.labels import group_of
 
 
-def class_label(G, text, names=None, numbers=None):
+def class_label(G, text, names=None, numbers=None, seed=0):
     """The label of --class or --label.
 
-    text:    index or name of a class; None where none was given
+    text:    index or name of a class, or name of a group ('animals' for 'animals/1', 'animals/2', ...); None where none was given
     names:   the classes' names, or None
+    seed:    which class of a group: its first one for 0, the next one for 1, and around again
     numbers: all c_dim numbers of a label, several classes at once or continuous ones, in place of `text`; None where none were given
     Returns [1, c_dim] on the generator's device, None for a generator without classes (which warns of a class that was given).
     Raises UserError when a class is needed and missing, or not known.
@@ -31,31 +33,42 @@ def class_label(G, text, names=None, numbers=None):
             raise UserError(f'--label: {len(numbers)} numbers, but the labels of this network have {G.c_dim}')
         return torch.tensor([numbers], dtype=torch.float32, device=next(G.parameters()).device)
     names, text = [str(name) for name in names or []], None if text is None else str(text)
-    known = f'0 to {G.c_dim - 1}' + (f' or a name: {_abridged(names)}' if names else '')
+    groups = list(dict.fromkeys(map(group_of, names)))
+    known = f'0 to {G.c_dim - 1}' + (f' or a name: {_abridged(groups)}' if names else '')
     if text is None:
         raise UserError(f'this network has {G.c_dim} classes: choose one with --class={known}; --label=NUMBERS gives all {G.c_dim}')
     if text in names:
         index = names.index(text)
     elif text.isdecimal() and int(text) < G.c_dim:
         index = int(text)
+    elif members := classes_of_group(text, names):
+        index = members[seed % len(members)]
     else:
-        raise UserError(f'--class={text}: no such class.{suggest(text, names)} Known: {known}')
+        raise UserError(f'--class={text}: no such class.{suggest(text, [*groups, *names])} Known: {known}')
     return one_hot(G, index)
 
 
+def classes_of_group(text, names):
+    """The numbers of the classes in a group; none where no group, or a class itself, has that name."""
+    return [] if text in names else [index for index, name in enumerate(names) if group_of(name) == text]
+
+
 def label_of_seed(G, seed, text=None, names=None):
-    """The label of a seed: of the class asked for, as in `class_label`, else class 0 for seed 0, 1 for 1, and around again.
+    """The label of a seed: of the class or group asked for, as in `class_label`, else class 0 for seed 0, 1 for 1, and around again.
 
     Returns [1, c_dim], or None for a generator without classes.
     """
-    return one_hot(G, seed % G.c_dim) if text is None and G.c_dim else class_label(G, text, names)
+    return one_hot(G, seed % G.c_dim) if text is None and G.c_dim else class_label(G, text, names, seed=seed)
 
 
 def labels_of_seeds(G, seeds, text=None, names=None, numbers=None):
-    """A list of the labels of seeds: one for all where `class_label` has something to go by, else that of each seed, which is printed."""
-    if text is not None or numbers is not None or not G.c_dim:
+    """A list of the labels of seeds: what `class_label` has to go by, else that of each seed, which is printed."""
+    if numbers is not None or not G.c_dim:
         return [class_label(G, text, names, numbers)] * len(seeds)
-    known = f'{G.c_dim}' + (f' ({_abridged([str(name) for name in names])})' if names else '')
+    if text is not None:
+        return [class_label(G, text, names, seed=seed) for seed in seeds]
+    groups = list(dict.fromkeys(group_of(str(name)) for name in names or []))
+    known = f'{G.c_dim}' + (f' ({_abridged(groups)})' if names else '')
     print(f'Classes by seed: seed 0 is of class 0, and so on through all {known}; --class=NAME draws one')
     return [label_of_seed(G, seed) for seed in seeds]
 

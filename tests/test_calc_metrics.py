@@ -10,15 +10,16 @@ from PIL import Image
 
 import calc_metrics
 import train
-from dnnlib.util import cached_path, file_digest
+from dnnlib.util import UserError, cached_path, file_digest
 from metrics import detectors
 from metrics.registry import parse
 from tests import tiny_snapshots
 from tests.helpers import run_command
 from tests.metrics.test_metric_main import Means
 from tests.tiny_snapshots import call, mistake
-from tests.training.tiny import ROW, make_images
+from tests.training.tiny import ROW, make_images, make_set
 from training import checkpoint
+from training.dataset import ImageDataset
 from training.presets import PRESETS
 
 NET = 'efficientnet-lite0'
@@ -86,6 +87,21 @@ def test_scores_of_a_network_with_classes(tmp_path):
     assert code == 0 and f'cs_{NET}_20_mean 1' in out, err
     other = make_images(tmp_path / 'other', count=6, classes=3)
     assert 'has 2 classes and' in mistake(calc_metrics.main, f'--network={network}', f'--data={other}', f'--metrics=cs_{NET}')
+
+
+def test_scores_of_a_network_whose_classes_are_in_groups_of_the_data(tmp_path):
+    data = tmp_path / 'data.zip'
+    make_set(data, 40, labels=[0, 1] * 20, classes=['a', 'b'])
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2(c_dim=3), data=data, classes=['b/1', 'a/1', 'b/2'])
+    code, out, err = call(calc_metrics.main, f'--network={network}', f'--metrics=cs_{NET}', '--num=20')
+    assert code == 0 and "has the groups of this network's 3" in out and f'cs_{NET}_20_mean 1' in out, err
+    with ImageDataset(data, use_labels=True) as dataset:
+        label, count = calc_metrics.labels_in_groups(3, ['b/1', 'a/1', 'b/2'], dataset)
+        drawn = [int(label(n).argmax()) for n in range(count)]
+        assert drawn[::2] == [1] * 20 and set(drawn[1::2]) == {0, 2} and label(0).tolist() == [0, 1, 0]
+        assert drawn == [int(label(n).argmax()) for n in range(count)]
+        with pytest.raises(UserError, match='has 3 classes and'):
+            calc_metrics.labels_in_groups(3, ['b/1', 'c/1', 'b/2'], dataset)
 
 
 def test_scores_of_a_folder(tmp_path, data):

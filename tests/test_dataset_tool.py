@@ -347,3 +347,35 @@ def test_native_mistakes(tmp_path, options, says):
     write_images(tmp_path / 'src', [1], size=(64, 48))
     with pytest.raises(UserError, match=says):
         tool('convert', tmp_path / 'src', tmp_path / 'set.zip', *options)
+
+
+def test_clusters_of_a_set(tmp_path, capsys):
+    for folder in ('cat', 'dog'):
+        write_images(tmp_path / 'src' / folder, [0, 255, 1, 254, 2, 253], size=(32, 32))
+    tool('convert', tmp_path / 'src', tmp_path / 'set.zip')
+    for dest in (tmp_path / 'clusters.zip', tmp_path / 'clusters'):
+        tool('cluster', tmp_path / 'set.zip', dest, '--clusters=4', '--device=cpu')
+        with ImageDataset(tmp_path / 'set.zip') as source, ImageDataset(dest, use_labels=True) as dataset:
+            assert dataset.class_names == ['cat/1', 'dog/1', 'cat/2', 'dog/2'] and dataset.files.names == source.files.names
+            assert all(dataset.files.read(name) == source.files.read(name) for name in source.files.names)
+            labels = [dataset.class_names[dataset.get_label(i).argmax()] for i in range(12)]
+            assert labels == ['cat/1', 'cat/2'] * 3 + ['dog/1', 'dog/2'] * 3
+            assert dataset.item_classes.tolist() == [0] * 6 + [1] * 6  # groups of a batch are of cats, or of dogs
+            assert len(dataset.labels.looks) == 4 and len({len(row) for row in dataset.labels.looks}) == 1
+    assert '12 images, 4 classes (cat/1, dog/1, cat/2, dog/2) of 3 images' in capsys.readouterr().out
+    with pytest.raises(UserError, match='exists already'):
+        tool('cluster', tmp_path / 'set.zip', tmp_path / 'clusters.zip')
+    with pytest.raises(UserError, match='divided already'):
+        tool('cluster', tmp_path / 'clusters.zip', tmp_path / 'again.zip')
+    tool('shard', tmp_path / 'set.zip', tmp_path / 'shards')
+    with pytest.raises(UserError, match='made of shards'):
+        tool('cluster', tmp_path / 'shards' / 'index.json', tmp_path / 'again.zip')
+    assert not (tmp_path / 'again.zip').exists()
+
+
+def test_clusters_of_pictures_as_they_were(tmp_path):
+    write_images(tmp_path / 'src', [0, 200, 30], size=(48, 40))
+    tool('convert', tmp_path / 'src', tmp_path / 'native.zip', '--native', '--resolution=32')
+    tool('cluster', tmp_path / 'native.zip', tmp_path / 'clusters.zip', '--res=32', '--device=cpu')
+    with ImageDataset(tmp_path / 'clusters.zip', use_labels=True, resolution=32) as dataset:
+        assert dataset.class_names == ['all/1'] and dataset.files.least_side() == 32

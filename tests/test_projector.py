@@ -107,6 +107,17 @@ def test_class_whose_mean_is_nearest(tmp_path):
         assert f'Class {index}\n' in out
 
 
+def test_the_nearest_class_of_a_group(tmp_path):
+    G = tiny_snapshots.stylegan2(c_dim=3)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G, classes=['x/1', 'y/1', 'x/2'])
+    for index in (1, 2):  # of class 1, which is not in the group, another one is found
+        mean = w_statistics(G.eval().requires_grad_(False).mapping, G.z_dim, latents.one_hot(G, index))[0].expand(-1, G.num_ws, -1)
+        image_io.write_array(tmp_path / 'target.png', to_uint8(projector.draw(G, mean))[0])
+        out = call(projector.main, f'--network={network}', f'--target={tmp_path}/target.png', '--num-steps=1', '--distance=pixels',
+                   '--class=x', f'--outdir={tmp_path}/out')[1]
+        assert ('Class 2, x/2\n' in out) == (index == 2) and 'Class 1' not in out
+
+
 def test_masked_pixels_do_not_matter(tmp_path):
     G = tiny_snapshots.stylegan2()
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', G)

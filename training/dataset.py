@@ -117,7 +117,7 @@ class ImageDataset(torch.utils.data.Dataset):
     use_labels: hand out the labels of dataset.json; else every label is empty.
     mirror: append every image flipped left to right (the second half of the set).
     subset: use that many images only, chosen by `seed`; None uses all.
-    class_balance: from 0, every image once, to 1, images of every class as often, by repeating those of small classes, see `balanced`.
+    class_balance: from 0, every image once, to 1, images of every class (of 'animals/3' the group) as often, see `balanced`.
     resolution: side of the images that pictures of any size become, cut to squares and shrunk as they are read; None: all have one size.
     The attribute size is their (width, height), resolution what their pyramid is called by (data.shapes).
     Item i is (uint8 [C, H, W], float32 [label_dim]); a class index becomes a one-hot label.
@@ -185,7 +185,7 @@ class ImageDataset(torch.utils.data.Dataset):
         classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
         if isinstance(classes[0], tuple):
             raise UserError(f'{option}: the labels of {self.path} are lists of numbers, not classes')
-        return np.asarray(self._chosen)[balanced(np.array(classes), strength, seed)]
+        return np.asarray(self._chosen)[balanced(np.array(self.labels.groups)[classes], strength, seed)]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -314,9 +314,9 @@ class ImageDataset(torch.utils.data.Dataset):
 
     @functools.cached_property
     def item_classes(self) -> np.ndarray:
-        """int64 [len(self)]: the class of each item, where `can_group`."""
+        """int64 [len(self)]: the class of each item, where `can_group`; of classes in groups ('animals/3') the group."""
         classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
-        return np.array(classes * (2 if self.mirror else 1))
+        return np.array(self.labels.groups)[classes * (2 if self.mirror else 1)]
 
     @functools.cached_property
     def members(self) -> list[np.ndarray]:

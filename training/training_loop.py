@@ -21,7 +21,7 @@ from torch_utils import distributed
 from torch_utils.misc import count_parameters, keep_freed_memory
 from torch_utils.pixels import from_uint8
 from torch_utils.training_stats import Averages
-from training import checkpoint, graphs, growing, health, joining, plugins, pretrained, run_folder, snapshot, transfer
+from training import checkpoint, clusters, graphs, growing, health, joining, plugins, pretrained, run_folder, snapshot, transfer
 from training.ada import Augmentation
 from training.clock import Pace, StopSignal, TickClock
 from training.config import Config
@@ -55,6 +55,9 @@ class Training:
         self.D = plugins.build_discriminator(settings, distributed.world_size()).to(device).train()
         if settings.run.channels_last or (settings.run.channels_last is None and self.device.type == 'cpu'):
             self.D.use_channels_last()  # on a CPU a quarter less time (docs/results-log.md)
+        if dataset.label_dim and dataset.labels.looks:
+            for network in (self.G, self.D):
+                clusters.begin(network, dataset.labels, settings.run.seed)
         if settings.grow.sizes:
             growing.begin_at_zero(self.G.synthesis, settings.grow.sizes, settings.data.resolution)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference.latents import class_label, load_projection, save_projection, slerp, truncated
+from dnnlib.util import UserError
+from inference.latents import class_label, label_of_seed, labels_of_seeds, load_projection, save_projection, slerp, truncated
 from tests import tiny_snapshots
 
 
@@ -28,6 +29,18 @@ def test_a_class_by_number_or_text():
     G = tiny_snapshots.stylegan2(c_dim=3)
     for given in (2, '2', 'emu'):
         assert class_label(G, given, ['cat', 'dog', 'emu']).tolist() == [[0, 0, 1]]
+
+
+def test_a_group_of_classes_draws_from_all_of_them(capsys):
+    G, names = tiny_snapshots.stylegan2(c_dim=5), ['cat/1', 'dog/1', 'cat/2', 'cat', 'dog/2']
+    index = [int(label_of_seed(G, seed, 'dog', names).argmax()) for seed in range(4)]
+    assert index == [1, 4, 1, 4] and [int(c.argmax()) for c in labels_of_seeds(G, [0, 1, 2, 3], 'dog', names)] == index
+    assert int(class_label(G, 'dog', names).argmax()) == 1 and int(class_label(G, 'dog/2', names, seed=2).argmax()) == 4
+    assert int(class_label(G, 'cat', names, seed=1).argmax()) == 3  # a class of that very name
+    with pytest.raises(UserError, match="--class=dgo: no such class. Did you mean 'dog'"):
+        class_label(G, 'dgo', names)
+    labels_of_seeds(G, [0], names=names)
+    assert 'all 5 (cat, dog)' in capsys.readouterr().out
 
 
 def test_noise_maps_of_a_file_are_taken_where_they_fit(tmp_path):

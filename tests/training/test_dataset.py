@@ -260,3 +260,20 @@ def test_other_sizes_are_left_out_and_a_set_that_is_gone_ends(tmp_path, capsys):
     (tmp_path / 'set').rename(tmp_path / 'gone')
     with pytest.raises(UserError, match='3 images in a row cannot be used, from img01.png on: is the disk still there'):
         dataset[1]
+
+
+def test_classes_in_groups_are_balanced_as_groups(tmp_path):
+    make_set(tmp_path / 'set.zip', 12, labels=[0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3], classes=['a/1', 'a/2', 'b/1', 'b/2'])
+    with ImageDataset(tmp_path / 'set.zip', use_labels=True, class_balance=1) as dataset:
+        assert dataset.item_classes.tolist().count(0) == dataset.item_classes.tolist().count(1) == 10
+        assert {len(own) for own in dataset.members} == {10}
+
+
+@pytest.mark.parametrize('looks', ['x', [[1.0]], [[1.0], [1.0, 2.0]], [[1.0], []], [[1.0], [float('inf')]], [1.0, 2.0], [['a'], ['b']]])
+def test_looks_that_do_not_fit_the_classes(tmp_path, looks):
+    make_set(tmp_path / 'set.zip', 2)
+    with zipfile.ZipFile(tmp_path / 'set.zip', 'a') as archive:
+        pairs = [['img00.png', 0], ['img01.png', 1]]
+        archive.writestr('dataset.json', json.dumps({'labels': pairs, 'classes': ['a', 'b'], 'looks': looks}))
+    with pytest.raises(UserError, match='"looks" must be a list of numbers for each of the "classes"'):
+        ImageDataset(tmp_path / 'set.zip')

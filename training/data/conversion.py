@@ -8,13 +8,14 @@ import shutil
 import uuid
 import zipfile
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from dnnlib.util import UserError, atomic_path
 from training.data import RESOLUTIONS, shapes
-from training.data.files import LEAST_SIDE, BadImage, fitting_resolution, opened
+from training.data.files import LEAST_SIDE, BadImage, ImageFiles, fitting_resolution, opened
 from training.data.transforms import Target, convert_many
 from training.data.workers import in_batches, ordered_map
 
@@ -179,3 +180,16 @@ def write_images(items, chosen, labels, classes, target, dest, workers, skipped)
             content[LEAST_SIDE] = target.width
         write('dataset.json', json.dumps(content).encode())
     return [label for _, label in pairs], classes, composited
+
+
+def relabelled(files: ImageFiles, labels: list[int], classes: list[str], dest: Path, **more) -> None:
+    """Copies the images of a data set as they are into `dest`, a zip or folder, with other labels.
+
+    labels: the class of each of files.names;  more: what else the dataset.json is to hold
+    """
+    least = files.least_side()
+    content = {'labels': [list(pair) for pair in zip(files.names, labels, strict=True)], 'classes': classes, **more}
+    with writer(dest) as write:
+        for name in files.names:
+            write(name, files.read(name))
+        write('dataset.json', json.dumps({**content, **({LEAST_SIDE: least} if least else {})}).encode())

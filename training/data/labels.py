@@ -1,13 +1,16 @@
 """The labels of a data set: its dataset.json, {"labels": [[name, class index or vector], ...], "classes": [name, ...]}. No torch.
 
-The layout of stylegan2-ada-pytorch; "classes" is optional. Names are relative to the folder that holds the dataset.json.
+The layout of stylegan2-ada-pytorch; "classes" is optional. Names are relative to the folder that holds the dataset.json. Beside classes
+that are clusters (training.clusters) is "looks": [[number, ...], ...], what the pictures of each look like.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dnnlib.util import UserError
+
+SEPARATOR = '/'  # 'animals/3' is a class in the group 'animals'
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,19 @@ class Labels:
     classes: list[str] | None
     up_to: Sequence[int] | None = None
     complete: bool = False
+    looks: list[list[float]] | None = None  # of each class, as many numbers for all; None where dataset.json has none
+
+    @property
+    def groups(self) -> list[int]:
+        """The group of each class by number: that of 'animals/3' is 'animals', a class without a separator is a group of its own."""
+        names = [str(index) for index in range(self.dim)] if self.classes is None else self.classes
+        places = {}
+        return [places.setdefault(group_of(name), len(places)) for name in names]
+
+
+def group_of(name: str) -> str:
+    """'animals' for the class 'animals/3'."""
+    return name.partition(SEPARATOR)[0]
 
 
 def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:
@@ -36,7 +52,8 @@ def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:
         raise UserError(f'{where} is not valid JSON ({err}): make it again, or remove it to train without labels') from err
     if not isinstance(content, dict):
         raise UserError(f'{where} must hold an object {{"labels": [[name, class], ...]}}')
-    return _from_pairs(content.get('labels'), content.get('classes'), folder, where)
+    labels = _from_pairs(content.get('labels'), content.get('classes'), folder, where)
+    return labels and replace(labels, looks=_looks(content.get('looks'), labels.classes, where))
 
 
 def _from_pairs(pairs: object, classes: object, prefix: str, where: str) -> Labels | None:
@@ -70,6 +87,17 @@ def _from_pairs(pairs: object, classes: object, prefix: str, where: str) -> Labe
             raise UserError(f'{where}: "classes" names {len(classes)}, but labels are vectors of {len(first)}: name each number or none')
         return Labels(by_name, len(first), classes)
     return Labels(by_name, len(classes) if classes else 1 + max(by_name.values()), classes)
+
+
+def _looks(looks: object, classes: list[str] | None, where: str) -> list[list[float]] | None:
+    """The "looks" of a dataset.json."""
+    if looks is None:
+        return None
+    if not (isinstance(looks, list) and all(isinstance(row, list) and row and all(map(_is_number, row)) for row in looks)
+            and len(looks) == len(classes or ()) and len({len(row) for row in looks}) == 1):
+        raise UserError(f'{where}: "looks" must be a list of numbers for each of the "classes", as many for all: make it again with '
+                        'dataset_tool.py cluster, or remove it')
+    return looks
 
 
 def _is_number(value: object) -> bool:
