@@ -229,10 +229,11 @@ def check(data, workers):
 @click.argument('source')
 @click.argument('dest', type=click.Path(path_type=Path))
 @click.option('--clusters', type=click.IntRange(1), help='How many in all, about.  [default: one for 8 images, at most 400]')
+@click.option('--like', metavar='DATA', help='Take the clusters that the pictures of the same names have in another set, of another size.')
 @click.option('--res', type=Size(), help='Size at which pictures of a set made with --native are looked at.')
 @click.option('--seed', type=int, default=0, show_default=True, help='Of where k-means begins.')
 @click.option('--device', default='auto', show_default=True, help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
-def cluster(source, dest, clusters, res, seed, device):
+def cluster(source, dest, clusters, like, res, seed, device):
     """Divide the classes of a data set into clusters of pictures that look alike, so that train.py --cond learns a varied set better.
 
     Classes become groups: 'animals' is 'animals/1', 'animals/2' and so on, from the largest cluster on; generate.py --class=animals draws
@@ -250,10 +251,19 @@ def cluster(source, dest, clusters, res, seed, device):
     from torch_utils.misc import pick_device
     from training import clusters as division
     from training.data.conversion import relabelled
+    from training.data.opening import open_files
     from training.dataset import open_set
 
     if dest.exists():
         raise UserError(f'{dest} exists already: remove it or choose another name')
+    if like:
+        if clusters or res:
+            raise UserError(f'--{"clusters" if clusters else "res"}: has no effect on clusters that are taken from another set, --like={like}')
+        with contextlib.closing(open_files(source)) as files, contextlib.closing(open_files(like)) as others:
+            placed, names, looks = division.taken(files, others)
+            relabelled(files, placed, names, dest, looks=looks)
+        click.echo(f'{dest}: {len(placed)} images, {class_summary(np.bincount(placed, minlength=len(names)).tolist(), names)}')
+        return
     with contextlib.closing(open_set(source, None if res is None else max(res))) as dataset:
         classes, names = division.groups_of(dataset)
         clusters = clusters or min(400, max(1, dataset.images // 8))

@@ -363,6 +363,18 @@ def test_clusters_of_a_set(tmp_path, capsys):
             assert dataset.item_classes.tolist() == [0] * 6 + [1] * 6  # groups of a batch are of cats, or of dogs
             assert len(dataset.labels.looks) == 4 and len({len(row) for row in dataset.labels.looks}) == 1
     assert '12 images, 4 classes (cat/1, dog/1, cat/2, dog/2) of 3 images' in capsys.readouterr().out
+    tool('convert', tmp_path / 'src', tmp_path / 'small.zip', '--resolution=16')
+    tool('cluster', tmp_path / 'small.zip', tmp_path / 'small-clusters.zip', f'--like={tmp_path}/clusters.zip')
+    with ImageDataset(tmp_path / 'clusters') as other, ImageDataset(tmp_path / 'small-clusters.zip', use_labels=True) as dataset:
+        assert dataset.resolution == 16 and dataset.labels == other.labels
+    for other, message in (('set.zip', 'has no clusters'), ('few.zip', 'is not in')):
+        if other == 'few.zip':
+            tool('convert', tmp_path / 'src', tmp_path / 'f.zip', '--max-images=3')
+            tool('cluster', tmp_path / 'f.zip', tmp_path / 'few.zip', '--clusters=1', '--device=cpu')
+        with pytest.raises(UserError, match=message):
+            tool('cluster', tmp_path / 'small.zip', tmp_path / 'again.zip', f'--like={tmp_path / other}')
+    with pytest.raises(UserError, match='--clusters: has no effect'):
+        tool('cluster', tmp_path / 'small.zip', tmp_path / 'again.zip', '--like=x', '--clusters=3')
     with pytest.raises(UserError, match='exists already'):
         tool('cluster', tmp_path / 'set.zip', tmp_path / 'clusters.zip')
     with pytest.raises(UserError, match='divided already'):

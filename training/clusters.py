@@ -15,6 +15,7 @@ from dnnlib.util import UserError
 from torch_utils.pixels import from_uint8
 from training import pretrained
 from training.data.labels import SEPARATOR, Labels
+from training.data.opening import Files
 from training.dataset import ImageDataset
 
 LOOK = 48         # numbers that say what a picture looks like
@@ -119,6 +120,20 @@ def _kmeans(points: np.ndarray, count: int, seed: int) -> np.ndarray:
         if spread < least:
             best, least = placed, spread
     return best
+
+
+def taken(files: Files, others: Files) -> tuple[list[int], list[str], list[list[float]]]:
+    """(cluster of each image, names of the clusters, their looks) as the images of the same names have them in another set.
+
+    Raises UserError where that has no clusters, or not all of the names.
+    """
+    labels = others.labels()
+    if labels is None or not labels.looks:
+        raise UserError(f'{others.path} has no clusters: make them with python dataset_tool.py cluster')
+    missing = next((name for name in files.names if name not in labels.by_name), None)
+    if missing is not None:
+        raise UserError(f'{files.path}: {missing} is not in {others.path}, whose clusters are wanted')
+    return [labels.by_name[name] for name in files.names], labels.classes, labels.looks
 
 
 @torch.no_grad()
