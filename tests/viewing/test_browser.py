@@ -35,7 +35,7 @@ def viewer(tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
     for images in (1000, 2000):
         torch.manual_seed(images)
-        tiny_snapshots.save(network_path(folder, images), tiny(), classes=['cat', 'dog', 'hen', 'pig'])
+        tiny_snapshots.save(network_path(folder, images), tiny(), classes=['cat', 'dog/1', 'hen', 'dog/2'])
     with served(network_path(folder, 2000)) as found:
         yield found
 
@@ -134,6 +134,12 @@ def test_no_last_level_but_where_float32_ends(page):
     page.press('+')
     x0, _, x1, _ = map(float, rest(page)['box'].split(','))
     assert (WIDTH - PANEL) / (x1 - x0) <= 2**24 * 1.01
+
+
+def test_classes_of_a_group_stand_together(page):
+    go(page, 'seed=5&box=0,0,1,1')
+    listed = page.value("[...document.querySelectorAll('#class > *')].map((e) => e.label + ':' + [...e.children].map((o) => o.value)).join(';')")
+    assert listed == 'by seed:;cat:;dog:1,3;hen:'
 
 
 @pytest.mark.parametrize('act, words', [

@@ -160,6 +160,24 @@ function fill() {
   fillDirections();
 }
 
+// An option for each class; those of a group, 'animals/3', stand under its name.
+function classOptions(names) {
+  const groups = new Map(), found = [];
+  names.forEach((name, index) => {
+    const [group, ...rest] = name.split('/');
+    if (!rest.length) {
+      found.push(new Option(name, index));
+      return;
+    }
+    if (!groups.has(group)) {
+      groups.set(group, Object.assign(document.createElement('optgroup'), { label: group }));
+      found.push(groups.get(group));
+    }
+    groups.get(group).append(new Option(name, index));
+  });
+  return found;
+}
+
 // Classes are (class, weight) pairs, two at most from the controls: '3' alone, or '3:0.7,5:0.3'.
 function fillClasses() {
   const [[first, weight], [second] = []] = view.label ? view.label.split(',').map((pair) => pair.split(':')) : [['', 1]];
@@ -336,8 +354,8 @@ function build() {
   }));
   const names = info.classes ?? Array.from({ length: info.c_dim }, (_, index) => `class ${index}`);
   $('classes').hidden = !info.c_dim;
-  $('class').replaceChildren(new Option('by seed', ''), ...names.map((name, index) => new Option(name, index)));
-  $('other').replaceChildren(new Option('none', ''), ...names.map((name, index) => new Option(name, index)));
+  $('class').replaceChildren(new Option('by seed', ''), ...classOptions(names));
+  $('other').replaceChildren(new Option('none', ''), ...classOptions(names));
   $('snapshots').hidden = info.snapshots.length < 2 || info.opened === null;
   $('snapshot').max = info.snapshots.length - 1;
   addSliders(Math.max(5, ...[...strengths().keys()].map((number) => number + 1)));
