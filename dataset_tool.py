@@ -258,7 +258,7 @@ def cluster(source, dest, clusters, like, res, seed, device):
         raise UserError(f'{dest} exists already: remove it or choose another name')
     if like:
         if clusters or res:
-            raise UserError(f'--{"clusters" if clusters else "res"}: has no effect on clusters that are taken from another set, --like={like}')
+            raise UserError(f'--{"clusters" if clusters else "res"} has no effect on clusters of another set: leave it or --like out')
         with contextlib.closing(open_files(source)) as files, contextlib.closing(open_files(like)) as others:
             placed, names, looks = division.taken(files, others)
             relabelled(files, placed, names, dest, looks=looks)

@@ -23,7 +23,8 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--psi', '--trunc', 'psi', type=float, metavar='NUMBER', default=1.0,
               help='Truncation: below 1 the images become more typical and less varied, at 0 all are the mean.')
 @click.option('--psi-cutoff', type=click.IntRange(0), metavar='N', help='Truncate only that many of the first layers.  [default: all]')
-@click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw, for a network trained with --cond.')
+@click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw, or group of classes to draw from in turn, for a '
+              'network trained with --cond.')
 @click.option('--label', type=cli.Numbers(), help='All numbers of a label, such as 0.2,0,1, in place of --class.')
 @click.option('--noise-mode', type=click.Choice(['const', 'random', 'none']), default='const', help='Of networks with spatial noise.')
 @click.option('--projected-w', metavar='FILE', help='Draw the w that projector.py wrote, instead of seeds.')

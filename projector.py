@@ -23,7 +23,8 @@ CLASS_SAMPLES = 1000
               help='auto, lpips-vgg (downloads 528 MiB once), lpips-vgg:FOLDER, efficientnet-lite0 or pixels.')
 @click.option('--noise-maps', is_flag=True, help='Optimize the noise maps of a StyleGAN2 network too.')
 @click.option('--class', 'class_text', metavar='INDEX|NAME',
-              help="Class to project into.  [default: the image's own, else the one whose mean is nearest]")
+              help="Class to project into, or group of classes of which the nearest is "
+              "taken.  [default: the image's own, else the one whose mean is nearest]")
 @click.option('--save-video', is_flag=True, help='Write the search as projection.mp4.')
 @click.option('--outdir', metavar='DIR', default='out/projection', help='Folder to write to; made if it is not there.')
 @click.option('--seed', type=click.IntRange(0, 2**32 - 1), metavar='N', default=303, help='Of the noise on w while the search is young.')

@@ -24,7 +24,8 @@ def figure(seeds):
         @click.option('--cfg', type=cli.PresetName(presets), help='A preset in place of a network, with its weights as they start.')
         @click.option('--res', type=click.Choice([str(res) for res in RESOLUTIONS]), help='Training resolution for --cfg.  [default: 256]')
         @click.option('--seeds', type=cli.Seeds(), default=seeds, help='Images by number, such as 0-7,12.')
-        @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw.  [default: seed N draws class N, in turn]')
+        @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw, or group of classes to draw from in '
+                      'turn.  [default: seed N draws class N, in turn]')
         @click.option('--outdir', type=Path, default='out/figures', help='Folder for the picture and the numbers.')
         @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
         @functools.wraps(command)

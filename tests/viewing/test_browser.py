@@ -138,7 +138,8 @@ def test_no_last_level_but_where_float32_ends(page):
 
 def test_classes_of_a_group_stand_together(page):
     go(page, 'seed=5&box=0,0,1,1')
-    listed = page.value("[...document.querySelectorAll('#class > *')].map((e) => e.label + ':' + [...e.children].map((o) => o.value)).join(';')")
+    listed = page.value("[...document.querySelectorAll('#class > *')]"
+                        ".map((e) => e.label + ':' + [...e.children].map((o) => o.value)).join(';')")
     assert listed == 'by seed:;cat:;dog:1,3;hen:'
 
 
