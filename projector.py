@@ -88,6 +88,8 @@ def choose_class(G, text, own, names, comparison):
 
     from inference import latents
 
+    if text is None and isinstance(own, str):
+        text = own
     group = latents.classes_of_group(text, names or [])
     if text is not None and not group or not G.c_dim:
         label = latents.class_label(G, text, names)

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from dnnlib.util import UserError
+from inference.latents import classes_of_group
 from training.data.files import DEMO, BadImage, decode_8bit, opened
 from training.data.transforms import Target, cropped, fit, with_channels
 from training.dataset import ImageDataset
@@ -81,7 +82,8 @@ def first_of_data_set(dataset, size, channels, label_dim):
 
     dataset: what the snapshot's header says of it
     size, channels, label_dim: of the generator, size its (width, height)
-    Returns (uint8 [H, W, C], the numbers of its label or None). Raises UserError for a set that cannot be read or is another one.
+    Returns (uint8 [H, W, C], its label: numbers, None without, or the name of a group of the network's classes where the set's classes are
+    those groups). Raises UserError for a set that cannot be read or is another one.
     """
     path = dataset['path']
     if Path(path).name == DEMO.name and not Path(path).exists():  # trained on the demo set in another place
@@ -90,9 +92,11 @@ def first_of_data_set(dataset, size, channels, label_dim):
         with ImageDataset(path, use_labels=label_dim > 0, resolution=dataset.get('res')) as images:
             pixels, label = images[0]
             name = images.files.names[0]
+            group = str(images.class_names[int(label.argmax())]) if label_dim and images.class_names else None
     except UserError as error:
         raise UserError(f"the network's own data set cannot be read ({error}): choose an image with --target=FILE") from None
-    if pixels.shape != (channels, *size[::-1]) or (label_dim and label.shape != (label_dim,)):
+    in_group = bool(label_dim) and len(label) != label_dim and bool(classes_of_group(group, dataset.get('classes') or []))
+    if pixels.shape != (channels, *size[::-1]) or (label_dim and not in_group and label.shape != (label_dim,)):
         raise UserError(f'{path} is not what the network was trained on, its images are {list(pixels.shape)}: give --target=FILE')
     print(f'Target {name} of {path}')
-    return pixels.transpose(1, 2, 0), label.tolist() if label_dim else None
+    return pixels.transpose(1, 2, 0), group if in_group else label.tolist() if label_dim else None

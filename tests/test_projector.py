@@ -21,6 +21,7 @@ from metrics.perceptual import Pixels
 from tests import tiny_snapshots
 from tests.helpers import relative_error
 from tests.tiny_snapshots import call, mistake
+from tests.training.tiny import make_set
 from torch_utils.pixels import to_uint8
 from training.data.files import ImageFiles
 
@@ -116,6 +117,16 @@ def test_the_nearest_class_of_a_group(tmp_path):
         out = call(projector.main, f'--network={network}', f'--target={tmp_path}/target.png', '--num-steps=1', '--distance=pixels',
                    '--class=x', f'--outdir={tmp_path}/out')[1]
         assert ('Class 2, x/2\n' in out) == (index == 2) and 'Class 1' not in out
+
+
+def test_a_target_whose_class_is_a_group_of_the_networks(tmp_path):
+    make_set(tmp_path / 'data.zip', 3, labels=[1, 0, 0], classes=['x', 'y'])
+    G = tiny_snapshots.stylegan2(c_dim=3)
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G, data=tmp_path / 'data.zip', classes=['x/1', 'y/1', 'x/2'])
+    args = (f'--network={network}', '--num-steps=1', '--distance=pixels', f'--outdir={tmp_path}/out')
+    assert 'Class 1, y/1\n' in call(projector.main, *args)[1]
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G, data=tmp_path / 'data.zip', classes=['x/1', 'z/1', 'x/2'])
+    assert 'is not what the network was trained on' in mistake(projector.main, *args)
 
 
 def test_masked_pixels_do_not_matter(tmp_path):
