@@ -109,15 +109,17 @@ def subject_of(G, meta, dataset, scored, metrics):
         dataset = dataset_of(meta)
     if G is not None and G.c_dim:
         dataset = ImageDataset(dataset.place, use_labels=True, resolution=dataset.least)
-        if dataset.label_dim != G.c_dim:
-            labels = labels_in_groups(G.c_dim, meta['dataset']['classes'] or [], dataset)
+        names = meta['dataset']['classes'] or []
+        if dataset.label_dim != G.c_dim or names and dataset.class_names and names != dataset.class_names and dataset.can_group:
+            labels = labels_in_groups(G.c_dim, names, dataset)
     if scored is not None and scored.size != dataset.size:
         print('The images are {}x{}, the real ones {}x{}: the feature network resizes both'.format(*scored.size, *dataset.size))
     return Subject(dataset, G, scored, labels, draw=painter.drawing_at_scales(G))
 
 
 def labels_in_groups(c_dim, names, dataset):
-    """The labels of a data set for a network whose classes are groups of the set's classes: (number -> [c_dim], how many).
+    """The labels of a data set for a network whose classes are groups of the set's classes: (number -> [c_dim], how many); None where the
+    set's labels are the network's own by number.
 
     An item of 'animals' gets one of the network's classes 'animals/1', 'animals/2', ..., each about as often and always the same.
     c_dim, names: how many labels the network has, and their names if they have any
@@ -128,8 +130,11 @@ def labels_in_groups(c_dim, names, dataset):
 
     from inference.latents import classes_of_group
 
-    members = [classes_of_group(name, names) for name in dataset.class_names or []]
-    if not members or not all(members) or dataset.label_dim != len(members):
+    groups = dataset.class_names or [str(index) for index in range(dataset.label_dim)]
+    members = [classes_of_group(name, names) for name in groups]
+    if not dataset.can_group or not all(members[group] for group in np.unique(dataset.item_classes)):
+        if dataset.label_dim == c_dim:
+            return None
         raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data')
 
     def label(number):

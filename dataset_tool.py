@@ -9,11 +9,10 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import click
-import numpy as np
 
 from dnnlib.cli import Size, run
 from dnnlib.util import UserError, atomic_path, format_bytes, format_time
-from training.data import FILTERS, TRANSFORMS
+from training.data import FILTERS, RESOLUTIONS, TRANSFORMS
 
 
 class Color(click.ParamType):
@@ -85,17 +84,11 @@ def convert(sources, dest, resolution, native, transform, resize_filter, channel
       python dataset_tool.py convert lsun/*_train_lmdb lsun10.zip --resolution=256 --max-per-class=100000
       python dataset_tool.py convert cifar-10-python.tar.gz cifar10.zip
     """
-    from training.data.conversion import choose, make_target, merge_labels, native_target, write_images
+    from training.data.conversion import choose, expect_place, make_target, merge_labels, native_target, write_images
     from training.data.sources import open_source
 
     start = time.monotonic()
-    if dest.exists():
-        raise UserError(f'{dest} exists already: remove it or choose another name')
-    for source in sources:
-        if dest.suffix.lower() != '.zip' and Path(source).resolve() in dest.resolve().parents:  # the next conversion would read it too
-            raise UserError(f'{dest} is inside {source}, which it is made from: choose a place outside of it')
-    if not dest.absolute().parent.is_dir():
-        raise UserError(f'{dest.absolute().parent} is no folder: make it, or choose another place for {dest.name}')
+    expect_place(dest, sources)
     opened = [open_source(path) for path in sources]
     notes = [note for source in opened for note in source.notes]
     items = [(source, i) for source in opened for i in range(len(source))]
@@ -230,8 +223,9 @@ def check(data, workers):
 @click.argument('dest', type=click.Path(path_type=Path))
 @click.option('--clusters', type=click.IntRange(1), help='How many in all, about.  [default: one for 8 images, at most 400]')
 @click.option('--like', metavar='DATA', help='Take the clusters that the pictures of the same names have in another set, of another size.')
-@click.option('--res', type=Size(), help='Size at which pictures of a set made with --native are looked at.')
-@click.option('--seed', type=int, default=0, show_default=True, help='Of where k-means begins.')
+@click.option('--res', type=click.Choice([str(res) for res in RESOLUTIONS]), help='Size at which pictures of a set made with --native are '
+              'looked at.')
+@click.option('--seed', type=click.IntRange(0, 1 << 31), default=0, show_default=True, help='Of where k-means begins.')
 @click.option('--device', default='auto', show_default=True, help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
 def cluster(source, dest, clusters, like, res, seed, device):
     """Divide the classes of a data set into clusters of pictures that look alike, so that train.py --cond learns a varied set better.
@@ -250,28 +244,31 @@ def cluster(source, dest, clusters, like, res, seed, device):
 
     from torch_utils.misc import pick_device
     from training import clusters as division
-    from training.data.conversion import relabelled
+    from training.data.conversion import expect_place, relabelled
+    from training.data.files import ImageFiles
     from training.data.opening import open_files
     from training.dataset import open_set
 
-    if dest.exists():
-        raise UserError(f'{dest} exists already: remove it or choose another name')
+    with contextlib.closing(open_files(source)) as files:
+        expect_place(dest, [files.path])
+        if not isinstance(files, ImageFiles):
+            raise UserError(f'{source}: give one zip or folder, before it is cut into shards or joined with others')
     if like:
         if clusters or res:
             raise UserError(f'--{"clusters" if clusters else "res"} has no effect on clusters of another set: leave it or --like out')
         with contextlib.closing(open_files(source)) as files, contextlib.closing(open_files(like)) as others:
             placed, names, looks = division.taken(files, others)
             relabelled(files, placed, names, dest, looks=looks)
-        click.echo(f'{dest}: {len(placed)} images, {class_summary(np.bincount(placed, minlength=len(names)).tolist(), names)}')
+        click.echo(f'{dest}: {len(placed)} images, {label_summary(placed, names)}')
         return
-    with contextlib.closing(open_set(source, None if res is None else max(res))) as dataset:
+    with contextlib.closing(open_set(source, None if res is None else int(res))) as dataset:
         classes, names = division.groups_of(dataset)
         clusters = clusters or min(400, max(1, dataset.images // 8))
         with tqdm(total=dataset.images, unit='img', disable=None) as bar:
             features = division.features_of(dataset, pick_device(device), bar.update)
         placed, names, means = division.divide(division.looks_of(features, classes), classes, names, clusters, seed)
         relabelled(dataset.files, placed.tolist(), names, dest, looks=means.round(4).tolist())
-    click.echo(f'{dest}: {len(placed)} images, {class_summary(np.bincount(placed).tolist(), names)}')
+    click.echo(f'{dest}: {len(placed)} images, {label_summary(placed.tolist(), names)}')
 
 
 # ---- Shards

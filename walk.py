@@ -12,7 +12,8 @@ from inference import REFINEMENTS, VIDEO_FORMATS, WHOLE
               help='Snapshot to draw from.  [default: the newest under training-runs/, else a bundled one]')
 @click.option('--seeds', type=cli.Seeds(), help='Images to visit, one after the other.  [default: 0-5; 0 with --window or --class]')
 @click.option('--window', 'windows', type=cli.Window(), multiple=True, help='Window to zoom to; several times.  [default: 0,0,1,1]')
-@click.option('--class', 'classes', metavar='INDEX|NAME', multiple=True, help='Class to change to; several times.')
+@click.option('--class', 'classes', metavar='INDEX|NAME', multiple=True, help='Class to change to, or group of classes: the one of the '
+              'seed; several times.')
 @click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels, as in generate.py.  [default: 256, or as trained if more]')
 @click.option('--psi', type=cli.FiniteRange(), default=1.0, help='Truncation, as in generate.py.')
 @cli.with_directions
@@ -63,8 +64,11 @@ def main(network, seeds, windows, classes, res, psi, direction, strength, direct
     width, height = asked_size(G, WHOLE, res or cli.Side((max(256, *size_of(G)),) * 2))
     video.check_size(video_format, width, height)
     seeds, names = [seeds[i % len(seeds)] for i in range(stops)], meta['dataset']['classes']
-    labels = [latents.class_label(G, text, names) for text in classes] or latents.labels_of_seeds(G, seeds, names=names)
-    path = latents.Walk(G, seeds, [labels[i % len(labels)] for i in range(stops)], psi, space)
+    if classes:
+        labels = [latents.class_label(G, classes[i % len(classes)], names, seed=seeds[i]) for i in range(stops)]
+    else:
+        labels = latents.labels_of_seeds(G, seeds, names=names)
+    path = latents.Walk(G, seeds, labels, psi, space)
     if direction is not None:
         from inference.directions import load_or_find
 

@@ -39,10 +39,10 @@ def class_label(G, text, names=None, numbers=None, seed=0):
         raise UserError(f'this network has {G.c_dim} classes: choose one with --class={known}; --label=NUMBERS gives all {G.c_dim}')
     if text in names:
         index = names.index(text)
-    elif text.isdecimal() and int(text) < G.c_dim:
-        index = int(text)
     elif members := classes_of_group(text, names):
         index = members[seed % len(members)]
+    elif text.isdecimal() and int(text) < G.c_dim:
+        index = int(text)
     else:
         raise UserError(f'--class={text}: no such class.{suggest(text, [*groups, *names])} Known: {known}')
     return one_hot(G, index)

@@ -92,7 +92,7 @@ def first_of_data_set(dataset, size, channels, label_dim):
         with ImageDataset(path, use_labels=label_dim > 0, resolution=dataset.get('res')) as images:
             pixels, label = images[0]
             name = images.files.names[0]
-            group = str(images.class_names[int(label.argmax())]) if label_dim and images.class_names else None
+            group = str((images.class_names or range(images.label_dim))[int(label.argmax())]) if label_dim and images.can_group else None
     except UserError as error:
         raise UserError(f"the network's own data set cannot be read ({error}): choose an image with --target=FILE") from None
     in_group = bool(label_dim) and len(label) != label_dim and bool(classes_of_group(group, dataset.get('classes') or []))

@@ -9,6 +9,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 import dataset_tool
 from dnnlib.util import UserError
 from tests.helpers import ROOT, error_line, run_command
+from training.data.conversion import relabelled
 from training.data.files import ImageFiles, decode
 from training.data.workers import ordered_map
 from training.dataset import ImageDataset, quick_check
@@ -299,7 +301,7 @@ def test_shards(tmp_path, capsys):
 
 
 def test_help_needs_no_torch():
-    for args in (['--help'], ['convert', '--help'], ['check', '--help']):
+    for args in (['--help'], ['convert', '--help'], ['check', '--help'], ['cluster', '--help']):
         check = 'assert not {"torch", "numpy"} & {*sys.modules}'
         code = f'import sys, dataset_tool\ntry: dataset_tool.main({args})\nexcept SystemExit: {check}'
         done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
@@ -380,9 +382,32 @@ def test_clusters_of_a_set(tmp_path, capsys):
     with pytest.raises(UserError, match='divided already'):
         tool('cluster', tmp_path / 'clusters.zip', tmp_path / 'again.zip')
     tool('shard', tmp_path / 'set.zip', tmp_path / 'shards')
-    with pytest.raises(UserError, match='made of shards'):
-        tool('cluster', tmp_path / 'shards' / 'index.json', tmp_path / 'again.zip')
+    for source in (tmp_path / 'shards' / 'index.json', f'{tmp_path}/set.zip,{tmp_path}/clusters.zip'):
+        with pytest.raises(UserError, match='give one zip or folder'):
+            tool('cluster', source, tmp_path / 'again.zip')
+    with pytest.raises(UserError, match='is inside'):
+        tool('cluster', tmp_path / 'clusters', tmp_path / 'clusters' / 'again')
+    with pytest.raises(UserError, match='is no folder'):
+        tool('cluster', tmp_path / 'set.zip', tmp_path / 'none' / 'again.zip')
+    with ImageDataset(f'{tmp_path}/clusters.zip,{tmp_path}/clusters') as both:
+        assert both.labels.looks == ImageDataset(tmp_path / 'clusters').labels.looks
     assert not (tmp_path / 'again.zip').exists()
+
+
+def test_clusters_of_a_set_with_a_damaged_picture_or_a_name_that_leads_out(tmp_path):
+    write_images(tmp_path / 'src', [0, 200, 30], size=(32, 32))
+    (tmp_path / 'src' / '001.png').write_bytes(b'no picture')
+    with pytest.raises(UserError, match='leads out of a folder'):
+        relabelled(SimpleNamespace(names=['/tmp/x.png'], path='set'), [0], ['a'], tmp_path / 'dest')
+    with zipfile.ZipFile(tmp_path / 'set.zip', 'w') as archive:
+        for file in sorted((tmp_path / 'src').iterdir()):
+            archive.write(file, file.name)
+    data = bytearray((tmp_path / 'set.zip').read_bytes())
+    data[data.index(b'no picture')] ^= 1  # what the zip's checksum does not fit
+    (tmp_path / 'set.zip').write_bytes(data)
+    with pytest.raises(UserError, match='001.png'):
+        tool('cluster', tmp_path / 'set.zip', tmp_path / 'clusters.zip', '--device=cpu')
+    assert not (tmp_path / 'clusters.zip').exists()
 
 
 def test_clusters_of_pictures_as_they_were(tmp_path):

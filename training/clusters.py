@@ -14,9 +14,10 @@ from scipy.cluster.vq import kmeans2
 from dnnlib.util import UserError
 from torch_utils.pixels import from_uint8
 from training import pretrained
-from training.data.labels import SEPARATOR, Labels
+from training.data.labels import SEPARATOR, Labels, group_of
 from training.data.opening import Files
 from training.dataset import ImageDataset
+from training.layers import FullyConnectedLayer
 
 LOOK = 48         # numbers that say what a picture looks like
 SIDE = 128        # pixels that smaller pictures are enlarged to for the pretrained network
@@ -27,10 +28,8 @@ TRIES = 4         # times that k-means begins anew; the tightest division is kep
 def groups_of(dataset: ImageDataset) -> tuple[np.ndarray, list[str]]:
     """(the class of each image, int64 [images]; the classes' names), which clusters are to divide; one class for a set without labels.
 
-    Raises UserError for labels that are lists of numbers, and for a set that has been divided already or comes in shards.
+    Raises UserError for labels that are lists of numbers, and for a set that has been divided already.
     """
-    if dataset.files.block is not None:
-        raise UserError(f'{dataset.path} is made of shards, which are read in blocks: divide the set they were cut from, and cut it then')
     labels = dataset.labels
     if labels is None:
         return np.zeros(dataset.images, int), [WHOLE]
@@ -40,7 +39,7 @@ def groups_of(dataset: ImageDataset) -> tuple[np.ndarray, list[str]]:
     if isinstance(classes[0], tuple):
         raise UserError(f'the labels of {dataset.path} are lists of numbers, not classes that could be divided')
     names = labels.classes or [str(index) for index in range(labels.dim)]
-    divided = next((name for name in names if SEPARATOR in name), None)
+    divided = next((name for name in names if group_of(name) != name), None)
     if divided is not None:
         raise UserError(f'{dataset.path} has the class {divided}, which is divided already: cluster the set it was made from')
     return np.array(classes), names
@@ -112,7 +111,7 @@ def divide(looks: np.ndarray, classes: np.ndarray, names: list[str], total: int,
 
 def _kmeans(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     """int [points]: which of `count` clusters each point is in; some may have none."""
-    best, least = np.zeros(len(points), int), np.inf
+    count, best, least = min(count, len(np.unique(points, axis=0))), np.zeros(len(points), int), np.inf
     for attempt in range(TRIES if count > 1 else 0):
         with warnings.catch_warnings(action='ignore', category=UserWarning):  # of clusters that stay empty
             centres, placed = kmeans2(points, count, minit='++', seed=seed + attempt)
@@ -143,15 +142,20 @@ def begin(network: torch.nn.Module, labels: Labels, seed: int) -> None:
     With columns begun at random G takes very long to tell clusters apart. Half of a column's square is its group's, drawn at random, half
     its look, turned at random; inputs behind the classes stay as they are.
 
-    network: G or D, whose mapping.embed.weight is [features, inputs]; one without it stays as it is
+    network: G or D, whose mapping has embed, a FullyConnectedLayer of the labels (and what is behind them), or, as inr's hypernetworks,
+             embedding [classes, features]; a mapping of others' that has neither stays as it is
     labels:  with looks
     """
-    if not hasattr(network.mapping, 'embed'):
+    embed, embedding = (getattr(network.mapping, name, None) for name in ('embed', 'embedding'))
+    if isinstance(embed, FullyConnectedLayer):
+        weight = embed.weight                                                                  # [features, inputs]
+    elif isinstance(embedding, torch.nn.Parameter) and len(embedding) == len(labels.looks):
+        weight = embedding.T
+    else:
         return
-    weight = network.mapping.embed.weight
     features, random = len(weight), torch.Generator().manual_seed(seed)
-    groups = torch.randn([features, max(labels.groups) + 1], generator=random)
-    turn = torch.randn([features, len(labels.looks[0])], generator=random)
-    looks = turn @ torch.nn.functional.normalize(torch.tensor(labels.looks), dim=1).T         # [features, classes]
-    columns = (groups[:, labels.groups] + looks) / 2 ** 0.5
+    groups = torch.randn([features, max(labels.groups) + 1], generator=random, dtype=torch.float64)
+    turn = torch.randn([features, len(labels.looks[0])], generator=random, dtype=torch.float64)
+    looks = turn @ torch.nn.functional.normalize(torch.tensor(labels.looks, dtype=torch.float64), dim=1).T  # [features, classes]
+    columns = ((groups[:, labels.groups] + looks) / 2 ** 0.5).round(decimals=4)  # the same on machines that add in another order
     weight[:, :len(labels.looks)] = columns.to(weight)

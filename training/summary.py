@@ -47,7 +47,7 @@ def describe(config: Config, world_size: int = 1) -> str:
         'G synthesis': ', '.join(f'{key}={value}' for key, value in g.synthesis.items()) or 'as the class has it',
         'D': f'{D}channels min({d.channel_base} / res, {d.channel_max}), minibatch groups of {group}'
              + (f', as many as a pass holds, in place of {d.mbstd_group}' if group != d.mbstd_group else '')
-             + (', each of one class' if min(group, config.class_group) > 1 else '')
+             + (', each of one class or group of classes' if min(group, config.class_group) > 1 else '')
              + (f', the first {d.freeze} layers frozen' if d.freeze else ''),
         'precision': half + (', float32 in TF32 on a GPU' if run.allow_tf32 else ''),
         'G optimizer': adam('G', loss.g_reg_interval),

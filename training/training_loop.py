@@ -41,6 +41,11 @@ from training.windows import Windows
 MAX_SKIPPED = 100  # steps in a row without finite gradients that end a run
 
 
+def has_looks(dataset: ImageDataset) -> bool:
+    """Whether a run on a data set learns clusters that are known by their looks."""
+    return bool(dataset.label_dim and dataset.labels.looks)
+
+
 class Training:
     """All that a run changes: networks, optimizers, running means, counts.
 
@@ -55,7 +60,7 @@ class Training:
         self.D = plugins.build_discriminator(settings, distributed.world_size()).to(device).train()
         if settings.run.channels_last or (settings.run.channels_last is None and self.device.type == 'cpu'):
             self.D.use_channels_last()  # on a CPU a quarter less time (docs/results-log.md)
-        if dataset.label_dim and dataset.labels.looks:
+        if has_looks(dataset):
             for network in (self.G, self.D):
                 clusters.begin(network, dataset.labels, settings.run.seed)
         if settings.grow.sizes:
@@ -206,7 +211,7 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         if resume is None:
             settings = settings.with_groups_of(distributed.world_size())
         training = Training(settings, dataset, device)
-        loaded = transfer.load(init_from, training.networks, settings.data.classes) if init_from else []
+        loaded = transfer.load(init_from, training.networks, settings.data.classes, has_looks(dataset)) if init_from else []
         if resume is not None:
             training.resume(resume)
         joining.expect_same_weights(training.networks)

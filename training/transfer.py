@@ -196,10 +196,11 @@ def check(source: str | Path, settings: Config) -> list[str]:
 
 
 @torch.no_grad()
-def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list[str] | None = None) -> list[str]:
+def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list[str] | None = None, looks: bool = False) -> list[str]:
     """Copies what fits into 'G', 'D' and 'G_ema'; returns a line for each. Raises UserError as `plan` does, and for a damaged file.
 
     classes: names of the networks' classes, None where they have none
+    looks:   the columns of clusters begin as they look: half of that stays in those that are taken of their group's column
     """
     weights = checkpoint.open_weights(fetch(source))
     taken = plan(source, weights, networks, classes)
@@ -216,7 +217,11 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list
             value = tensors[f'{each.source}.{key}']
             known = [i for i, place in enumerate(places) if place is not None]
             fewer = math.sqrt(own[key].shape[1] / value.shape[1])  # the layer divides by the root of its inputs
+            begun = own[key].clone()
             own[key][:, known] = value[:, [places[i] for i in known]].to(own[key]) * fewer
+            theirs = weights.meta['dataset']['classes']
+            clusters = [i for i in known if looks and i < len(classes) and theirs[places[i]] != classes[i]]
+            own[key][:, clusters] = (own[key][:, clusters] + begun[:, clusters]) / math.sqrt(2)
         for key in each.wider:
             networks[each.network].place(key, names).fill(own[key], tensors[_there(each.source, key, tensors)])
         for key in each.zero:

@@ -37,6 +37,10 @@ def test_a_group_of_classes_draws_from_all_of_them(capsys):
     assert index == [1, 4, 1, 4] and [int(c.argmax()) for c in labels_of_seeds(G, [0, 1, 2, 3], 'dog', names)] == index
     assert int(class_label(G, 'dog', names).argmax()) == 1 and int(class_label(G, 'dog/2', names, seed=2).argmax()) == 4
     assert int(class_label(G, 'cat', names, seed=1).argmax()) == 3  # a class of that very name
+    digits = ['0/1', '2/1', '0/2', '2/2', 'dog/x']
+    assert int(class_label(G, '2', digits).argmax()) == 1 and int(class_label(G, '3', digits).argmax()) == 3  # a group before a number
+    with pytest.raises(UserError, match="--class=dog: no such class"):
+        class_label(G, 'dog', digits)
     with pytest.raises(UserError, match="--class=dgo: no such class. Did you mean 'dog'"):
         class_label(G, 'dgo', names)
     labels_of_seeds(G, [0], names=names)

@@ -1,5 +1,6 @@
 """Clusters of pictures that look alike: how a set is divided, and what the columns of its labels begin as."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,10 +9,13 @@ import torch
 from PIL import Image
 
 from dnnlib.util import UserError
+from inr.trunk import Trunk
 from tests.training.tiny import make_images, make_set, tiny_run
-from training import clusters
+from training import clusters, transfer
+from training.checkpoint import save_networks
 from training.data.labels import Labels
 from training.dataset import ImageDataset
+from training.layers import FullyConnectedLayer
 from training.training_loop import Training
 
 LOOKS = [[1.0, 0, 0], [0.9, 0.1, 0], [0, 0, 1], [1.0, 0, 0]]
@@ -102,7 +106,7 @@ def test_columns_begin_as_clusters_look(tmp_path):
         def __init__(self, inputs):
             super().__init__()
             self.mapping = torch.nn.Module()
-            self.mapping.embed = torch.nn.Linear(inputs, 512)
+            self.mapping.embed = FullyConnectedLayer(inputs, 512)
 
     labels = Labels({}, 4, NAMES, looks=LOOKS)
     G, D = Network(4), Network(6)
@@ -128,3 +132,32 @@ def test_a_run_on_clusters_begins_with_them(tmp_path):
     for network in (training.G, training.D, training.G_ema):
         found = cosines(network.mapping.embed.weight)
         assert found[0, 1] > 0.9 > found[0, 2]
+
+
+def test_columns_taken_of_a_group_keep_half_of_the_look(tmp_path):
+    make_images(tmp_path / 'whole', 8)
+    names = {'labels': [[f'{i:02d}.png', i % 2] for i in range(8)], 'classes': ['a', 'b']}
+    (tmp_path / 'whole' / 'dataset.json').write_text(json.dumps(names))
+    dataset, settings = tiny_run(tmp_path / 'whole', use_labels=True)
+    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, classes=['a', 'b']))
+    source = Training(settings, dataset)
+    save_networks(tmp_path / 'a.safetensors', source.networks, settings, 0)
+    make_images(tmp_path / 'data', 8)
+    content = {'labels': [[f'{i:02d}.png', i % 4] for i in range(8)], 'classes': NAMES, 'looks': LOOKS}
+    (tmp_path / 'data' / 'dataset.json').write_text(json.dumps(content))
+    dataset, settings = tiny_run(tmp_path / 'data', use_labels=True)
+    training = Training(settings, dataset)
+    begun = training.G.mapping.embed.weight.detach().clone()
+    transfer.load(tmp_path / 'a.safetensors', training.networks, NAMES, looks=True)
+    theirs = source.G.mapping.embed.weight.detach()[:, [0, 0, 0, 1]] * 2 ** 0.5  # twice as many inputs
+    assert torch.allclose(training.G.mapping.embed.weight, (theirs + begun) / 2 ** 0.5)
+    transfer.load(tmp_path / 'a.safetensors', training.networks, NAMES)
+    assert torch.allclose(training.G.mapping.embed.weight, theirs)
+
+
+def test_the_trunk_of_a_hypernetwork_begins_with_looks_too():
+    network = torch.nn.Module()
+    network.mapping = Trunk(64, 4, 32, 2)
+    clusters.begin(network, Labels({}, 4, NAMES, looks=LOOKS), seed=3)
+    found = cosines(network.mapping.embedding.T)
+    assert found[0, 1] > 0.9 and abs(found[0, 3]) < 0.8

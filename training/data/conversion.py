@@ -182,14 +182,32 @@ def write_images(items, chosen, labels, classes, target, dest, workers, skipped)
     return [label for _, label in pairs], classes, composited
 
 
+def expect_place(dest: Path, sources: list) -> None:
+    """Raises UserError for a place that is taken, lies in no folder, or inside one of the sources."""
+    if dest.exists():
+        raise UserError(f'{dest} exists already: remove it or choose another name')
+    for source in sources:
+        if dest.suffix.lower() != '.zip' and Path(source).resolve() in dest.resolve().parents:  # the next conversion would read it too
+            raise UserError(f'{dest} is inside {source}, which it is made from: choose a place outside of it')
+    if not dest.absolute().parent.is_dir():
+        raise UserError(f'{dest.absolute().parent} is no folder: make it, or choose another place for {dest.name}')
+
+
 def relabelled(files: ImageFiles, labels: list[int], classes: list[str], dest: Path, **more) -> None:
     """Copies the images of a data set as they are into `dest`, a zip or folder, with other labels.
 
     labels: the class of each of files.names;  more: what else the dataset.json is to hold
+    Raises UserError for a picture that cannot be read, and for a name that leads out of a folder.
     """
+    outside = next((name for name in files.names if Path(name).is_absolute() or '..' in Path(name).parts), None)
+    if outside is not None:
+        raise UserError(f'{files.path}: {outside} leads out of a folder: convert the set, which gives its images names of their own')
     least = files.least_side()
     content = {'labels': [list(pair) for pair in zip(files.names, labels, strict=True)], 'classes': classes, **more}
     with writer(dest) as write:
         for name in files.names:
-            write(name, files.read(name))
+            try:
+                write(name, files.read(name))
+            except BadImage as err:
+                raise UserError(f'{files.path}: {name}: {err}. Convert the set, which leaves bad images out') from err
         write('dataset.json', json.dumps({**content, **({LEAST_SIDE: least} if least else {})}).encode())

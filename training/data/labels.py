@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from dnnlib.util import UserError
 
-SEPARATOR = '/'  # 'animals/3' is a class in the group 'animals'
+SEPARATOR = '/'  # 'animals/3' is a class in the group 'animals', 'animals/bird' is not
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,16 @@ class Labels:
 
     @property
     def groups(self) -> list[int]:
-        """The group of each class by number: that of 'animals/3' is 'animals', a class without a separator is a group of its own."""
+        """The group of each class by number: that of 'animals/3' is 'animals', a class that is no cluster is a group of its own."""
         names = [str(index) for index in range(self.dim)] if self.classes is None else self.classes
         places = {}
         return [places.setdefault(group_of(name), len(places)) for name in names]
 
 
 def group_of(name: str) -> str:
-    """'animals' for the class 'animals/3'."""
-    return name.partition(SEPARATOR)[0]
+    """'animals' for the class 'animals/3', which is a cluster of it; the name itself for any other class."""
+    group, _, number = name.rpartition(SEPARATOR)
+    return group if group and number.isdecimal() else name
 
 
 def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:

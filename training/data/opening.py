@@ -53,7 +53,8 @@ class SeveralFiles:
             if labels.classes != whole.classes or vectors[0] != vectors[1] or vectors[0] and labels.dim != whole.dim:
                 raise UserError(f'the labels of {part.path} are not of the kind of those of {first.path}: other classes, or other numbers')
         by_name = {f'{part.path}/{name}': label for part, labels in found for name, label in labels.by_name.items()}
-        return Labels(by_name, max(labels.dim for _, labels in found), whole.classes)
+        looks = whole.looks if all(labels.looks == whole.looks for _, labels in found) else None
+        return Labels(by_name, max(labels.dim for _, labels in found), whole.classes, looks=looks)
 
     def least_side(self) -> int | None:
         """See `files.ImageFiles.least_side`; the least of all parts. Raises UserError where only some keep their size."""

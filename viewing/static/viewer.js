@@ -164,8 +164,8 @@ function fill() {
 function classOptions(names) {
   const groups = new Map(), found = [];
   names.forEach((name, index) => {
-    const [group, ...rest] = name.split('/');
-    if (!rest.length) {
+    const group = name.match(/^(.+)\/\d+$/)?.[1];
+    if (group === undefined) {
       found.push(new Option(name, index));
       return;
     }
