@@ -230,8 +230,8 @@ def check(data, workers):
 def cluster(source, dest, clusters, like, res, seed, device):
     """Divide the classes of a data set into clusters of pictures that look alike, so that train.py --cond learns a varied set better.
 
-    Classes become groups: 'animals' is 'animals/1', 'animals/2' and so on, from the largest cluster on; generate.py --class=animals draws
-    from all of them. Without labels there is one group, 'all'. A pretrained network (EfficientNet-Lite1) says what pictures look like.
+    Classes become groups: 'animals' is 'animals/1', 'animals/2' and so on, from the largest cluster on; generate.py --class=animals
+    draws each in turn. Without labels there is one group, 'all'. A pretrained network (EfficientNet-Lite1) says what pictures look like.
 
     SOURCE is a zip or folder that `convert` made, or 'demo'. DEST is a name that ends in .zip, or a folder; it must not exist yet.
 
