@@ -118,8 +118,8 @@ def subject_of(G, meta, dataset, scored, metrics):
 
 
 def labels_in_groups(c_dim, names, dataset):
-    """The labels of a data set for a network whose classes are groups of the set's classes: (number -> [c_dim], how many); None where the
-    set's labels are the network's own by number.
+    """The labels of a data set for a network whose classes are clusters of the set's classes: (number -> [c_dim], how many); None where
+    the set's labels are the network's own by number.
 
     An item of 'animals' gets one of the network's classes 'animals/1', 'animals/2', ..., each about as often and always the same.
     c_dim, names: how many labels the network has, and their names if they have any

@@ -253,14 +253,14 @@ def cluster(source, dest, clusters, like, res, seed, device):
         expect_place(dest, [files.path])
         if not isinstance(files, ImageFiles):
             raise UserError(f'{source}: give one zip or folder, before it is cut into shards or joined with others')
-    if like:
-        if clusters or res:
-            raise UserError(f'--{"clusters" if clusters else "res"} has no effect on clusters of another set: leave it or --like out')
-        with contextlib.closing(open_files(source)) as files, contextlib.closing(open_files(like)) as others:
-            placed, names, looks = division.taken(files, others)
+        if like:
+            if clusters or res:
+                raise UserError(f'--{"clusters" if clusters else "res"} has no effect on clusters of another set: leave it or --like out')
+            with contextlib.closing(open_files(like)) as others:
+                placed, names, looks = division.taken(files, others)
             relabelled(files, placed, names, dest, looks=looks)
-        click.echo(f'{dest}: {len(placed)} images, {label_summary(placed, names)}')
-        return
+            click.echo(f'{dest}: {len(placed)} images, {label_summary(placed, names)}')
+            return
     with contextlib.closing(open_set(source, None if res is None else int(res))) as dataset:
         classes, names = division.groups_of(dataset)
         clusters = clusters or min(400, max(1, dataset.images // 8))

@@ -33,7 +33,7 @@ def class_label(G, text, names=None, numbers=None, seed=0):
             raise UserError(f'--label: {len(numbers)} numbers, but the labels of this network have {G.c_dim}')
         return torch.tensor([numbers], dtype=torch.float32, device=next(G.parameters()).device)
     names, text = [str(name) for name in names or []], None if text is None else str(text)
-    groups = list(dict.fromkeys(map(group_of, names)))
+    groups = _groups(names)
     known = f'0 to {G.c_dim - 1}' + (f' or a name: {_abridged(groups)}' if names else '')
     if text is None:
         raise UserError(f'this network has {G.c_dim} classes: choose one with --class={known}; --label=NUMBERS gives all {G.c_dim}')
@@ -67,8 +67,7 @@ def labels_of_seeds(G, seeds, text=None, names=None, numbers=None):
         return [class_label(G, text, names, numbers)] * len(seeds)
     if text is not None:
         return [class_label(G, text, names, seed=seed) for seed in seeds]
-    groups = list(dict.fromkeys(group_of(str(name)) for name in names or []))
-    known = f'{G.c_dim}' + (f' ({_abridged(groups)})' if names else '')
+    known = f'{G.c_dim}' + (f' ({_abridged(_groups(names))})' if names else '')
     print(f'Classes by seed: seed 0 is of class 0, and so on through all {known}; --class=NAME draws one')
     return [label_of_seed(G, seed) for seed in seeds]
 
@@ -78,6 +77,11 @@ def one_hot(G, index):
     label = torch.zeros(1, G.c_dim, device=next(G.parameters()).device)
     label[0, index] = 1
     return label
+
+
+def _groups(names):
+    """The names of groups and of classes in none, each once."""
+    return list(dict.fromkeys(group_of(str(name)) for name in names))
 
 
 def _abridged(names, most=20):
