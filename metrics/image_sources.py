@@ -16,12 +16,13 @@ class DataImages:
 
     dataset: training.dataset.ImageDataset, or anything with a length, a digest and items (uint8 [C, H, W], label)
     most:    images taken at most, chosen by a fixed seed; None: all
+    label:   item -> [label_dim], in place of the data set's own labels
     """
 
     activity = 'reading'
 
-    def __init__(self, dataset, most=None):
-        self.dataset = dataset
+    def __init__(self, dataset, most=None, label=None):
+        self.dataset, self._label = dataset, label
         self.total = len(dataset) if most is None else min(most, len(dataset))
         self._items = np.sort(some_items(dataset, most, 0)) if self.total < len(dataset) else range(len(dataset))
         self.digest = hashlib.sha256(f'{dataset.digest} {len(dataset)} {self.total}'.encode()).hexdigest()
@@ -32,7 +33,7 @@ class DataImages:
 
     def label(self, number):
         """float32 [label_dim]."""
-        return self.dataset.get_label(int(self._items[number]))
+        return (self._label or self.dataset.get_label)(int(self._items[number]))
 
 
 class Latents:

@@ -73,7 +73,7 @@ class KeypointPrediction:
         if there != drawn:
             raise UserError(f'kpl projects real images: {data.path} has {"x".join(map(str, there))}, '
                             f'this network draws {"x".join(map(str, drawn))}; give its own data with --data')
-        latents, reals = subject.latents(), DataImages(data, self.tests)
+        latents, reals = subject.latents(), DataImages(data, self.tests, subject.labels and subject.labels[0])
         common = f'kpl {weights_digest(G)} {self.extractor.digest}'
         drawn = self._rows(subject, metric.num, subject.batch, 'drawn', f'{common} {subject.seed} {metric.num}', self._draw(G, latents))
         find = self._project(subject, reals)

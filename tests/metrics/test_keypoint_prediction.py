@@ -107,6 +107,20 @@ def test_kpl_of_a_drawer_that_is_linear(extractor, tmp_path):
     assert kpl['kpl_300_train_per_image'] < 0.03 * random['kpl_random_300_train_per_image']
 
 
+def test_projections_begin_with_the_labels_that_are_scored(extractor, tmp_path):
+    class OfClasses(FacesMapping):
+        def forward(self, z, c, truncation_psi=1):
+            assert c.shape[1] == 3
+            return super().forward(z, c)
+
+    G = Faces()
+    G.c_dim, G.mapping = 3, OfClasses()
+    subject = Subject(Photographs(), G, labels=(lambda n: np.eye(3, dtype=np.float32)[n % 3], 12), batch=50, cache=tmp_path)
+    subject.keypoints = KeypointPrediction(extractor, tests=12, steps=2, distance='pixels')
+    score = next(iter(evaluate([parse('kpl').with_num(60)], subject)))
+    assert score.values['kpl_60_images'] == 10
+
+
 def test_expensive_parts_are_kept(extractor, tmp_path, monkeypatch):
     subject = Subject(Photographs(4, 0), Faces(), batch=50, cache=tmp_path)
     subject.keypoints = KeypointPrediction(extractor, tests=4, steps=2, distance='pixels')
