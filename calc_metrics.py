@@ -111,18 +111,20 @@ def subject_of(G, meta, dataset, scored, metrics):
         dataset = ImageDataset(dataset.place, use_labels=True, resolution=dataset.least)
         names = meta['dataset']['classes'] or []
         if dataset.label_dim != G.c_dim or names and dataset.class_names and names != dataset.class_names and dataset.can_group:
-            labels = labels_in_groups(G.c_dim, names, dataset)
+            labels = labels_in_groups(G.c_dim, names, dataset, meta['dataset']['class_sizes'])
     if scored is not None and scored.size != dataset.size:
         print('The images are {}x{}, the real ones {}x{}: the feature network resizes both'.format(*scored.size, *dataset.size))
     return Subject(dataset, G, scored, labels, draw=painter.drawing_at_scales(G))
 
 
-def labels_in_groups(c_dim, names, dataset):
+def labels_in_groups(c_dim, names, dataset, sizes=None):
     """The labels of a data set for a network whose classes are clusters of the set's classes: (number -> [c_dim], how many); None where
     the set's labels are the network's own by number.
 
-    An item of 'animals' gets one of the network's classes 'animals/1', 'animals/2', ..., each about as often and always the same.
+    An item of 'animals' gets one of the network's classes 'animals/1', 'animals/2', ..., always the same, each about as often as its
+    images were among those learned.
     c_dim, names: how many labels the network has, and their names if they have any
+    sizes: how many images of each of them it learned; None where that is not known, so that each class of a group is drawn as often
     """
     import random
 
@@ -139,9 +141,11 @@ def labels_in_groups(c_dim, names, dataset):
 
     def label(number):
         own = members[int(dataset.drawn_label(number).argmax())]
-        return np.eye(c_dim, dtype=np.float32)[random.Random(number).choice(own)]
+        weights = [sizes[index] for index in own] if sizes else [1] * len(own)
+        return np.eye(c_dim, dtype=np.float32)[random.Random(number).choices(own, weights if any(weights) else None)[0]]
 
-    print(f'Classes: {dataset.path} has the groups of this network\'s {c_dim}; of a group each is drawn as often')
+    often = 'as it was learned' if sizes else 'each as often, for this file does not say how often they were learned'
+    print(f'Classes: {dataset.path} has the groups of this network\'s {c_dim}; classes of a group are drawn {often}')
     return label, len(dataset)
 
 

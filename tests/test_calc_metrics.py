@@ -100,6 +100,8 @@ def test_scores_of_a_network_whose_classes_are_in_groups_of_the_data(tmp_path):
         drawn = [int(label(n).argmax()) for n in range(count)]
         assert drawn[::2] == [1] * 20 and set(drawn[1::2]) == {0, 2} and label(0).tolist() == [0, 1, 0]
         assert drawn == [int(label(n).argmax()) for n in range(count)]
+        label, count = calc_metrics.labels_in_groups(3, ['b/1', 'a/1', 'b/2'], dataset, [0, 0, 30])
+        assert [int(label(n).argmax()) for n in range(count)] == [1, 2] * 20
         with pytest.raises(UserError, match='has 3 classes and'):
             calc_metrics.labels_in_groups(3, ['b/1', 'c/1', 'b/2'], dataset)
 

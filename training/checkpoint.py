@@ -81,7 +81,8 @@ def save_networks(path: Path, networks: dict[str, torch.nn.Module], config: 'Con
     header = {
         'cfg': config.run.cfg, 'kimg': images / 1000, 'images': images, 'recipe': dataclasses.asdict(config),
         'dataset': {'path': data.path, 'digest': data.digest, 'resolution': data.resolution, 'channels': data.channels,
-                    'label_dim': data.label_dim, 'classes': data.classes, 'res': data.res, **({'size': data.size} if data.size else {})},
+                    'label_dim': data.label_dim, 'classes': data.classes, 'class_sizes': data.class_sizes, 'res': data.res,
+                    **({'size': data.size} if data.size else {})},
     }
     write_networks(path, networks, header)
 
@@ -210,12 +211,16 @@ def read_header(path: Path) -> dict[str, Any]:
     for where, value, kind in (('images', meta.get('images', 0), int), ('kimg', meta['kimg'], (int, float)),
                                *((f'dataset.{key}', data.get(key, 0), int) for key in ('resolution', 'channels', 'label_dim')),
                                *((f'dataset.{key}', data.get(key, ''), str) for key in ('path', 'digest')),
-                               ('dataset.classes', data.get('classes') or [], list)):
+                               *((f'dataset.{key}', data.get(key) or [], list) for key in ('classes', 'class_sizes'))):
         if not isinstance(value, kind) or isinstance(value, (int, float)) and not 0 <= value <= LARGEST:
             raise UserError(f'{path}: the header is damaged, {where} is {str(value)[:40]!r}: take another snapshot')
     if not all(isinstance(name, str) for name in data.get('classes') or []) or not meta['networks'].keys() <= {'G', 'D', 'G_ema'}:
         raise UserError(f'{path}: the header is damaged, the names of classes or networks: take another snapshot')
-    meta['dataset'] = {'path': 'unknown', 'digest': '', 'resolution': 0, 'channels': 0, 'label_dim': 0, 'classes': None, **data}
+    meta['dataset'] = data = {'path': 'unknown', 'digest': '', 'resolution': 0, 'channels': 0, 'label_dim': 0, 'classes': None,
+                              'class_sizes': None, **data}
+    sizes = data['class_sizes']
+    if sizes and (len(sizes) != data['label_dim'] or not all(type(size) is int and 0 <= size <= LARGEST for size in sizes)):
+        raise UserError(f'{path}: the header is damaged, dataset.class_sizes: take another snapshot')
     return meta
 
 

@@ -314,14 +314,20 @@ class ImageDataset(torch.utils.data.Dataset):
 
     @functools.cached_property
     def item_classes(self) -> np.ndarray:
-        """int64 [len(self)]: the class of each item, where `can_group`; of classes in groups ('animals/3') the group."""
-        classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
-        return np.array(self.labels.groups)[classes * (2 if self.mirror else 1)]
+        """int64 [len(self)]: the class of each item, where `can_group`."""
+        return np.array([self.labels.by_name[self.files.names[i]] for i in self._chosen] * (2 if self.mirror else 1))
 
     @functools.cached_property
     def members(self) -> list[np.ndarray]:
         """The items of each class that has any, where `can_group`."""
         return by_class(self.item_classes, np.arange(len(self)))
+
+    @property
+    def class_sizes(self) -> list[int] | None:
+        """Images of each class, without flips and repeats; None where labels are no classes, or were not asked for."""
+        if not self.can_group:
+            return None
+        return np.bincount([self.labels.by_name[self.files.names[i]] for i in np.unique(self._chosen)], minlength=self.label_dim).tolist()
 
     def drawn_label(self, i: int) -> np.ndarray:
         """float32 [label_dim]: a label by a number below len(self); all numbers together give each label as often as the items have it.

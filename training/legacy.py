@@ -89,7 +89,7 @@ def _about(data: Any) -> dict[str, Any]:
     except NotPlain:
         place = None
     known = place if type(place) is str else 'unknown'
-    return {'path': known, 'digest': '', 'resolution': 0, 'channels': 0, 'label_dim': 0, 'classes': None}
+    return {'path': known, 'digest': '', 'resolution': 0, 'channels': 0, 'label_dim': 0, 'classes': None, 'class_sizes': None}
 
 
 def _described(found: Any) -> tuple[str, dict]:

@@ -40,6 +40,7 @@ class DataConfig:
     """The data set. images: without flips; label_dim: 0 for an unconditional run; subset: None uses all images.
 
     resolution: R of the images, see data.shapes; size: their [width, height] where these are no squares of R pixels, else None
+    class_sizes: images of each class, without flips; None where labels are no classes, or in older files
     """
 
     path: str
@@ -56,6 +57,7 @@ class DataConfig:
     size: list[int] | None = None
     class_balance: float = option('Show images of small classes more often: 0.5 makes a class count as the square root of its size, 1 all '
                                   'classes the same.', SHARE, default=0.0, shown='0', resume=True)
+    class_sizes: list[int] | None = None
 
     @property
     def sides(self) -> tuple[int, int]:

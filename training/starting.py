@@ -59,5 +59,5 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
         path=dataset.place, digest=dataset.digest, resolution=dataset.resolution, channels=dataset.num_channels,
         images=dataset.images, label_dim=dataset.label_dim,
         classes=list(dataset.class_names) if dataset.label_dim and dataset.class_names else None, mirror=mirror, subset=subset,
-        class_balance=balance, res=res, size=size_of_data(dataset))
+        class_balance=balance, res=res, size=size_of_data(dataset), class_sizes=dataset.class_sizes)
     return dataset, build(cfg, row, data, device, **given)

@@ -22,6 +22,7 @@ from training.training_loop import Training
 @pytest.fixture(scope='module')
 def training(tmp_path_factory):
     dataset, settings = tiny_run(make_images(tmp_path_factory.mktemp('data') / 'images', classes=2), use_labels=True)
+    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, class_sizes=dataset.class_sizes))
     result = Training(settings, dataset)
     with torch.no_grad():
         for i, network in enumerate((result.D, result.G_ema)):
@@ -78,7 +79,8 @@ def test_networks_come_back(training, network):
     assert type(loaded['G']) is type(training.G) and loaded['D'].init_kwargs == training.D.init_kwargs
     meta, data = loaded['meta'], training.settings.data
     assert (meta['cfg'], meta['kimg'], meta['images'], meta['version']) == ('tiny', 12.288, 12_288, 1)
-    about = {'path': data.path, 'digest': data.digest, 'resolution': 16, 'channels': 3, 'label_dim': 2, 'classes': None, 'res': None}
+    about = {'path': data.path, 'digest': data.digest, 'resolution': 16, 'channels': 3, 'label_dim': 2, 'classes': None,
+             'class_sizes': [5, 5], 'res': None}
     assert meta['dataset'] == about
     assert meta['recipe']['loss'] == dataclasses.asdict(training.settings.loss)
 
@@ -117,6 +119,9 @@ def test_a_class_of_a_module_that_is_not_there(network):
     (lambda header: header.update(version=2), 'was written in format 2 and this version reads up to 1: update the code'),
     (lambda header: header.pop('networks'), "the header is damaged, 'networks' is missing"),
     (lambda header: header.pop('version'), 'the header is damaged'),
+    (lambda header: header['dataset'].update(class_sizes=[3, -1]), 'the header is damaged, dataset.class_sizes'),
+    (lambda header: header['dataset'].update(class_sizes=[3]), 'the header is damaged, dataset.class_sizes'),
+    (lambda header: header['dataset'].update(class_sizes='3'), 'the header is damaged, dataset.class_sizes'),
     (lambda header: header['networks']['G'].pop('init_kwargs'), 'the header is damaged, the entry of G'),
     (lambda header: header['networks']['G']['init_kwargs'].update(z_dims=3), 'training.networks.Generator cannot be built from its header'),
     (lambda header: header['networks']['D']['init_kwargs'].update(channel_max=4), 'D: b16.conv0.bias has shape [8], Discriminator needs'),

@@ -45,11 +45,14 @@ def test_labels(tmp_path):
         assert dataset.label_dim == 5 and dataset.class_names == ['a', 'b', 'c', 'd', 'e']
         np.testing.assert_array_equal(dataset.get_label(0), [0, 0, 0, 1, 0])
         np.testing.assert_array_equal(dataset[1][1], [1, 0, 0, 0, 0])
+        assert dataset.class_sizes == [2, 2, 0, 1, 0]
+    with ImageDataset(tmp_path / 'index.zip', use_labels=True, mirror=True, class_balance=1, subset=4, seed=1) as dataset:
+        assert sum(dataset.class_sizes) == 4 and max(dataset.class_sizes) == 2
     with ImageDataset(tmp_path / 'index.zip') as dataset:
-        assert dataset.label_dim == 0 and dataset.has_labels and dataset[0][1].shape == (0,)
+        assert dataset.label_dim == 0 and dataset.has_labels and dataset[0][1].shape == (0,) and dataset.class_sizes is None
     make_set(tmp_path / 'vector.zip', labels=[[0.5, i] for i in range(5)])
     with ImageDataset(tmp_path / 'vector.zip', use_labels=True) as dataset:
-        assert dataset.label_dim == 2
+        assert dataset.label_dim == 2 and dataset.class_sizes is None
         np.testing.assert_array_equal(dataset.get_label(3), [0.5, 3])
 
 
@@ -265,8 +268,9 @@ def test_other_sizes_are_left_out_and_a_set_that_is_gone_ends(tmp_path, capsys):
 def test_classes_in_groups_are_balanced_as_groups(tmp_path):
     make_set(tmp_path / 'set.zip', 12, labels=[0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3], classes=['a/1', 'a/2', 'b/1', 'b/2'])
     with ImageDataset(tmp_path / 'set.zip', use_labels=True, class_balance=1) as dataset:
-        assert dataset.item_classes.tolist().count(0) == dataset.item_classes.tolist().count(1) == 10
-        assert {len(own) for own in dataset.members} == {10}
+        sizes = np.bincount(dataset.item_classes)
+        assert sizes[:2].sum() == sizes[2:].sum() == 10 and sizes[0] == 1 and sizes[2:].tolist() == [5, 5]
+        assert [len(own) for own in dataset.members] == sizes.tolist() and dataset.class_sizes == [1, 9, 1, 1]
 
 
 @pytest.mark.parametrize('looks', ['x', [[1.0]], [[1.0], [1.0, 2.0]], [[1.0], []], [[1.0], [float('inf')]], [1.0, 2.0], [['a'], ['b']]])
