@@ -108,7 +108,8 @@ def convert(sources, dest, resolution, native, transform, resize_filter, channel
     click.echo(f'{len(chosen)} of {len(items)} images -> {size}x{target.channels}, {target.transform}{wide}')
     for note in notes:
         click.echo(f'Note: {note}')
-    written, classes, composited = write_images(items, chosen, labels, classes, target, dest, workers, skipped)
+    written, classes, composited = write_images(items, chosen, labels, classes, target, dest, workers, skipped,
+                                               opened[0].looks if len(opened) == 1 else None)
     if composited:
         click.echo(f'Note: {composited} images had alpha, composited on #{bytes(background).hex()}; --channels=4 keeps it')
     size = dest.stat().st_size if dest.is_file() else sum(file.stat().st_size for file in dest.rglob('*') if file.is_file())

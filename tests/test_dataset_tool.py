@@ -362,7 +362,7 @@ def test_clusters_of_a_set(tmp_path, capsys):
             assert all(dataset.files.read(name) == source.files.read(name) for name in source.files.names)
             labels = [dataset.class_names[dataset.get_label(i).argmax()] for i in range(12)]
             assert labels == ['cat/1', 'cat/2'] * 3 + ['dog/1', 'dog/2'] * 3
-            assert dataset.item_classes.tolist() == [0] * 6 + [1] * 6  # groups of a batch are of cats, or of dogs
+            assert dataset.item_classes.tolist() == [0, 2] * 3 + [1, 3] * 3 and dataset.class_sizes == [3] * 4
             assert len(dataset.labels.looks) == 4 and len({len(row) for row in dataset.labels.looks}) == 1
     assert '12 images, 4 classes (cat/1, dog/1, cat/2, dog/2) of 3 images' in capsys.readouterr().out
     tool('convert', tmp_path / 'src', tmp_path / 'small.zip', '--resolution=16')
@@ -389,8 +389,14 @@ def test_clusters_of_a_set(tmp_path, capsys):
         tool('cluster', tmp_path / 'clusters', tmp_path / 'clusters' / 'again')
     with pytest.raises(UserError, match='is no folder'):
         tool('cluster', tmp_path / 'set.zip', tmp_path / 'none' / 'again.zip')
-    with ImageDataset(f'{tmp_path}/clusters.zip,{tmp_path}/clusters') as both:
-        assert both.labels.looks == ImageDataset(tmp_path / 'clusters').labels.looks
+    for prefix in 'ab':
+        tool('shard', tmp_path / 'clusters.zip', tmp_path / prefix, f'--prefix={prefix}-')
+    tool('index', tmp_path / 'a' / 'index.json', tmp_path / 'b' / 'index.json', f'--out={tmp_path}/index.json')
+    tool('convert', tmp_path / 'clusters', tmp_path / 'converted.zip', '--resolution=16')
+    for copy in (f'{tmp_path}/clusters.zip,{tmp_path}/clusters', tmp_path / 'a', tmp_path / 'converted.zip'):
+        with ImageDataset(copy) as dataset, ImageDataset(tmp_path / 'clusters') as first:
+            assert dataset.labels.looks == first.labels.looks and dataset.class_names == first.class_names, copy
+            assert json.loads((tmp_path / 'index.json').read_text())['looks'] == first.labels.looks
     assert not (tmp_path / 'again.zip').exists()
 
 

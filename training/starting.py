@@ -52,7 +52,7 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
     elif row.get('class_groups') and not dataset.can_group:
         given['class_groups'] = False
     if dataset.label_dim and max(dataset.labels.groups) + 1 < dataset.label_dim and not dataset.labels.looks and not init_from:
-        distributed.print0('Note: the classes are clusters whose looks are not known, as with shards: G takes longer to tell them apart')
+        distributed.print0('Note: the classes are clusters whose looks are not in the set: G takes longer to tell them apart')
     if init_from:
         row = transfer.starting_row(init_from, row, dataset.resolution)
     data = DataConfig(

@@ -151,11 +151,11 @@ def writer(dest):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_images(items, chosen, labels, classes, target, dest, workers, skipped):
+def write_images(items, chosen, labels, classes, target, dest, workers, skipped, looks=None):
     """Converts the chosen items into `dest`; `skipped` takes those that cannot be.
 
     Returns (label of each image written, names of the classes or None, how many images had alpha composited). Classes keep their numbers
-    also where the last of them have no image: then they are named, by number if they have no names.
+    also where the last of them have no image: then they are named, by number if they have no names. looks: see data.labels.Labels
     """
     pairs, composited = [], 0
     batches = in_batches(chosen, lambda i: items[i][0].read(items[i][1]))
@@ -175,7 +175,8 @@ def write_images(items, chosen, labels, classes, target, dest, workers, skipped)
         if labels is not None and not classes and isinstance(pairs[0][1], int):
             dim = 1 + max(label for label in labels if label is not None)
             classes = [str(index) for index in range(dim)] if dim > 1 + max(label for _, label in pairs) else None
-        content = {'labels': pairs if labels is not None else None, **({'classes': classes} if classes else {})}
+        content = {'labels': pairs if labels is not None else None, **({'classes': classes} if classes else {}),
+                   **({'looks': looks} if looks else {})}
         if target.transform == 'native':
             content[LEAST_SIDE] = target.width
         write('dataset.json', json.dumps(content).encode())

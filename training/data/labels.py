@@ -54,7 +54,7 @@ def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:
     if not isinstance(content, dict):
         raise UserError(f'{where} must hold an object {{"labels": [[name, class], ...]}}')
     labels = _from_pairs(content.get('labels'), content.get('classes'), folder, where)
-    return labels and replace(labels, looks=_looks(content.get('looks'), labels.classes, where))
+    return labels and replace(labels, looks=parse_looks(content.get('looks'), labels.classes, where))
 
 
 def _from_pairs(pairs: object, classes: object, prefix: str, where: str) -> Labels | None:
@@ -90,8 +90,8 @@ def _from_pairs(pairs: object, classes: object, prefix: str, where: str) -> Labe
     return Labels(by_name, len(classes) if classes else 1 + max(by_name.values()), classes)
 
 
-def _looks(looks: object, classes: list[str] | None, where: str) -> list[list[float]] | None:
-    """The "looks" of a dataset.json."""
+def parse_looks(looks: object, classes: list[str] | None, where: str) -> list[list[float]] | None:
+    """The "looks" of a file that `where` names, beside these "classes". Raises UserError if they are malformed."""
     if looks is None:
         return None
     if not (isinstance(looks, list) and all(isinstance(row, list) and row and all(map(_is_number, row)) for row in looks)

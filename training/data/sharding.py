@@ -68,12 +68,16 @@ class Records:
         self.rows = []
         return len(table), hashlib.sha256(table.tobytes()).hexdigest()
 
-    def index(self, pictures: Pictures, classes: list[str] | None, shards: list[tuple]) -> Index:
-        """The index of all. shards: (file, samples, bytes, SHA-256, SHA-256 of the offsets) of each"""
-        counts = None
+    def index(self, pictures: Pictures, labels: Labels | None, shards: list[tuple]) -> Index:
+        """The index of all.
+
+        labels: what names the classes and says how they look, if anything does
+        shards: (file, samples, bytes, SHA-256, SHA-256 of the offsets) of each
+        """
+        counts, classes = None, labels and labels.classes
         if self.label == 'class':
             counts = np.pad(self.counts, (0, max(0, len(classes or ()) - len(self.counts))))
-        return Index(pictures.shape, pictures.least_side, self.label, classes, counts, *columns(shards))
+        return Index(pictures.shape, pictures.least_side, self.label, classes, counts, *columns(shards), labels and labels.looks)
 
 
 def kind_of(label: Label) -> str | int | None:
@@ -149,7 +153,7 @@ def write_shards(files, labels: Labels | None, dest: Path, shard_bytes: int, pre
                 count, of_offsets = records.finish(temporary / offsets_name(shard))
                 shards.append((shard, count, size, digest, of_offsets))
                 writer = None
-        index = records.index(pictures, labels and labels.classes, shards)
+        index = records.index(pictures, labels, shards)
         save_index(temporary / INDEX, index)
         temporary.rename(dest)
         return index
@@ -276,7 +280,8 @@ def joined(parts: list[tuple[str, Index]]) -> Index:
         counts = sum(np.pad(index.class_counts, (0, most - len(index.class_counts))) for _, index in parts)
     arrays = (np.concatenate([getattr(index, field) for _, index in parts]) for field in ('samples', 'bytes', 'sha256', 'offsets_sha256'))
     least = min(index.least_side for _, index in parts) if first.least_side else None
-    return Index(first.shape, least, first.label, first.classes, counts, names, *arrays)
+    looks = first.looks if all(index.looks == first.looks for _, index in parts) else None
+    return Index(first.shape, least, first.label, first.classes, counts, names, *arrays, looks)
 
 
 # ---- What is wrong with shards

@@ -22,7 +22,7 @@ import numpy as np
 
 from dnnlib.util import UserError
 from training.data.files import BadImage, read_header
-from training.data.labels import Labels
+from training.data.labels import Labels, parse_looks
 from training.data.ranges import WRONG, Damaged, Ranges, beside, is_url
 
 INDEX = 'index.json'
@@ -55,6 +55,7 @@ class Index:
     least_side: of pictures that keep their size (convert --native), which `shape` does not tell then; else None
     class_counts: int64 [classes], how many samples each has; None where that is not known
     names, sha256, offsets_sha256: of the shards;  samples, bytes: int64 [shards]
+    looks: see data.labels.Labels
     """
 
     shape: tuple[int, int, int]
@@ -67,6 +68,7 @@ class Index:
     bytes: np.ndarray
     sha256: np.ndarray          # S64 [shards]
     offsets_sha256: np.ndarray  # S64 [shards]
+    looks: list[list[float]] | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -94,7 +96,7 @@ class Index:
         rows = [of_name[name] for name in sorted(kept)]
         classes = self.classes or ([str(i) for i in range(self.dim)] if self.label == 'class' else None)
         return Index(self.shape, self.least_side, self.label, classes, None, [self.names[i] for i in rows], self.samples[rows],
-                     self.bytes[rows], self.sha256[rows], self.offsets_sha256[rows])
+                     self.bytes[rows], self.sha256[rows], self.offsets_sha256[rows], self.looks)
 
     def to_json(self) -> str:
         """The content of index.json."""
@@ -103,6 +105,7 @@ class Index:
         counts = None if self.class_counts is None else self.class_counts.tolist()
         head = {'format': FORMAT, 'version': VERSION, 'shape': self.shape, 'least_side': self.least_side, 'label': self.label,
                 'classes': self.classes, 'class_counts': counts, 'digest': self.digest}
+        head |= {'looks': self.looks} if self.looks else {}
         return json.dumps(head)[:-1] + ', "shards": [\n' + lines + '\n]}\n'
 
 
@@ -138,7 +141,8 @@ def parse_index(data: bytes, where: str) -> Index:
     for digest in itertools.chain(*digests):
         expect(isinstance(digest, str) and re.fullmatch('[0-9a-f]{64}', digest) is not None, 'a SHA-256')
     expect(label != 'class' or sum(counts) == sum(samples), '"class_counts" and samples differ')
-    index = Index(tuple(shape), least, label, classes, np.array(counts, np.int64) if label == 'class' else None, *columns(rows))
+    index = Index(tuple(shape), least, label, classes, np.array(counts, np.int64) if label == 'class' else None, *columns(rows),
+                  parse_looks(content.get('looks'), classes, where))
     expect(content.get('digest') == index.digest, 'its digest does not fit its content')
     return index
 
@@ -272,7 +276,8 @@ class ShardFiles:
         if self.index.label is None:
             return None
         counts = self.index.class_counts
-        return Labels(ShardLabels(self), self.index.dim, self.index.classes, None if counts is None else np.cumsum(counts), complete=True)
+        return Labels(ShardLabels(self), self.index.dim, self.index.classes, None if counts is None else np.cumsum(counts), complete=True,
+                      looks=self.index.looks)
 
     def digest(self, labels: Labels | None = None) -> str:
         """SHA-256 (hex) over the checksums of the shards and their offsets."""

@@ -35,6 +35,7 @@ class Source:
     names: what each image is called in messages.
     labels: class index or vector of each image (None where it lacks one), or None for a source without labels.
     classes: names of the classes, or None.
+    looks: see data.labels.Labels.
     notes: what the user should know about how the source was read.
     left_out: (name, reason) of files that may be pictures but are of no kind that is read.
     padded: whether images are small enough to be framed rather than resized unless the user says how (28x28 to 32x32).
@@ -47,6 +48,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     padded: bool = False
+    looks: list[list[float]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -110,7 +112,7 @@ class FileSource(Source):
         self.left_out = self.files.left_out()
         labels = self.files.labels()
         if labels is not None:
-            self.labels, self.classes = [labels.by_name.get(name) for name in self.names], labels.classes
+            self.labels, self.classes, self.looks = [labels.by_name.get(name) for name in self.names], labels.classes, labels.looks
             present = [label for label in self.labels if isinstance(label, int)]
             if self.classes is None and present and max(present) + 1 < labels.dim:  # classes stay as many, also where images are lost
                 self.classes = [str(index) for index in range(labels.dim)]
