@@ -23,6 +23,7 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--psi', '--trunc', 'psi', type=float, metavar='NUMBER', default=1.0,
               help='Truncation: below 1 the images become more typical and less varied, at 0 all are the mean.')
 @click.option('--psi-cutoff', type=click.IntRange(0), metavar='N', help='Truncate only that many of the first layers.  [default: all]')
+@cli.with_psi_to
 @click.option('--class', 'class_text', metavar='INDEX|NAME', help='Class to draw, or group of classes to draw from in turn, for a '
               'network trained with --cond.')
 @click.option('--label', type=cli.Numbers(), help='All numbers of a label, such as 0.2,0,1, in place of --class.')
@@ -44,7 +45,7 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
               help='bf16 and fp16 compute the four highest resolutions in half precision: faster on a GPU, bf16 on new CPUs too.')
 @click.option('--allow-tf32', is_flag=True, help='On a GPU: round the factors of float32 products to TF32, 10 bits.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
-def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_mode, projected_w, direction, strength, directions, grid,
+def main(network, seeds, res, window, psi, psi_cutoff, psi_to, class_text, label, noise_mode, projected_w, direction, strength, directions, grid,
          outdir, image_format, resume, refine, batch, precision, allow_tf32, device):
     """Draw images from a trained generator, at any size and in any window.
 
@@ -84,7 +85,7 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
         G, meta = open_network(network, distributed.own_device(str(pick_device(device, allow_tf32))))
     G = with_precision(G, precision)
     painter = Painter(G, *asked_size(G, window, res), window, refine, noise_mode, force_fp32=precision == 'fp32')
-    codes = ws_by_name(G, meta['dataset']['classes'], seeds, projected_w, psi, psi_cutoff, class_text, label)
+    codes = ws_by_name(G, meta['dataset']['classes'], seeds, projected_w, psi, psi_cutoff, psi_to, class_text, label)
     if direction is not None:
         from inference.directions import load_or_find
 
@@ -111,17 +112,19 @@ def main(network, seeds, res, window, psi, psi_cutoff, class_text, label, noise_
         write_each(outdir, painter, share, batch, image_format)
 
 
-def ws_by_name(G, classes, seeds, projected_w, psi, psi_cutoff, class_text, label):
+def ws_by_name(G, classes, seeds, projected_w, psi, psi_cutoff, psi_to, class_text, label):
     """{name of the file: ws [1, num_ws, w_dim]} of the seeds, or of the file of a projection; arguments as the options."""
-    from inference.latents import labels_of_seeds, latents_of, load_projection, truncated
+    from inference.latents import class_label, class_mean, labels_of_seeds, latents_of, load_projection, to_class, truncated
 
+    own = to_class(G, psi, psi_to)
     if projected_w:
-        found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff)
+        mean = class_mean(G, class_label(G, class_text, classes, label)) if own else None
+        found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff, mean)
         names = ['projected'] if len(found) == 1 else [f'projected{i:04d}' for i in range(len(found))]
         return dict(zip(names, found.split(1), strict=True))
     seeds = seeds or list(range(8))
     labels = labels_of_seeds(G, seeds, class_text, classes, label)
-    return {f'seed{seed:04d}': latents_of(G, seed, c, psi, psi_cutoff) for seed, c in zip(seeds, labels, strict=True)}
+    return {f'seed{seed:04d}': latents_of(G, seed, c, psi, psi_cutoff, own) for seed, c in zip(seeds, labels, strict=True)}
 
 
 def expect_disk(size, folder):

@@ -16,6 +16,7 @@ from inference import REFINEMENTS, VIDEO_FORMATS, WHOLE
               'seed; several times.')
 @click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels, as in generate.py.  [default: 256, or as trained if more]')
 @click.option('--psi', type=cli.FiniteRange(), default=1.0, help='Truncation, as in generate.py.')
+@cli.with_psi_to
 @cli.with_directions
 @click.option('--space', type=click.Choice(['w', 'z']), default='w', help='Straight lines in w, or great circles in z.')
 @click.option('--seconds', type=cli.FiniteRange(0.1, 3600), default=2.0, help='From one stop to the next.')
@@ -27,7 +28,7 @@ from inference import REFINEMENTS, VIDEO_FORMATS, WHOLE
 @click.option('--quality', type=click.IntRange(0, 100), default=80, help='Of WebP.')
 @click.option('--out', metavar='FILE', default='out/walk.webp', help='File to write; its folder is made if it is not there.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
-def main(network, seeds, windows, classes, res, psi, direction, strength, directions, space, seconds, fps, easing, loop, refine,
+def main(network, seeds, windows, classes, res, psi, psi_to, direction, strength, directions, space, seconds, fps, easing, loop, refine,
          video_format, quality, out, device):
     """Draw a walk through seeds, a zoom through windows, a change through classes, a swing along a direction, or all at once.
 
@@ -68,7 +69,7 @@ def main(network, seeds, windows, classes, res, psi, direction, strength, direct
         labels = [latents.class_label(G, classes[i % len(classes)], names, seed=seeds[i]) for i in range(stops)]
     else:
         labels = latents.labels_of_seeds(G, seeds, names=names)
-    path = latents.Walk(G, seeds, labels, psi, space)
+    path = latents.Walk(G, seeds, labels, psi, space, to_class=latents.to_class(G, psi, psi_to))
     if direction is not None:
         from inference.directions import load_or_find
 

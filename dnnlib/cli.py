@@ -164,6 +164,10 @@ def with_directions(command):
     return command
 
 
+with_psi_to = click.option('--psi-to', type=click.Choice(['all', 'class']), default='all', help='What truncation goes towards: the mean of '
+                           'all that the network draws, or that of the class drawn.')
+
+
 class Parsed(click.ParamType):
     """What a function makes of a text; a ValueError that it raises is the message. name: what --help calls it."""
 

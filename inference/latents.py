@@ -89,10 +89,43 @@ def _abridged(names, most=20):
 
 
 @torch.no_grad()
-def latents_of(G, seed, label, psi=1.0, psi_cutoff=None):
-    """w of a seed, the same whatever else is drawn: z is drawn by NumPy, as in stylegan2-ada-pytorch.  [1, num_ws, w_dim]"""
-    z = torch.from_numpy(z_of(G, seed)).to(next(G.parameters()).device)
-    return G.mapping(z, label, truncation_psi=psi, truncation_cutoff=psi_cutoff)
+def latents_of(G, seed, label, psi=1.0, psi_cutoff=None, to_class=False):
+    """w of a seed, the same whatever else is drawn: z is drawn by NumPy, as in stylegan2-ada-pytorch.  [1, num_ws, w_dim]
+
+    psi, psi_cutoff, to_class: as of `mapped`
+    """
+    return mapped(G, torch.from_numpy(z_of(G, seed)).to(next(G.parameters()).device), label, psi, psi_cutoff, to_class)
+
+
+def mapped(G, z, label, psi=1.0, psi_cutoff=None, to_class=False):
+    """w of z [N, z_dim] and label [N, c_dim] or None, truncated.  [N, num_ws, w_dim]
+
+    psi:        truncation, 1 for none
+    psi_cutoff: layers it ends at; None for all
+    to_class:   towards the mean w of the label, of one for all, in place of that of all labels: what is typical of several classes at once
+                is a picture of none (as of clusters in arXiv 2202.12211)
+    """
+    if psi == 1 or label is None or not to_class:
+        return G.mapping(z, label, truncation_psi=psi, truncation_cutoff=psi_cutoff)
+    return truncated(G, G.mapping(z, label), psi, psi_cutoff, class_mean(G, label[:1]))
+
+
+def to_class(G, psi, text):
+    """Whether --psi and --psi-to ask for truncation towards the class drawn; tells of what has no effect, or another than is likely wanted."""
+    if text == 'class' and not G.c_dim:
+        print('Warning: --psi-to=class has no effect, this network has no classes')
+    elif text == 'class' and psi == 1:
+        print('Warning: --psi-to=class has no effect without --psi')
+    elif G.c_dim and psi != 1 and text != 'class':
+        print('Truncated towards the mean of all classes; --psi-to=class: towards that of the class drawn')
+    return text == 'class' and G.c_dim > 0 and psi != 1
+
+
+@torch.no_grad()
+def class_mean(G, label):
+    """Mean w of a label [1, c_dim] over 1,000 z of a fixed seed.  [1, 1, w_dim]"""
+    z = torch.from_numpy(np.random.RandomState(0).randn(1000, G.z_dim)).to(label.device)
+    return G.mapping(z, label.expand(len(z), -1))[:, :1].mean(dim=0, keepdim=True)
 
 
 def z_of(G, seed):
@@ -115,10 +148,10 @@ def slerp(a, b, share):
     return direction * (lengths[0] + (lengths[1] - lengths[0]) * share)
 
 
-def truncated(G, ws, psi=1.0, psi_cutoff=None):
-    """ws with the layers below `psi_cutoff` (None: all) drawn towards the mean w.  [N, num_ws, w_dim]"""
+def truncated(G, ws, psi=1.0, psi_cutoff=None, mean=None):
+    """ws with the layers below `psi_cutoff` (None: all) drawn towards a mean w, None for that of all.  [N, num_ws, w_dim]"""
     ws = ws.clone()
-    ws[:, :psi_cutoff] = G.mapping.w_avg.lerp(ws[:, :psi_cutoff], psi)
+    ws[:, :psi_cutoff] = (G.mapping.w_avg if mean is None else mean).lerp(ws[:, :psi_cutoff], psi)
     return ws
 
 
@@ -186,15 +219,14 @@ class Walk:
     """The way from each of several stops to the next, and from the last to the first.
 
     seeds, labels: of the stops; a label is [1, c_dim] or None
-    psi:   truncation
     space: 'w', straight lines; 'z', great circles, labels blended
-    psi_cutoff: layers that truncation ends at; None for all
+    psi, psi_cutoff, to_class: as of `mapped`
     """
 
-    def __init__(self, G, seeds, labels, psi=1.0, space='w', psi_cutoff=None):
-        self.G, self.psi, self.psi_cutoff, self.space = G, psi, psi_cutoff, space
+    def __init__(self, G, seeds, labels, psi=1.0, space='w', psi_cutoff=None, to_class=False):
+        self.G, self.space, self.truncation = G, space, (psi, psi_cutoff, to_class)
         self.zs, self.labels = [z_of(G, seed) for seed in seeds], labels
-        self.ws = [latents_of(G, seed, label, psi, psi_cutoff) for seed, label in zip(seeds, labels, strict=True)] if space == 'w' else None
+        self.ws = [latents_of(G, seed, label, *self.truncation) for seed, label in zip(seeds, labels, strict=True)] if space == 'w' else None
 
     @torch.no_grad()
     def at(self, stop, share):
@@ -204,4 +236,4 @@ class Walk:
             return self.ws[stop].lerp(self.ws[following], share)
         z = torch.from_numpy(slerp(self.zs[stop], self.zs[following], share)).to(next(self.G.parameters()).device)
         label = None if self.labels[stop] is None else self.labels[stop].lerp(self.labels[following], share)
-        return self.G.mapping(z, label, truncation_psi=self.psi, truncation_cutoff=self.psi_cutoff)
+        return mapped(self.G, z, label, *self.truncation)

@@ -5,7 +5,18 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
-from inference.latents import class_label, label_of_seed, labels_of_seeds, load_projection, save_projection, slerp, truncated
+from inference.latents import (
+    class_label,
+    class_mean,
+    label_of_seed,
+    labels_of_seeds,
+    latents_of,
+    load_projection,
+    one_hot,
+    save_projection,
+    slerp,
+    truncated,
+)
 from tests import tiny_snapshots
 
 
@@ -63,3 +74,22 @@ def test_truncation_draws_towards_the_mean():
     assert (truncated(G, ws, psi=0.25) == 0.75).all() and (truncated(G, ws) == 0).all() and (ws == 0).all()
     found = truncated(G, ws, psi=0.25, psi_cutoff=2)
     assert (found[:, :2] == 0.75).all() and (found[:, 2:] == 0).all()
+
+
+def test_truncation_draws_towards_the_mean_of_a_class():
+    G = tiny_snapshots.stylegan2(c_dim=2).eval().requires_grad_(False)
+    G.mapping.w_avg.fill_(5)
+    z, means = torch.randn(20_000, G.z_dim, dtype=torch.float64), []
+    for index in (0, 1):
+        label = one_hot(G, index)
+        means.append(G.mapping(z, label.expand(len(z), -1))[:, 0].mean(0))
+        mean = class_mean(G, label)
+        spread = G.mapping(z, label.expand(len(z), -1))[:, 0].std(0).norm()
+        assert mean.shape == (1, 1, G.w_dim) and (mean[0, 0] - means[-1]).norm() < 0.1 * spread
+        ws = latents_of(G, 3, label)
+        found = latents_of(G, 3, label, psi=0.25, psi_cutoff=2, to_class=True)
+        assert torch.allclose(found[:, :2], mean.lerp(ws[:, :2], 0.25)) and torch.equal(found[:, 2:], ws[:, 2:])
+        assert torch.equal(latents_of(G, 3, label, to_class=True), ws)
+    assert (means[0] - means[1]).norm() > 0.1 * spread
+    plain = tiny_snapshots.stylegan2().eval().requires_grad_(False)
+    assert torch.equal(latents_of(plain, 3, None, psi=0.5, to_class=True), latents_of(plain, 3, None, psi=0.5))

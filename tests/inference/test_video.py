@@ -122,12 +122,12 @@ def test_quality_is_that_of_webp(tmp_path):
     assert sizes[0] < sizes[1] / 2
 
 
-@pytest.mark.parametrize('space', ['w', 'z'])
-def test_a_walk_passes_its_stops(space):
+@pytest.mark.parametrize('space, to_class', [('w', False), ('z', False), ('w', True), ('z', True)])
+def test_a_walk_passes_its_stops(space, to_class):
     G = tiny_snapshots.stylegan2(c_dim=2).eval().requires_grad_(False)
     labels = [one_hot(G, i) for i in (0, 1, 0)]
-    walk = Walk(G, [3, 4, 5], labels, psi=0.5, space=space)
-    ends = [latents_of(G, seed, label, 0.5) for seed, label in zip([3, 4, 5], labels, strict=True)]
+    walk = Walk(G, [3, 4, 5], labels, psi=0.5, space=space, to_class=to_class)
+    ends = [latents_of(G, seed, label, 0.5, to_class=to_class) for seed, label in zip([3, 4, 5], labels, strict=True)]
     for stop in range(3):
         assert (walk.at(stop, 0) - ends[stop]).abs().max() < 1e-5 and (walk.at(stop, 1) - ends[(stop + 1) % 3]).abs().max() < 1e-5
     middle = walk.at(0, 0.5)
