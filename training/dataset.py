@@ -314,8 +314,9 @@ class ImageDataset(torch.utils.data.Dataset):
 
     @functools.cached_property
     def item_classes(self) -> np.ndarray:
-        """int64 [len(self)]: the class of each item, where `can_group`."""
-        return np.array([self.labels.by_name[self.files.names[i]] for i in self._chosen] * (2 if self.mirror else 1))
+        """int64 [len(self)]: the class of each item, where `can_group`; of classes in groups ('animals/3') the group."""
+        classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
+        return np.array(self.labels.groups)[classes * (2 if self.mirror else 1)]
 
     @functools.cached_property
     def members(self) -> list[np.ndarray]:
