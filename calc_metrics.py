@@ -134,6 +134,9 @@ def labels_in_groups(c_dim, names, dataset, sizes=None):
 
     groups = dataset.class_names or [str(index) for index in range(dataset.label_dim)]
     members = [classes_of_group(name, names) for name in groups]
+    if not dataset.can_group and dataset.label_dim != c_dim:
+        raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data '
+                        'with --data, or one zip or folder of groups of its classes')
     if not dataset.can_group or any(size and not own for size, own in zip(dataset.class_sizes, members, strict=True)):
         if dataset.label_dim == c_dim:
             return None

@@ -45,8 +45,8 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
               help='bf16 and fp16 compute the four highest resolutions in half precision: faster on a GPU, bf16 on new CPUs too.')
 @click.option('--allow-tf32', is_flag=True, help='On a GPU: round the factors of float32 products to TF32, 10 bits.')
 @click.option('--device', metavar='NAME', default='auto', help='cpu, cuda, cuda:1; auto takes a GPU if there is one.')
-def main(network, seeds, res, window, psi, psi_cutoff, psi_to, class_text, label, noise_mode, projected_w, direction, strength, directions, grid,
-         outdir, image_format, resume, refine, batch, precision, allow_tf32, device):
+def main(network, seeds, res, window, psi, psi_cutoff, psi_to, class_text, label, noise_mode, projected_w, direction, strength,
+         directions, grid, outdir, image_format, resume, refine, batch, precision, allow_tf32, device):
     """Draw images from a trained generator, at any size and in any window.
 
     Writes OUTDIR/seed0000.png and so on; the same seed gives the same image whatever else is drawn. 8192x8192 and more take the memory
@@ -114,17 +114,21 @@ def main(network, seeds, res, window, psi, psi_cutoff, psi_to, class_text, label
 
 def ws_by_name(G, classes, seeds, projected_w, psi, psi_cutoff, psi_to, class_text, label):
     """{name of the file: ws [1, num_ws, w_dim]} of the seeds, or of the file of a projection; arguments as the options."""
-    from inference.latents import class_label, class_mean, labels_of_seeds, latents_of, load_projection, to_class, truncated
+    from inference import latents
 
-    own = to_class(G, psi, psi_to)
+    to_class = latents.towards_class(G, psi, psi_to)
     if projected_w:
-        mean = class_mean(G, class_label(G, class_text, classes, label)) if own else None
-        found = truncated(G, load_projection(projected_w, G), psi, psi_cutoff, mean)
+        if to_class and label is None and (class_text is None or latents.classes_of_group(class_text, classes or [])):
+            raise UserError('--psi-to=class with --projected-w: say of which one class it is, with --class or --label')
+        mean = latents.class_means(G, [latents.class_label(G, class_text, classes, label)])[0] if to_class else None
+        found = latents.truncated(G, latents.load_projection(projected_w, G), psi, psi_cutoff, mean)
         names = ['projected'] if len(found) == 1 else [f'projected{i:04d}' for i in range(len(found))]
         return dict(zip(names, found.split(1), strict=True))
     seeds = seeds or list(range(8))
-    labels = labels_of_seeds(G, seeds, class_text, classes, label)
-    return {f'seed{seed:04d}': latents_of(G, seed, c, psi, psi_cutoff, own) for seed, c in zip(seeds, labels, strict=True)}
+    labels = latents.labels_of_seeds(G, seeds, class_text, classes, label)
+    means = latents.class_means(G, labels) if to_class else [None] * len(seeds)
+    drawn_from = zip(seeds, labels, means, strict=True)
+    return {f'seed{seed:04d}': latents.latents_of(G, seed, c, psi, psi_cutoff, mean) for seed, c, mean in drawn_from}
 
 
 def expect_disk(size, folder):

@@ -69,7 +69,7 @@ def main(network, seeds, windows, classes, res, psi, psi_to, direction, strength
         labels = [latents.class_label(G, classes[i % len(classes)], names, seed=seeds[i]) for i in range(stops)]
     else:
         labels = latents.labels_of_seeds(G, seeds, names=names)
-    path = latents.Walk(G, seeds, labels, psi, space, to_class=latents.to_class(G, psi, psi_to))
+    path = latents.Walk(G, seeds, labels, psi, space, to_class=latents.towards_class(G, psi, psi_to))
     if direction is not None:
         from inference.directions import load_or_find
 

@@ -165,7 +165,7 @@ def with_directions(command):
 
 
 with_psi_to = click.option('--psi-to', type=click.Choice(['all', 'class']), default='all', help='What truncation goes towards: the mean of '
-                           'all that the network draws, or that of the class drawn.')
+                           'all that the network draws, or that of the class or label drawn.')
 
 
 class Parsed(click.ParamType):

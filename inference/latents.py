@@ -8,6 +8,8 @@ import torch
 
 from dnnlib.arrays import NoArrays, arrays_in
 from dnnlib.util import UserError, suggest
+from inference.projection import w_statistics
+from torch_utils.distributed import print0
 from training.data.labels import group_of
 
 
@@ -89,43 +91,46 @@ def _abridged(names, most=20):
 
 
 @torch.no_grad()
-def latents_of(G, seed, label, psi=1.0, psi_cutoff=None, to_class=False):
+def latents_of(G, seed, label, psi=1.0, psi_cutoff=None, mean=None):
     """w of a seed, the same whatever else is drawn: z is drawn by NumPy, as in stylegan2-ada-pytorch.  [1, num_ws, w_dim]
 
-    psi, psi_cutoff, to_class: as of `mapped`
+    psi, psi_cutoff, mean: as of `mapped`
     """
-    return mapped(G, torch.from_numpy(z_of(G, seed)).to(next(G.parameters()).device), label, psi, psi_cutoff, to_class)
+    return mapped(G, torch.from_numpy(z_of(G, seed)).to(next(G.parameters()).device), label, psi, psi_cutoff, mean)
 
 
-def mapped(G, z, label, psi=1.0, psi_cutoff=None, to_class=False):
+def mapped(G, z, label, psi=1.0, psi_cutoff=None, mean=None):
     """w of z [N, z_dim] and label [N, c_dim] or None, truncated.  [N, num_ws, w_dim]
 
     psi:        truncation, 1 for none
     psi_cutoff: layers it ends at; None for all
-    to_class:   towards the mean w of the label, of one for all, in place of that of all labels: what is typical of several classes at once
-                is a picture of none (as of clusters in arXiv 2202.12211)
+    mean:       what it goes towards, [1, 1, w_dim], such as `class_means`; None: the mean w of all that is drawn
     """
-    if psi == 1 or label is None or not to_class:
+    if mean is None:
         return G.mapping(z, label, truncation_psi=psi, truncation_cutoff=psi_cutoff)
-    return truncated(G, G.mapping(z, label), psi, psi_cutoff, class_mean(G, label[:1]))
+    return truncated(G, G.mapping(z, label), psi, psi_cutoff, mean)
 
 
-def to_class(G, psi, text):
-    """Whether --psi and --psi-to ask for truncation towards the class drawn; tells of what has no effect, or another than is likely wanted."""
-    if text == 'class' and not G.c_dim:
-        print('Warning: --psi-to=class has no effect, this network has no classes')
-    elif text == 'class' and psi == 1:
-        print('Warning: --psi-to=class has no effect without --psi')
-    elif G.c_dim and psi != 1 and text != 'class':
-        print('Truncated towards the mean of all classes; --psi-to=class: towards that of the class drawn')
-    return text == 'class' and G.c_dim > 0 and psi != 1
+def towards_class(G, psi, psi_to):
+    """Whether --psi and --psi-to ask for truncation towards the class drawn; tells of what has no effect or another one."""
+    if psi_to == 'class' and not G.c_dim:
+        print0('Warning: --psi-to=class has no effect, this network has no classes')
+    elif psi_to == 'class' and psi == 1:
+        print0('Warning: --psi-to=class has no effect without --psi')
+    elif G.c_dim and psi != 1 and psi_to != 'class':
+        print0('Truncated towards the mean of all labels; --psi-to=class: towards that of the class or label drawn')
+    return psi_to == 'class' and G.c_dim > 0 and psi != 1
 
 
-@torch.no_grad()
-def class_mean(G, label):
-    """Mean w of a label [1, c_dim] over 1,000 z of a fixed seed.  [1, 1, w_dim]"""
-    z = torch.from_numpy(np.random.RandomState(0).randn(1000, G.z_dim)).to(label.device)
-    return G.mapping(z, label.expand(len(z), -1))[:, :1].mean(dim=0, keepdim=True)
+def class_means(G, labels):
+    """The mean w of each of some labels [1, c_dim]: a list of [1, 1, w_dim]. What is typical of several classes at once is a picture of
+    none, so truncation goes towards one of these instead (as of clusters in arXiv 2202.12211)."""
+    means = {}
+    for label in labels:
+        key = tuple(label[0].tolist())
+        if key not in means:
+            means[key] = w_statistics(G.mapping, G.z_dim, label)[0]
+    return [means[tuple(label[0].tolist())] for label in labels]
 
 
 def z_of(G, seed):
@@ -151,7 +156,7 @@ def slerp(a, b, share):
 def truncated(G, ws, psi=1.0, psi_cutoff=None, mean=None):
     """ws with the layers below `psi_cutoff` (None: all) drawn towards a mean w, None for that of all.  [N, num_ws, w_dim]"""
     ws = ws.clone()
-    ws[:, :psi_cutoff] = (G.mapping.w_avg if mean is None else mean).lerp(ws[:, :psi_cutoff], psi)
+    ws[:, :psi_cutoff] = (G.mapping.w_avg if mean is None else mean).to(ws).lerp(ws[:, :psi_cutoff], psi)
     return ws
 
 
@@ -220,13 +225,15 @@ class Walk:
 
     seeds, labels: of the stops; a label is [1, c_dim] or None
     space: 'w', straight lines; 'z', great circles, labels blended
-    psi, psi_cutoff, to_class: as of `mapped`
+    psi, psi_cutoff: truncation, as of `mapped`;  to_class: towards the mean of the label in place of that of all
     """
 
     def __init__(self, G, seeds, labels, psi=1.0, space='w', psi_cutoff=None, to_class=False):
-        self.G, self.space, self.truncation = G, space, (psi, psi_cutoff, to_class)
+        self.G, self.space, self.truncation, self.to_class = G, space, (psi, psi_cutoff), to_class
         self.zs, self.labels = [z_of(G, seed) for seed in seeds], labels
-        self.ws = [latents_of(G, seed, label, *self.truncation) for seed, label in zip(seeds, labels, strict=True)] if space == 'w' else None
+        self.means = class_means(G, labels) if to_class else [None] * len(seeds)
+        stops = zip(seeds, labels, self.means, strict=True)
+        self.ws = [latents_of(G, seed, label, *self.truncation, mean) for seed, label, mean in stops] if space == 'w' else None
 
     @torch.no_grad()
     def at(self, stop, share):
@@ -236,4 +243,5 @@ class Walk:
             return self.ws[stop].lerp(self.ws[following], share)
         z = torch.from_numpy(slerp(self.zs[stop], self.zs[following], share)).to(next(self.G.parameters()).device)
         label = None if self.labels[stop] is None else self.labels[stop].lerp(self.labels[following], share)
-        return mapped(self.G, z, label, *self.truncation)
+        mean = self.means[stop] if not self.to_class or torch.equal(label, self.labels[stop]) else class_means(self.G, [label])[0]
+        return mapped(self.G, z, label, *self.truncation, mean)

@@ -46,6 +46,7 @@ class Latents:
     def __init__(self, G, labels=None, seed=0):
         self.G, self.labels, self.seed = G, labels, seed
         self.device = next(G.parameters()).device
+        self.digest = str(seed) if not G.c_dim else f'{seed} {_labels_digest(*labels)}'  # of what is drawn from
 
     def __call__(self, numbers, count=1):
         """(z [count, N, z_dim], c [N, c_dim] or None) of these numbers."""
@@ -56,6 +57,12 @@ class Latents:
             label_of, total = self.labels
             c = torch.from_numpy(np.stack([label_of(int(random.integers(total))) for random in randoms])).to(self.device)
         return z.to(self.device), c
+
+
+def _labels_digest(label_of, total):
+    """A digest of labels by number, by 256 of them: those of another set, or of other classes, differ."""
+    some = [np.asarray(label_of(number)).tobytes() for number in np.linspace(0, total - 1, min(total, 256)).astype(int).tolist()]
+    return hashlib.sha256(b''.join(some) + str(total).encode()).hexdigest()
 
 
 class DrawnImages:
@@ -71,7 +78,7 @@ class DrawnImages:
 
     def __init__(self, latents, total, psi=1.0, draw=None, scale=1):
         self.latents, self.total, self.psi, self.draw, self.scale = latents, total, psi, draw, scale
-        self.digest = hashlib.sha256(f'{weights_digest(latents.G)} {latents.seed} {total} {psi} {scale}'.encode()).hexdigest()
+        self.digest = hashlib.sha256(f'{weights_digest(latents.G)} {latents.digest} {total} {psi} {scale}'.encode()).hexdigest()
 
     def batch(self, numbers):
         """uint8 [N, C, H, W] of the images with these numbers."""

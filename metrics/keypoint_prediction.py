@@ -75,9 +75,9 @@ class KeypointPrediction:
                             f'this network draws {"x".join(map(str, drawn))}; give its own data with --data')
         latents, reals = subject.latents(), DataImages(data, self.tests, subject.labels and subject.labels[0])
         common = f'kpl {weights_digest(G)} {self.extractor.digest}'
-        drawn = self._rows(subject, metric.num, subject.batch, 'drawn', f'{common} {subject.seed} {metric.num}', self._draw(G, latents))
-        find = self._project(subject, reals)
-        real = self._rows(subject, reals.total, 1, 'projections', f'{common} {reals.digest} {self.steps} {self.distance.name}', find)
+        drawn = self._rows(subject, metric.num, subject.batch, 'drawn', f'{common} {latents.digest} {metric.num}', self._draw(G, latents))
+        key = f'{common} {reals.digest} {latents.digest} {self.steps} {self.distance.name}'
+        real = self._rows(subject, reals.total, 1, 'projections', key, self._project(subject, reals))
         values = from_main(lambda: dict(zip(names, self._figures(metric, G.w_dim, drawn.features, real.features), strict=True)), names,
                            subject.device)
         used = int(values[names[-1]])

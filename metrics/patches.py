@@ -69,7 +69,7 @@ class DrawnPatches:
             raise UserError(f'@{size} takes square windows; this generator draws {whole[0]}x{whole[1]} pixels: take scores without @')
         if size < G.img_resolution or size % self.step:
             raise UserError(f'@{size}: give {G.img_resolution} or more, a multiple of {self.step}, for this generator')
-        self.digest = hashlib.sha256(f'{weights_digest(G)} {latents.seed} {total} {psi} @{size}'.encode()).hexdigest()
+        self.digest = hashlib.sha256(f'{weights_digest(G)} {latents.digest} {total} {psi} @{size}'.encode()).hexdigest()
 
     def batch(self, numbers):
         """uint8 [N, C, R, R] of the windows with these numbers."""

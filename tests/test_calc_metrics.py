@@ -89,7 +89,8 @@ def test_scores_of_a_network_with_classes(tmp_path):
     assert 'has 2 classes and' in mistake(calc_metrics.main, f'--network={network}', f'--data={other}', f'--metrics=cs_{NET}')
 
 
-def test_scores_of_a_network_whose_classes_are_in_groups_of_the_data(tmp_path):
+def test_scores_of_a_network_whose_classes_are_in_groups_of_the_data(tmp_path, monkeypatch):
+    asked = []
     data = tmp_path / 'data.zip'
     make_set(data, 40, labels=[0, 1] * 20, classes=['a', 'b'])
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2(c_dim=3), data=data, classes=['b/1', 'a/1', 'b/2'])
@@ -102,6 +103,12 @@ def test_scores_of_a_network_whose_classes_are_in_groups_of_the_data(tmp_path):
         assert drawn == [int(label(n).argmax()) for n in range(count)]
         label, count = calc_metrics.labels_in_groups(3, ['b/1', 'a/1', 'b/2'], dataset, [0, 0, 30])
         assert [int(label(n).argmax()) for n in range(count)] == [1, 2] * 20
+        monkeypatch.setattr(calc_metrics, 'labels_in_groups', lambda *args: asked.append(args) or (label, count))
+        network = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.stylegan2(c_dim=3), data=data,
+                                      classes=['b/1', 'a/1', 'b/2'], class_sizes=[4, 20, 16])
+        code, out, err = call(calc_metrics.main, f'--network={network}', f'--metrics=cs_{NET}', '--num=20')
+        assert code == 0 and asked[0][0] == 3 and asked[0][3] == [4, 20, 16], err
+        monkeypatch.undo()
         with pytest.raises(UserError, match='has 3 classes and'):
             calc_metrics.labels_in_groups(3, ['b/1', 'c/1', 'b/2'], dataset)
 

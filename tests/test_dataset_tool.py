@@ -394,10 +394,10 @@ def test_clusters_of_a_set(tmp_path, capsys):
         tool('shard', tmp_path / 'clusters.zip', tmp_path / prefix, f'--prefix={prefix}-')
     tool('index', tmp_path / 'a' / 'index.json', tmp_path / 'b' / 'index.json', f'--out={tmp_path}/index.json')
     tool('convert', tmp_path / 'clusters', tmp_path / 'converted.zip', '--resolution=16')
+    assert json.loads((tmp_path / 'index.json').read_text())['looks'] == ImageDataset(tmp_path / 'clusters').labels.looks
     for copy in (f'{tmp_path}/clusters.zip,{tmp_path}/clusters', tmp_path / 'a', tmp_path / 'converted.zip'):
         with ImageDataset(copy) as dataset, ImageDataset(tmp_path / 'clusters') as first:
             assert dataset.labels.looks == first.labels.looks and dataset.class_names == first.class_names, copy
-            assert json.loads((tmp_path / 'index.json').read_text())['looks'] == first.labels.looks
     assert not (tmp_path / 'again.zip').exists()
 
 

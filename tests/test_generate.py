@@ -223,19 +223,25 @@ def test_truncation(tmp_path):
 
 
 def test_truncation_to_a_class(tmp_path):
-    G = tiny_snapshots.stylegan2(c_dim=2)
-    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G, classes=['a', 'b'])
-    mean = latents.class_mean(G.eval(), latents.one_hot(G, 1)).repeat(1, G.num_ws, 1)
+    G = tiny_snapshots.stylegan2(c_dim=3)
+    G.mapping.w_avg.normal_()
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G, classes=['a/1', 'b', 'a/2'])
     np.savez(tmp_path / 'w.npz', w=torch.randn(1, G.num_ws, G.w_dim).numpy())
-    for of, name in (('--seeds=7', 'seed0007'), (f'--projected-w={tmp_path}/w.npz', 'projected')):
-        code, out, err = call(generate.main, f'--network={network}', of, '--class=b', '--psi=0', '--psi-to=class', f'--outdir={tmp_path}')
+    asked, projected = (f'--network={network}', f'--outdir={tmp_path}', '--psi=0'), f'--projected-w={tmp_path}/w.npz'
+    means = latents.class_means(G.eval(), [latents.one_hot(G, 1), latents.one_hot(G, 2)])
+    expected = [to_uint8(G.synthesis(mean.repeat(1, G.num_ws, 1), noise_mode='const').detach())[0] for mean in means]
+    assert np.abs(expected[0].astype(int) - expected[1]).max() > 1
+    for of, name in (('--seeds=7', 'seed0007'), (projected, 'projected')):
+        code, out, err = call(generate.main, *asked, of, '--class=b', '--psi-to=class')
         assert code == 0 and 'Truncated' not in out, err
         drawn = pixels(tmp_path / f'{name}.png')
-        assert np.abs(drawn.astype(int) - to_uint8(G.synthesis(mean, noise_mode='const').detach())[0]).max() <= 1
-    assert 'choose one with --class' in mistake(generate.main, f'--network={network}', of, '--psi=0', '--psi-to=class')
-    asked = f'--network={network}', '--seeds=7', '--class=b', f'--outdir={tmp_path}'
-    assert '--psi-to=class: towards that of the class' in call(generate.main, *asked, '--psi=0')[1]
-    assert 'no effect without --psi' in call(generate.main, *asked, '--psi-to=class')[1]
+        assert np.abs(drawn.astype(int) - expected[0]).max() <= 1
+        assert '--psi-to=class: towards that of the class' in call(generate.main, *asked, of, '--class=b')[1]
+        assert np.abs(drawn.astype(int) - pixels(tmp_path / f'{name}.png')).max() > 1
+    for given in ([], ['--class=a']):
+        said = mistake(generate.main, *asked, projected, '--psi-to=class', *given)
+        assert 'say of which one class it is, with --class or --label' in said
+    assert 'no effect without --psi' in call(generate.main, *asked[:2], '--seeds=7', '--class=b', '--psi-to=class')[1]
     plain = tiny_snapshots.save(tmp_path / 'plain.safetensors', tiny_snapshots.stylegan2())
     said = call(generate.main, f'--network={plain}', '--seeds=7', '--psi=0.5', '--psi-to=class', f'--outdir={tmp_path}')[1]
     assert '--psi-to=class has no effect, this network has no classes' in said

@@ -74,8 +74,15 @@ def test_classes_are_balanced_from_where_a_run_goes_on(tmp_path, monkeypatch):
     make_images(tmp_path / 'shapes', count=9, classes=2)
     code, out, err = call(train.main, '--cfg=tiny', f'--data={tmp_path / "shapes"}', '--cond', '--kimg=0.004', '--device=cpu')
     assert code == 0 and 'small classes' not in out, err
+    sizes = ImageDataset(tmp_path / 'shapes', use_labels=True).class_sizes
+    options = next(tmp_path.glob('training-runs/*/training_options.json'))
+    assert json.loads(options.read_text())['data'].pop('class_sizes') == sizes and len(sizes) == 2 and sum(sizes) == 9
     for given in ('--class-balance=1 --kimg=0.008', '--kimg=0.012'):  # what was given stays
+        content = json.loads(options.read_text())
+        del content['data']['class_sizes']  # of an older run
+        options.write_text(json.dumps(content))
         code, out, err = call(train.main, '--resume=latest', *given.split())
+        assert checkpoint.read_header(sorted(options.parent.glob('network-snapshot-*'))[-1])['dataset']['class_sizes'] == sizes
         assert code == 0 and ': 9 images, small classes more often, with a balance of 1, 16x16' in out, err
 
 

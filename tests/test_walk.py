@@ -69,20 +69,21 @@ def test_size_and_refinement_reach_the_painter(tmp_path, monkeypatch):
 
 
 def test_options_reach_what_they_are_for(tmp_path, monkeypatch):
-    network, asked = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2()), []
+    network, asked = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2(c_dim=2)), []
     ways, moments = latents.Walk.__init__, video.moments
 
     def write(path, frames, *args):
         asked.append(args)
         path.write_bytes(b'')
 
-    monkeypatch.setattr(latents.Walk, '__init__', lambda self, *args, **more: asked.append((*args[3:], more)) or ways(self, *args, **more))
+    monkeypatch.setattr(latents.Walk, '__init__',
+                        lambda self, *args, **more: asked.append((*args[3:], more)) or ways(self, *args, **more))
     monkeypatch.setattr(video, 'moments', lambda *args: asked.append(args) or moments(*args))
     monkeypatch.setattr(video, 'write', write)
-    code, _, err = call(walk.main, f'--network={network}', '--seeds=0-2', '--psi=0.5', '--space=z', '--seconds=0.3', '--fps=10',
-                        '--no-loop', '--easing=linear', '--quality=7', f'--out={tmp_path}/a.webp')
+    code, _, err = call(walk.main, f'--network={network}', '--seeds=0-2', '--psi=0.5', '--psi-to=class', '--space=z', '--seconds=0.3',
+                        '--fps=10', '--no-loop', '--easing=linear', '--quality=7', f'--out={tmp_path}/a.webp')
     assert code == 0, err
-    assert asked == [(0.5, 'z', {'to_class': False}), (3, 3, False, 'linear'), ('webp', 10, 7)]
+    assert asked == [(0.5, 'z', {'to_class': True}), (3, 3, False, 'linear'), ('webp', 10, 7)]
 
 
 def test_mistakes(tmp_path):

@@ -30,11 +30,11 @@ def inr(resolution=16, channels=3, c_dim=0, img_size=None, **synthesis):
                             mapping_kwargs={'num_layers': 2}, synthesis_kwargs=synthesis, img_size=img_size)
 
 
-def save(path, G, data='none.zip', classes=None):
+def save(path, G, data='none.zip', classes=None, class_sizes=None):
     """Writes a snapshot that holds G as its averaged generator, trained on the data set at `data`; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = config.DataConfig(path=str(data), digest='0' * 8, resolution=G.img_resolution, channels=G.img_channels, images=1,
-                             label_dim=G.c_dim, classes=classes, mirror=False, subset=None,
+                             label_dim=G.c_dim, classes=classes, class_sizes=class_sizes, mirror=False, subset=None,
                              size=None if len(set(G.img_size)) == 1 else list(G.img_size))
     run = config.build('stylegan2-tiny', PRESETS['stylegan2-tiny'], data)
     checkpoint.save_networks(path, {'G_ema': G}, run, images=0)

@@ -40,7 +40,7 @@ class DataConfig:
     """The data set. images: without flips; label_dim: 0 for an unconditional run; subset: None uses all images.
 
     resolution: R of the images, see data.shapes; size: their [width, height] where these are no squares of R pixels, else None
-    class_sizes: images of each class, without flips; None where labels are no classes, or in older files
+    class_sizes: images of each class, without flips; None where they are not known, as in older files
     """
 
     path: str

@@ -75,4 +75,4 @@ def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config
                             f'{advice}, or start a new run with --init-from')
         distributed.print0(f'Note: going on with {dataset.images:,} images that are not the {data.images:,} of before (another digest)')
         data = dataclasses.replace(data, digest=dataset.digest, images=dataset.images)
-    return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=path))
+    return dataset, dataclasses.replace(settings, data=dataclasses.replace(data, path=path, class_sizes=dataset.class_sizes))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dnnlib.util import UserError
 from inference import video
-from inference.latents import Walk, latents_of, one_hot
+from inference.latents import Walk, class_means, latents_of, one_hot
 from tests import tiny_snapshots
 
 COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 10]], np.uint8)
@@ -127,7 +127,8 @@ def test_a_walk_passes_its_stops(space, to_class):
     G = tiny_snapshots.stylegan2(c_dim=2).eval().requires_grad_(False)
     labels = [one_hot(G, i) for i in (0, 1, 0)]
     walk = Walk(G, [3, 4, 5], labels, psi=0.5, space=space, to_class=to_class)
-    ends = [latents_of(G, seed, label, 0.5, to_class=to_class) for seed, label in zip([3, 4, 5], labels, strict=True)]
+    means = class_means(G, labels) if to_class else [None] * 3
+    ends = [latents_of(G, seed, label, 0.5, mean=mean) for seed, label, mean in zip([3, 4, 5], labels, means, strict=True)]
     for stop in range(3):
         assert (walk.at(stop, 0) - ends[stop]).abs().max() < 1e-5 and (walk.at(stop, 1) - ends[(stop + 1) % 3]).abs().max() < 1e-5
     middle = walk.at(0, 0.5)

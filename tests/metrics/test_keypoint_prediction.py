@@ -6,6 +6,7 @@ import torch
 
 from dnnlib.util import UserError
 from metrics import keypoint_prediction, keypoints
+from metrics.image_sources import DataImages
 from metrics.keypoint_prediction import KeypointPrediction, fit_linear, normalized_error, squared_errors
 from metrics.keypoints import EYE_CORNERS, ScriptedKeypoints, from_heatmaps, load_extractor
 from metrics.metric_main import Subject, evaluate
@@ -110,15 +111,19 @@ def test_kpl_of_a_drawer_that_is_linear(extractor, tmp_path):
 def test_projections_begin_with_the_labels_that_are_scored(extractor, tmp_path):
     class OfClasses(FacesMapping):
         def forward(self, z, c, truncation_psi=1):
-            assert c.shape[1] == 3
+            if len(z) == 1000:  # a part of the statistics of w that a projection begins with
+                asked.append(int(c.argmax(1).unique()))
             return super().forward(z, c)
 
-    G = Faces()
+    G, asked, scores = Faces(), [], []
     G.c_dim, G.mapping = 3, OfClasses()
-    subject = Subject(Photographs(), G, labels=(lambda n: np.eye(3, dtype=np.float32)[n % 3], 12), batch=50, cache=tmp_path)
-    subject.keypoints = KeypointPrediction(extractor, tests=12, steps=2, distance='pixels')
-    score = next(iter(evaluate([parse('kpl').with_num(60)], subject)))
-    assert score.values['kpl_60_images'] == 10
+    for shift in (0, 1):
+        labels = (lambda n, shift=shift: np.eye(3, dtype=np.float32)[(n + shift) % 3]), 12
+        subject = Subject(Photographs(), G, labels=labels, batch=50, cache=tmp_path)
+        subject.keypoints = KeypointPrediction(extractor, tests=5, steps=2, distance='pixels')
+        scores.append(next(iter(evaluate([parse('kpl').with_num(60)], subject))).values)
+    items = DataImages(Photographs(), 5)._items.tolist()
+    assert items != list(range(5)) and asked[::10] == [n % 3 for n in items if n < 10] + [(n + 1) % 3 for n in items if n < 10]
 
 
 def test_expensive_parts_are_kept(extractor, tmp_path, monkeypatch):

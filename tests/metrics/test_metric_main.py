@@ -240,6 +240,11 @@ def test_classes_follow_the_data(network):
     latents = image_sources.Latents(G, (lambda i: np.eye(2, dtype=np.float32)[0 if i < 9 else 1], 10))
     c = latents(range(200))[1]
     assert c.shape == (200, 2) and 5 < c[:, 1].sum() < 40  # one in ten
+    # sums on the disk of labels of another set are not gone on with
+    others = image_sources.Latents(G, (lambda i: np.eye(2, dtype=np.float32)[0 if i < 8 else 1], 10))
+    again = image_sources.Latents(G, (lambda i: np.eye(2, dtype=np.float32)[0 if i < 9 else 1], 10))
+    digests = [image_sources.DrawnImages(each, 10).digest for each in (latents, again, others)]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_noise_is_the_same_for_the_same_seed_and_global_state_stays():

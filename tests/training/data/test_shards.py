@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import tracemalloc
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,7 @@ def test_shards_hold_what_the_zip_holds(made):
     with ImageDataset(folder / 'plain', use_labels=True) as plain, ImageDataset(folder / 'set.zip', use_labels=True) as whole:
         assert len(plain.files.index.names) > 4 and (plain.resolution, plain.num_channels, plain.label_dim) == (16, 3, 4)
         assert plain.class_names == ['a', 'b', 'c', 'd'] and plain.name == 'plain'
+        assert plain.class_sizes == whole.class_sizes and sum(whole.class_sizes) == COUNT and whole.class_sizes[3] == 0
         for (image, label), (expected, its) in zip(items(plain), items(whole), strict=True):
             np.testing.assert_array_equal(image, expected)
             np.testing.assert_array_equal(label, its)
@@ -171,6 +173,10 @@ def test_indexes_of_several_machines_become_one(made, tmp_path):
     with ImageDataset(tmp_path / 'all', use_labels=True) as dataset:
         assert len(dataset) == 40 and sum(label for _, label in items(dataset)).tolist() == [20, 20]
         assert list(sharding.problems_of(dataset.files, 1)) == []
+    looked = [(part, replace(index, looks=[[1.0], [2.0]])) for part, index in parts]
+    assert sharding.joined(looked).looks == [[1.0], [2.0]] and sharding.joined([looked[0], parts[1]]).looks is None
+    again = parse_index(sharding.joined(looked).to_json().encode(), 'again')
+    assert again.looks == again.part(['b-000000.tar']).looks == [[1.0], [2.0]] and 'looks' not in parts[0][1].to_json()
     with pytest.raises(UserError, match='a-000000.tar is in more than one of these'):
         sharding.joined([parts[0], parts[0]])
     with pytest.raises(UserError, match='and a differ'):
@@ -336,9 +342,9 @@ def test_part_of_the_shards(made):
         first = int(whole.files.names.first[1])
         assert len(part) == whole.files.index.samples[1:3].sum() and part.label_dim == 4 and part.digest != whole.digest
         assert all((part[i][0] == whole[first + i][0]).all() for i in range(len(part)))
-        assert (part.drawn_label(3) == part.get_label(3)).all() and part.left_out(5) is None
-    with ImageDataset(made[0] / 'shards', subset=50) as dataset:
-        assert len(dataset.left_out(99)) == 10
+        assert (part.drawn_label(3) == part.get_label(3)).all() and part.left_out(5) is None and part.class_sizes is None
+    with ImageDataset(made[0] / 'shards', subset=50, use_labels=True) as dataset:
+        assert len(dataset.left_out(99)) == 10 and dataset.class_sizes is None
     with pytest.raises(UserError, match='class-balance=0.5: .* is read in blocks'):
         ImageDataset(made[0] / 'shards', use_labels=True, class_balance=0.5)
 
@@ -370,6 +376,13 @@ def test_indexes_that_are_none(made):
         with pytest.raises(UserError, match='some/index.json is no index of shards') as caught:
             parse_index(content, 'some/index.json')
         assert message in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_looks_that_do_not_fit_the_classes(made):
+    text = (made[0] / 'shards' / 'index.json').read_text()
+    for looks in ('x', [[1.0]] * 3, [[1.0], [1.0], [1.0], [1.0, 2.0]]):
+        with pytest.raises(UserError, match='some/index.json: "looks" must be a list of numbers for each'):
+            parse_index(spoiled(text, looks=looks), 'some/index.json')
 
 
 def test_offsets_that_lead_elsewhere(made, tmp_path):
@@ -415,6 +428,7 @@ def test_several_zips_are_one_set(tmp_path, made):
         with ImageDataset(place, use_labels=True, mirror=True) as both, ImageDataset(tmp_path / 'b.zip', use_labels=True) as b:
             assert isinstance(both.files, SeveralFiles) and len(both) == 12 and both.label_dim == 3 and both.name == 'a-and-1-more'
             assert (both[4][0] == b[1][0]).all() and [both.get_label(i).argmax() for i in range(6)] == [1, 0, 1, 0, 0, 2]
+            assert both.class_sizes == [3, 2, 1]
             assert sorted(sequence(both, 12)) == list(range(12)) and absolute(place) == both.place == place
     quick_check(f'{tmp_path}/?.zip', use_labels=True)
     digests = {ImageDataset(place).digest for place in (f'{tmp_path}/a.zip,{tmp_path}/b.zip', f'{tmp_path}/b.zip,{tmp_path}/a.zip')}
