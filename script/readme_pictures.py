@@ -12,7 +12,7 @@ import click
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = '--network=assets/emoji.safetensors'
+MODEL = '--network=assets/emoji.safetensors', '--psi=0.6', '--psi-to=class'
 PANEL = 192  # pixels a side of a panel of the strip
 
 
@@ -24,11 +24,11 @@ def run(*command):
 
 def zoom(folder, seed, x, y):
     """Panels of the image at 64 pixels, enlarged as it is, and at 192, 576, 1536 and 4096 pixels, each the part around (x, y) that fits."""
-    run('generate.py', MODEL, f'--seeds={seed}', '--res=64', f'--outdir={folder}')
+    run('generate.py', *MODEL, f'--seeds={seed}', '--res=64', f'--outdir={folder}')
     panels = [Image.open(folder / f'seed{seed:04d}.png').resize([PANEL, PANEL], Image.Resampling.NEAREST)]
     for times in (1, 3, 8, 4096 / PANEL):
         x0, y0 = (min(max(p - 0.5 / times, 0), 1 - 1 / times) for p in (x, y))
-        run('generate.py', MODEL, f'--seeds={seed}', f'--res={PANEL}', f'--window={x0:g},{y0:g},{x0 + 1 / times:g},{y0 + 1 / times:g}',
+        run('generate.py', *MODEL, f'--seeds={seed}', f'--res={PANEL}', f'--window={x0:g},{y0:g},{x0 + 1 / times:g},{y0 + 1 / times:g}',
             f'--outdir={folder}')
         panels.append(Image.open(folder / f'seed{seed:04d}.png').convert('RGB').copy())
     strip = Image.new('RGB', [len(panels) * (PANEL + 4) - 4, PANEL], 'white')
@@ -45,10 +45,10 @@ def main(seed, point, walk):
     """Writes docs/grid.webp, docs/zoom.png and docs/walk.webp."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        run('generate.py', MODEL, '--seeds=0-95', '--res=128', '--grid', f'--outdir={folder}')
+        run('generate.py', *MODEL, '--seeds=0-95', '--res=128', '--grid', f'--outdir={folder}')
         Image.open(folder / 'grid.png').convert('RGB').save(ROOT / 'docs' / 'grid.webp', quality=88)
         zoom(folder, seed, *map(float, point.split(',')))
-    run('walk.py', MODEL, f'--seeds={walk}', '--res=128', '--out=docs/walk.webp')
+    run('walk.py', *MODEL, f'--seeds={walk}', '--res=128', '--out=docs/walk.webp')
 
 
 if __name__ == '__main__':
