@@ -85,7 +85,8 @@ def main(network, seeds, res, window, psi, psi_cutoff, psi_to, class_text, label
         G, meta = open_network(network, distributed.own_device(str(pick_device(device, allow_tf32))))
     G = with_precision(G, precision)
     painter = Painter(G, *asked_size(G, window, res), window, refine, noise_mode, force_fp32=precision == 'fp32')
-    codes = ws_by_name(G, meta['dataset']['classes'], seeds, projected_w, psi, psi_cutoff, psi_to, class_text, label)
+    with cli.quiet(not distributed.is_main()):
+        codes = ws_by_name(G, meta['dataset']['classes'], seeds, projected_w, psi, psi_cutoff, psi_to, class_text, label)
     if direction is not None:
         from inference.directions import load_or_find
 

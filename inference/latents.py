@@ -9,7 +9,6 @@ import torch
 from dnnlib.arrays import NoArrays, arrays_in
 from dnnlib.util import UserError, suggest
 from inference.projection import w_statistics
-from torch_utils.distributed import print0
 from training.data.labels import group_of
 
 
@@ -114,11 +113,11 @@ def mapped(G, z, label, psi=1.0, psi_cutoff=None, mean=None):
 def towards_class(G, psi, psi_to):
     """Whether --psi and --psi-to ask for truncation towards the class drawn; tells of what has no effect or another one."""
     if psi_to == 'class' and not G.c_dim:
-        print0('Warning: --psi-to=class has no effect, this network has no classes')
+        print('Warning: --psi-to=class has no effect, this network has no classes')
     elif psi_to == 'class' and psi == 1:
-        print0('Warning: --psi-to=class has no effect without --psi')
+        print('Warning: --psi-to=class has no effect without --psi')
     elif G.c_dim and psi != 1 and psi_to != 'class':
-        print0('Truncated towards the mean of all labels; --psi-to=class: towards that of the class or label drawn')
+        print('Truncated towards the mean of all labels; --psi-to=class: towards that of the class or label drawn')
     return psi_to == 'class' and G.c_dim > 0 and psi != 1
 
 
