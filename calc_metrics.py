@@ -134,17 +134,15 @@ def labels_in_groups(c_dim, names, dataset, sizes=None):
 
     groups = dataset.class_names or [str(index) for index in range(dataset.label_dim)]
     members = [classes_of_group(name, names) for name in groups]
-    if not dataset.can_group and dataset.label_dim != c_dim:
-        raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data '
-                        'with --data, or one zip or folder of groups of its classes')
     if not dataset.can_group or any(size and not own for size, own in zip(dataset.class_sizes, members, strict=True)):
         if dataset.label_dim == c_dim:
             return None
-        raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data')
+        raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data, '
+                        'or one zip or folder of groups of its classes')
 
     def label(number):
         own = members[int(dataset.drawn_label(number).argmax())]
-        weights = [sizes[index] for index in own] if sizes else [1] * len(own)
+        weights = [sizes[index] for index in own] if sizes else []
         return np.eye(c_dim, dtype=np.float32)[random.Random(number).choices(own, weights if any(weights) else None)[0]]
 
     often = 'as it was learned' if sizes else 'each as often, for this file does not say how often they were learned'

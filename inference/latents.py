@@ -124,12 +124,9 @@ def towards_class(G, psi, psi_to):
 def class_means(G, labels):
     """The mean w of each of some labels [1, c_dim]: a list of [1, 1, w_dim]. What is typical of several classes at once is a picture of
     none, so truncation goes towards one of these instead (as of clusters in arXiv 2202.12211)."""
-    means = {}
-    for label in labels:
-        key = tuple(label[0].tolist())
-        if key not in means:
-            means[key] = w_statistics(G.mapping, G.z_dim, label)[0]
-    return [means[tuple(label[0].tolist())] for label in labels]
+    keys = [tuple(label[0].tolist()) for label in labels]
+    means = {key: w_statistics(G.mapping, G.z_dim, label)[0] for key, label in dict(zip(keys, labels, strict=True)).items()}
+    return [means[key] for key in keys]
 
 
 def z_of(G, seed):

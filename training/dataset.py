@@ -326,10 +326,12 @@ class ImageDataset(torch.utils.data.Dataset):
     @property
     def class_sizes(self) -> list[int] | None:
         """Images of each class, without flips and repeats; None where labels are no classes, or would have to be fetched one by one."""
-        by_name = self.labels.by_name if self.label_dim else {}
-        if self.label_dim and self.labels.up_to is not None and self.images == len(self.files.names):
+        if not self.label_dim:
+            return None
+        if self.labels.up_to is not None and self.images == len(self.files.names):
             return np.diff(self.labels.up_to, prepend=0).tolist()
-        if not isinstance(by_name, dict) or not by_name or isinstance(next(iter(by_name.values())), tuple):
+        by_name = self.labels.by_name
+        if not isinstance(by_name, dict) or isinstance(next(iter(by_name.values())), tuple):
             return None
         return np.bincount([by_name[self.files.names[i]] for i in np.unique(self._chosen)], minlength=self.label_dim).tolist()
 
