@@ -3,7 +3,7 @@
 import copy
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ class ImageDataset(torch.utils.data.Dataset):
         if self.files.block is not None:
             raise UserError(f'{option}: {self.path} is read in blocks, each image once; give one zip or folder')
         self._expect_labels(option)
-        classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
+        classes = self._labels_of(self._chosen)
         if isinstance(classes[0], tuple):
             raise UserError(f'{option}: the labels of {self.path} are lists of numbers, not classes')
         return np.asarray(self._chosen)[balanced(np.array(self.labels.groups)[classes], strength, seed)]
@@ -302,6 +302,10 @@ class ImageDataset(torch.utils.data.Dataset):
                 label[value] = 1
         return label
 
+    def _labels_of(self, places: Iterable[int]) -> list[int | tuple[float, ...]]:
+        """What dataset.json says of images by their places in the whole set."""
+        return [self.labels.by_name[self.files.names[i]] for i in places]
+
     @property
     def distinct(self) -> int:
         """Items without those that class_balance repeats."""
@@ -315,8 +319,7 @@ class ImageDataset(torch.utils.data.Dataset):
     @functools.cached_property
     def item_classes(self) -> np.ndarray:
         """int64 [len(self)]: the class of each item, where `can_group`; of classes in groups ('animals/3') the group."""
-        classes = [self.labels.by_name[self.files.names[i]] for i in self._chosen]
-        return np.array(self.labels.groups)[classes * (2 if self.mirror else 1)]
+        return np.array(self.labels.groups)[self._labels_of(self._chosen) * (2 if self.mirror else 1)]
 
     @functools.cached_property
     def members(self) -> list[np.ndarray]:
@@ -333,7 +336,7 @@ class ImageDataset(torch.utils.data.Dataset):
         by_name = self.labels.by_name
         if not isinstance(by_name, dict) or isinstance(next(iter(by_name.values())), tuple):
             return None
-        return np.bincount([by_name[self.files.names[i]] for i in np.unique(self._chosen)], minlength=self.label_dim).tolist()
+        return np.bincount(self._labels_of(np.unique(self._chosen)), minlength=self.label_dim).tolist()
 
     def drawn_label(self, i: int) -> np.ndarray:
         """float32 [label_dim]: a label by a number below len(self); all numbers together give each label as often as the items have it.
