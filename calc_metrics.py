@@ -24,7 +24,7 @@ OUT = Path('out') / 'metrics.jsonl'
 @click.option('--metrics', 'text', metavar='LIST', default='fid50k_full', help='Names with commas between; the list is below.')
 @click.option('--num', type=click.IntRange(2), metavar='N', help='Images to draw; scores are named after it.  [default: as the names say]')
 @click.option('--batch', type=click.IntRange(1), metavar='N', default=32, help='Images at once in a process.')
-@click.option('--psi', type=cli.FiniteRange(), metavar='NUMBER', default=1.0,
+@click.option('--psi', type=cli.PSI, metavar='NUMBER', default=1.0,
               help='Truncation of what is drawn (not for path lengths, which take 1).')
 @click.option('--seed', type=click.IntRange(0, 2 ** 32 - 1), metavar='N', default=0, help='Of what is drawn.')
 @click.option('--detector', 'files', metavar='[NET:]PATH', multiple=True,
@@ -109,9 +109,7 @@ def subject_of(G, meta, dataset, scored, metrics):
         dataset = dataset_of(meta)
     if G is not None and G.c_dim:
         dataset = ImageDataset(dataset.place, use_labels=True, resolution=dataset.least)
-        names = meta['dataset']['classes'] or []
-        if dataset.label_dim != G.c_dim or names and dataset.class_names and names != dataset.class_names and dataset.can_group:
-            labels = labels_in_groups(G.c_dim, names, dataset, meta['dataset']['class_sizes'])
+        labels = labels_in_groups(G.c_dim, meta['dataset']['classes'] or [], dataset, meta['dataset']['class_sizes'])
     if scored is not None and scored.size != dataset.size:
         print('The images are {}x{}, the real ones {}x{}: the feature network resizes both'.format(*scored.size, *dataset.size))
     return Subject(dataset, G, scored, labels, draw=painter.drawing_at_scales(G))
@@ -121,8 +119,8 @@ def labels_in_groups(c_dim, names, dataset, sizes=None):
     """The labels of a data set for a network whose classes are clusters of the set's classes: (number -> [c_dim], how many); None where
     the set's labels are the network's own by number.
 
-    An item of 'animals' gets one of the network's classes 'animals/1', 'animals/2', ..., always the same, each about as often as its
-    images were among those learned.
+    An item gets the network's class of its own class's name, whatever the order, and one of 'animals' one of the network's classes
+    'animals/1', 'animals/2', ..., always the same, each about as often as its images were among those learned.
     c_dim, names: how many labels the network has, and their names if they have any
     sizes: how many images of each of them it learned; None where that is not known, so that each class of a group is drawn as often
     """
@@ -133,20 +131,21 @@ def labels_in_groups(c_dim, names, dataset, sizes=None):
     from inference.latents import classes_of_group
 
     groups = dataset.class_names or [str(index) for index in range(dataset.label_dim)]
-    members = [classes_of_group(name, names) for name in groups]
+    if dataset.label_dim == c_dim and (groups == names or not names or not dataset.class_names):
+        return None
+    members = [[names.index(name)] if name in names else classes_of_group(name, names) for name in groups]
     if not dataset.can_group or any(size and not own for size, own in zip(dataset.class_sizes, members, strict=True)):
-        if dataset.label_dim == c_dim:
-            return None
-        raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}: give its own data with --data, '
-                        'or one zip or folder of groups of its classes')
+        raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}, not the same: give its own data '
+                        'with --data, or one zip or folder of its classes or their groups')
 
     def label(number):
         own = members[int(dataset.drawn_label(number).argmax())]
         weights = [sizes[index] for index in own] if sizes else []
         return np.eye(c_dim, dtype=np.float32)[random.Random(number).choices(own, weights if any(weights) else None)[0]]
 
-    often = 'as it was learned' if sizes else 'each as often, for this file does not say how often they were learned'
-    print(f'Classes: {dataset.path} has the groups of this network\'s {c_dim}; classes of a group are drawn {often}')
+    if any(group not in names for group in groups):
+        often = 'as it was learned' if sizes else 'each as often, for this file does not say how often they were learned'
+        print(f'Classes: {dataset.path} has the groups of this network\'s {c_dim}; classes of a group are drawn {often}')
     return label, len(dataset)
 
 

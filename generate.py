@@ -1,7 +1,6 @@
 """Draw images from a trained generator, at any size and in any window (INR-GAN, Figs. 2, 9, 14)."""
 
 import collections
-import math
 
 import click
 
@@ -20,7 +19,7 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
               'are no squares.  [default: as trained]')
 @click.option('--window', type=cli.Window(), default='0,0,1,1',
               help='Part of the plane to draw: 0,0,1,1 is the trained image, -0.5,-0.5,1.5,1.5 zooms out.')
-@click.option('--psi', '--trunc', 'psi', type=float, metavar='NUMBER', default=1.0,
+@click.option('--psi', '--trunc', 'psi', type=cli.PSI, metavar='NUMBER', default=1.0,
               help='Truncation: below 1 the images become more typical and less varied, at 0 all are the mean.')
 @click.option('--psi-cutoff', type=click.IntRange(0), metavar='N', help='Truncate only that many of the first layers.  [default: all]')
 @cli.with_psi_to
@@ -62,8 +61,6 @@ def main(network, seeds, res, window, psi, psi_cutoff, psi_to, class_text, label
         raise UserError('--seeds and --projected-w: both say what to draw; give one of them')
     if directions and direction is None:
         raise UserError('--directions: which of them? give --direction=N')
-    if not math.isfinite(psi):
-        raise UserError(f'--psi={psi}: give a number, such as 0.7')
     if image_format in FUNCTION_FORMATS:
         from inference import export
 

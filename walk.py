@@ -15,7 +15,7 @@ from inference import REFINEMENTS, VIDEO_FORMATS, WHOLE
 @click.option('--class', 'classes', metavar='INDEX|NAME', multiple=True, help='Class to change to, or group of classes: the one of the '
               'seed; several times.')
 @click.option('--res', type=cli.Size(), help='N or WIDTHxHEIGHT in pixels, as in generate.py.  [default: 256, or as trained if more]')
-@click.option('--psi', type=cli.FiniteRange(), default=1.0, help='Truncation, as in generate.py.')
+@click.option('--psi', type=cli.PSI, metavar='NUMBER', default=1.0, help='Truncation, as in generate.py.')
 @cli.with_psi_to
 @cli.with_directions
 @click.option('--space', type=click.Choice(['w', 'z']), default='w', help='Straight lines in w, or great circles in z.')
@@ -63,7 +63,7 @@ def main(network, seeds, windows, classes, res, psi, psi_to, direction, strength
         raise UserError('one stop is no walk: give several --seeds, --window or --class, or --direction')
     G, meta = opening.open_network(network, pick_device(device))
     width, height = asked_size(G, WHOLE, res or cli.Side((max(256, *size_of(G)),) * 2))
-    video.check_size(video_format, width, height)
+    video.check(video_format, width, height, fps)
     seeds, names = [seeds[i % len(seeds)] for i in range(stops)], meta['dataset']['classes']
     if classes:
         labels = [latents.class_label(G, classes[i % len(classes)], names, seed=seeds[i]) for i in range(stops)]

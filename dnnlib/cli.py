@@ -90,6 +90,8 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+PSI = FiniteRange(-100, 100)  # of truncation; far beyond 1 there are no pictures
+LARGEST = 1e15  # number of a label, whose square float32 still holds
 FARTHEST = 1000  # as in inr.grid, which needs torch
 
 
@@ -115,7 +117,7 @@ class Window(click.ParamType):
 
 
 class Numbers(click.ParamType):
-    """'0.2,0,1' -> [0.2, 0.0, 1.0]: finite numbers."""
+    """'0.2,0,1' -> [0.2, 0.0, 1.0]: finite numbers, none beyond LARGEST."""
 
     name = 'numbers'
 
@@ -128,6 +130,8 @@ class Numbers(click.ParamType):
             self.fail(f'{value!r} is not a list of numbers such as 0.2,0,1', param, ctx)
         if not all(math.isfinite(number) for number in numbers):
             self.fail(f'{value!r}: all numbers must be finite', param, ctx)
+        if max(map(abs, numbers)) > LARGEST:
+            self.fail(f'{value!r}: numbers from {-LARGEST:g} to {LARGEST:g}', param, ctx)
         return numbers
 
 

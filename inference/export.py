@@ -29,7 +29,7 @@ WRITERS = {  # format: (suffix, function of path, inr.fixed.Function, the pictur
     'function': ('safetensors', lambda path, function, name, of_w: path.write_bytes(function.to_bytes())),
     'html': ('html', _write_page),
     'onnx': ('onnx', lambda path, function, name, of_w: _write_onnx(path, function, name)),
-    'onnx-w': ('onnx', _write_onnx),
+    'onnx-w': ('w.onnx', _write_onnx),
 }
 
 

@@ -16,6 +16,7 @@ from PIL import GifImagePlugin, Image
 from dnnlib.util import UserError, atomic_path
 from inference.sheets import as_rgb
 
+GIF_FPS = 50  # its clock knows hundredths of a second, and viewers slow down what is shorter than two
 EASINGS = {'linear': lambda t: t, 'smooth': lambda t: 0.5 - 0.5 * math.cos(math.pi * t)}
 
 
@@ -53,8 +54,10 @@ def between_windows(a, b, share):
 # ---- Files
 
 
-def check_size(video_format, width, height):
-    """Raises UserError when a format cannot hold frames of that size."""
+def check(video_format, width, height, fps=30):
+    """Raises UserError when a format cannot hold frames of that size, or so many a second."""
+    if video_format == 'gif' and fps > GIF_FPS:
+        raise UserError(f'--fps={fps}: gif shows at most {GIF_FPS} frames a second; give --format=webp or mp4')
     largest = {'mp4': 16384, 'webp': 16384, 'gif': 65535}[video_format]
     if max(width, height) > largest:
         raise UserError(f'{video_format} holds at most {largest} pixels a side, not {width}x{height}: lower --res')
@@ -144,9 +147,9 @@ def write_webp(path, frames, fps, quality):
 
 
 def write_gif(path, frames, fps):
-    """RGB frames [H, W, 3] as a GIF, each with a palette of its own; its clock knows hundredths of a second, 50 frames a second at most."""
+    """RGB frames [H, W, 3] as a GIF, each with a palette of its own; fps at most GIF_FPS."""
     with open(path, 'wb') as file:
-        for number, (frame, duration) in enumerate(zip(frames, _milliseconds(10 * min(fps, 50)), strict=False)):  # in hundredths
+        for number, (frame, duration) in enumerate(zip(frames, _milliseconds(10 * fps), strict=False)):  # in hundredths
             image = Image.fromarray(frame).quantize(256)
             if number == 0:
                 file.write(b'GIF89a' + struct.pack('<HH', *image.size) + b'\0\0\0')  # no palette for all

@@ -108,7 +108,7 @@ class GeneratedFourier(nn.Module):
         self.head, self.num_features = head(w_dim, 2 * n, equalized), 2 * n
 
     def rows(self, w):
-        return FOURIER_SCALE * self.head(w).reshape(len(w), -1, 2), None
+        return FOURIER_SCALE * self.head(w).reshape(len(w), self.num_features // 2, 2), None
 
     def features(self, points, rows, shift, coordinates):
         angles = phases(rows, points, shift)

@@ -67,6 +67,8 @@ class Trunk(nn.Module):
             if value is None or value.ndim != 2 or value.shape[1] != size:
                 given = None if value is None else list(value.shape)
                 raise ValueError(f'the trunk needs {name} of shape [N, {size}], it was given {given}')
+        if self.c_dim and len(z) != len(c):
+            raise ValueError(f'the trunk was given {len(z)} z and {len(c)} c: a label for each')
         with own_types(z.device):
             ws = self._ws(z.to(torch.float32), c, skip_w_avg_update)
             if truncation_psi != 1:

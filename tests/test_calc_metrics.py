@@ -109,6 +109,11 @@ def test_scores_of_a_network_whose_classes_are_in_groups_of_the_data(tmp_path, m
         code, out, err = call(calc_metrics.main, f'--network={network}', f'--metrics=cs_{NET}', '--num=20')
         assert code == 0 and asked[0][0] == 3 and asked[0][3] == [4, 20, 16], err
         monkeypatch.undo()
+        assert calc_metrics.labels_in_groups(2, ['a', 'b'], dataset) is None and calc_metrics.labels_in_groups(2, [], dataset) is None
+        label, count = calc_metrics.labels_in_groups(2, ['b', 'a'], dataset)  # the same in another order
+        assert [int(label(n).argmax()) for n in range(count)] == [1, 0] * 20
+        with pytest.raises(UserError, match='has 2 classes and .* not the same'):
+            calc_metrics.labels_in_groups(2, ['b', 'c'], dataset)
         with pytest.raises(UserError, match='has 3 classes and'):
             calc_metrics.labels_in_groups(3, ['b/1', 'c/1', 'b/2'], dataset)
 

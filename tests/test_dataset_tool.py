@@ -370,6 +370,24 @@ def test_clusters_of_a_set(tmp_path, capsys):
     tool('cluster', tmp_path / 'small.zip', tmp_path / 'small-clusters.zip', f'--like={tmp_path}/clusters.zip')
     with ImageDataset(tmp_path / 'clusters') as other, ImageDataset(tmp_path / 'small-clusters.zip', use_labels=True) as dataset:
         assert dataset.resolution == 16 and dataset.labels == other.labels
+    pictures = sorted((tmp_path / 'src').glob('*/*.png'))
+    for number, path in enumerate(pictures):  # others of the same classes, so with the same names
+        Image.fromarray(np.random.RandomState(number).randint(0, 256, (32, 32), np.uint8)).save(path)
+    tool('convert', tmp_path / 'src', tmp_path / 'others.zip')
+    pictures[0].unlink()
+    tool('convert', tmp_path / 'src', tmp_path / 'moved.zip')
+    tool('cluster', tmp_path / 'others.zip', tmp_path / 'others-clusters.zip', '--clusters=4', '--device=cpu')
+    for source, like, message in (('others.zip', 'clusters.zip', 'have not the same pictures under the same names'),
+                                  ('moved.zip', 'others-clusters.zip', 'are not the same pictures')):
+        with pytest.raises(UserError, match=message):
+            tool('cluster', tmp_path / source, tmp_path / 'again.zip', f'--like={tmp_path / like}')
+    with zipfile.ZipFile(tmp_path / 'others.zip') as source, zipfile.ZipFile(tmp_path / 'broken.zip', 'w') as broken:
+        for name in source.namelist():
+            broken.writestr(name, source.read(name)[:-40] if name.endswith('3.png') else source.read(name))
+    for options in (['--clusters=4', '--device=cpu'], [f'--like={tmp_path}/others-clusters.zip']):
+        with pytest.raises(UserError, match=r'img00000003.png: cannot be decoded'):
+            tool('cluster', tmp_path / 'broken.zip', tmp_path / 'again.zip', *options)
+    assert not (tmp_path / 'again.zip').exists()
     for other, message in (('set.zip', 'has no clusters'), ('few.zip', 'is not in')):
         if other == 'few.zip':
             tool('convert', tmp_path / 'src', tmp_path / 'f.zip', '--max-images=3')

@@ -203,7 +203,7 @@ def test_labels_of_numbers(tmp_path):
     expected = own_images(G, [0], torch.tensor([[0.2, 0, 1]]))[0]
     assert np.abs(pixels(tmp_path / 'seed0000.png').astype(int) - expected).max() <= 1
     for given, line in [('1,0', '--label: 2 numbers, but the labels of this network have 3'), ('1,x,0', "'1,x,0' is not a list of numbers"),
-                        ('1,nan,0', 'all numbers must be finite')]:
+                        ('1,nan,0', 'all numbers must be finite'), ('1,1e40,0', 'numbers from -1e+15 to 1e+15')]:
         assert line in mistake(generate.main, f'--network={network}', f'--label={given}')
     assert 'give one of them' in mistake(generate.main, f'--network={network}', '--label=1,0,0', '--class=1')
 
@@ -314,7 +314,8 @@ def test_half_precision_is_near(tmp_path, make, precision):
     (['--fromat=png'], '--fromat'),
     (['--batch=0'], '--batch'),
     (['--psi=abc'], "'abc' is not a valid float"),
-    (['--psi=nan'], '--psi=nan: give a number'),
+    (['--psi=nan'], "'nan' is not a finite number"),
+    (['--psi=1e40'], '1e+40 is not in the range -100<=x<=100'),
     (['--seeds=5-1'], 'write 1-5'),
     (['--window=1,1,0,0'], 'x0 < x1'),
     (['--network=a.pkl'], 'not a network pickle of stylegan2-ada-pytorch'),

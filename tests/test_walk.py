@@ -90,6 +90,7 @@ def test_mistakes(tmp_path):
     network = tiny_snapshots.save(tmp_path / 'a.safetensors', tiny_snapshots.stylegan2())
     for args, line in [(['--seeds=1'], 'one stop is no walk: give several --seeds, --window or --class'),
                        ([f'--out={tmp_path}/a.avi'], 'a.avi: give a name that ends in .mp4, .webp, .gif'),
+                       (['--psi=1e39'], '1e+39 is not in the range -100<=x<=100'), (['--format=gif', '--fps=60'], 'gif shows at most 50'),
                        (['--res=33', '--format=mp4'], 'mp4 needs even sides, not 33x33'), ([f'--seeds={2**32},1'], 'is too large'),
                        (['--window=0,0,1,1', '--window=0,0,2,2'], 'need a generator of inr')]:
         assert line in mistake(walk.main, f'--network={network}', f'--out={tmp_path}/walk.webp', *args)

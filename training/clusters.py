@@ -14,14 +14,18 @@ from scipy.cluster.vq import kmeans2
 from dnnlib.util import UserError
 from torch_utils.pixels import from_uint8
 from training import pretrained
+from training.data.files import BadImage, decode
 from training.data.labels import SEPARATOR, Labels, group_of
 from training.data.opening import Files
-from training.dataset import ImageDataset
+from training.data.transforms import part_of_square
+from training.dataset import ImageDataset, corrupt, spread
 from training.layers import FullyConnectedLayer
 
 LOOK = 48         # numbers that say what a picture looks like
 SIDE = 128        # pixels that smaller pictures are enlarged to for the pretrained network
 WHOLE = 'all'     # the class whose clusters a set without labels is divided into
+COMPARED = 64     # pictures of two sets that are looked at
+MIN_SIDE = 16     # pixels that they are shrunk to
 TRIES = 4         # times that k-means begins anew; the tightest division is kept
 
 
@@ -50,11 +54,12 @@ def features_of(dataset: ImageDataset, device: torch.device, advance=lambda imag
     """float64 [images, 432]: the two deepest feature maps of EfficientNet-Lite1, averaged over each picture.
 
     advance: called with the number of images done
+    Raises DataError for an image that cannot be read: another one in its place would get its cluster.
     """
     network = pretrained.calibrated('efficientnet-lite1', dataset, device, max(1.0, SIDE / dataset.resolution))
     found = []
     for first in range(0, dataset.images, 32):
-        pixels = np.stack([dataset[i][0] for i in range(first, min(first + 32, dataset.images))])
+        pixels = np.stack([dataset.pixels(name) for name in dataset.files.names[first:first + 32]])
         maps = network(from_uint8(torch.from_numpy(pixels).to(device)))
         found.append(torch.cat([each.mean((2, 3)) for each in maps[-2:]], dim=1).double().cpu().numpy())
         advance(len(pixels))
@@ -124,7 +129,7 @@ def _kmeans(points: np.ndarray, count: int, seed: int) -> np.ndarray:
 def taken(files: Files, others: Files) -> tuple[list[int], list[str], list[list[float]]]:
     """(cluster of each image, names of the clusters, their looks) as the images of the same names have them in another set.
 
-    Raises UserError where that has no clusters, or not all of the names.
+    Raises UserError where that has no clusters, or not the same pictures under these names.
     """
     labels = others.labels()
     if labels is None or not labels.looks:
@@ -132,7 +137,41 @@ def taken(files: Files, others: Files) -> tuple[list[int], list[str], list[list[
     missing = next((name for name in files.names if name not in labels.by_name), None)
     if missing is not None:
         raise UserError(f'{files.path}: {missing} is not in {others.path}, whose clusters are wanted')
+    _expect_same_classes(files, others)
+    _expect_same_pictures(files, others)
     return [labels.by_name[name] for name in files.names], labels.classes, labels.looks
+
+
+def _expect_same_classes(files: Files, others: Files) -> None:
+    own, theirs = files.labels(), others.labels()
+    if own is None or not own.classes:
+        return
+    for name in files.names:
+        there = theirs.classes[theirs.by_name[name]]
+        if name in own.by_name and own.classes[own.by_name[name]] not in (there, group_of(there)):
+            raise UserError(f'{name} is of {own.classes[own.by_name[name]]} in {files.path} and of {there} in {others.path}: '
+                            'these are not the same pictures')
+
+
+def _expect_same_pictures(files: Files, others: Files) -> None:
+    """Raises UserError where small grey copies of pictures are not like those of the same names: `convert` numbers them, so that names
+    say little, and one left out moves all after it."""
+    names = [files.names[i] for i in spread(len(files.names), COMPARED)]
+    ours, theirs = (np.stack([_small(each, name) for name in names]) for each in (files, others))
+    distances = np.square(ours[:, None] - theirs).sum(2)  # [pictures, pictures]
+    alike = (distances.diagonal() <= distances.min(1) * 1.001).mean()
+    if alike < 0.9:
+        counts = f'{len(files.names):,} and {len(others.names):,} pictures'
+        raise UserError(f'{files.path} and {others.path}, of {counts}, have not the same pictures under the same names '
+                        f'({alike:.0%} of {len(names)} looked at are): convert both from the same pictures')
+
+
+def _small(files: Files, name: str) -> np.ndarray:
+    """float64 [numbers]: a small grey copy of a picture."""
+    try:
+        return part_of_square(decode(files.read(name)), MIN_SIDE, 0, 0, MIN_SIDE).mean(0, dtype=float).ravel()
+    except BadImage as err:
+        raise corrupt(files, name, err) from err
 
 
 @torch.no_grad()

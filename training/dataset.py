@@ -229,6 +229,13 @@ class ImageDataset(torch.utils.data.Dataset):
             self._kept[name] = image
         return image
 
+    def pixels(self, name: str) -> np.ndarray:
+        """uint8 [C, H, W] of an image by its name. Raises DataError where it cannot be read; no other takes its place."""
+        try:
+            return self._pixels(name)
+        except BadImage as err:
+            raise corrupt(self.files, name, err) from err
+
     def _decoded(self, name: str) -> np.ndarray:
         """uint8 [C, H, W] of an image in its own size. Raises BadImage, also for a size that is not the set's."""
         image = decode(self.files.read(name))

@@ -96,6 +96,8 @@ class MappingNetwork(nn.Module):
                 value = value.float()
                 value = value if name == 'z' else self.embed(value)
                 inputs.append(normalize_2nd_moment(value) if self.pixel_norm else value)
+        if len({len(part) for part in inputs}) > 1:
+            raise ValueError(f'the mapping network was given {len(z)} z and {len(c)} c: a label for each')
         w = torch.cat(inputs, dim=1)  # [N, z_dim + embed_features]
         for i in range(self.num_layers):
             w = getattr(self, f'fc{i}')(w)

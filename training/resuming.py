@@ -8,8 +8,10 @@ from dnnlib.util import UserError
 from torch_utils import distributed
 from training import checkpoint, plugins, run_folder
 from training.config import OPTIONS, Config, override
+from training.data.labels import group_of
 from training.data.opening import absolute, is_missing
 from training.dataset import ImageDataset
+from training.options import DataConfig
 from training.validation import expect_classes
 
 
@@ -54,6 +56,22 @@ def resumed(folder: Path, network: Path | None, given: dict) -> tuple[Path | Non
     return network, override(settings, **{name: value for name, value in given.items() if table[name].resume})
 
 
+def _first_difference(data: DataConfig, dataset: ImageDataset) -> str:
+    names = dataset.class_names or [str(index) for index in range(dataset.label_dim)]
+    index = next(index for index, pair in enumerate(zip(data.classes, names, strict=True)) if pair[0] != pair[1])
+    return f'{names[index]} for {data.classes[index]}'
+
+
+def _expect_same_division(data: DataConfig, dataset: ImageDataset) -> None:
+    """Raises UserError for clusters that were made again: some have grown where others have shrunk, so names mean other pictures."""
+    if not (data.class_sizes and dataset.class_sizes and any(group_of(name) != name for name in data.classes or ())):
+        return
+    more = [now - before for before, now in zip(data.class_sizes, dataset.class_sizes, strict=True)]
+    if min(more) < 0 < max(more):
+        raise UserError(f'{dataset.path} has other clusters than this run ({data.classes[more.index(max(more))]} has grown, others have '
+                        'shrunk): give repaired pictures the clusters of before with dataset_tool.py cluster NEW DEST.zip --like=BEFORE')
+
+
 def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config]:
     """(data set, configuration) of a resumed run.
 
@@ -68,6 +86,10 @@ def same_data(place: str | None, settings: Config) -> tuple[ImageDataset, Config
     if settings.discriminator.class_groups:
         expect_classes(dataset)
     if dataset.digest != data.digest:
+        if data.classes and dataset.class_names != data.classes and dataset.label_dim == data.label_dim:
+            raise UserError(f'{path} has other classes than this run or in another order, {_first_difference(data, dataset)}: start a new '
+                            'run with --init-from, which knows classes by their names')
+        _expect_same_division(data, dataset)
         alike = (dataset.size, dataset.num_channels, dataset.label_dim) == (data.sides, data.channels, data.label_dim)
         if place is None or not alike:
             advice = f'if pictures in it were repaired or removed, say so with --data={path}' if alike else 'give its data with --data'

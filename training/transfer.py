@@ -28,7 +28,7 @@ RAMPUP = 0.25  # half-life of the average, at most this share of the new run's i
 LEAST = 0.1  # of the numbers in G's parameters, below which starting from them is starting anew
 CUT = {r'(.*\.)?torgb\.(weight|bias)': 0, r'(.*\.)?(fromrgb|entry)\.weight': 1, r'mapping\.fc0\.weight': 1}  # what may differ
 MAPPING = re.compile(r'mapping\.fc\d+\.(weight|bias)')  # what is stored the larger the slower it learns
-EMBED = 'mapping.embed.weight'  # [embed_features, label inputs]
+EMBEDS = {'mapping.embed.weight': 1, 'mapping.embedding': 0}  # the dimension that label inputs are
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,15 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]],
     names, numbers = _own_names(source, shapes), 0
     for key, value in own.items():
         shape = shapes.get(_there(source, key, shapes))
-        by_name = key == EMBED and their_classes != classes and shape is not None and shape[:-1] == list(value.shape[:-1])
-        places = columns(shape[1], value.shape[1], their_classes, classes) if by_name else []
+        inputs = EMBEDS.get(key)
+        by_name = inputs is not None and their_classes != classes and shape is not None and shape[1 - inputs] == value.shape[1 - inputs]
+        places = columns(shape[inputs], value.shape[inputs], their_classes, classes) if by_name else []
         known = sum(place is not None for place in places)
         if shape is None:
             found.absent.append(key)
         elif known:
             found.classes[key] = places
-            numbers += len(value) * known
+            numbers += value.shape[1 - inputs] * known
         elif shape == list(value.shape):
             found.whole.append(key)
             numbers += value.numel() if key in parameters else 0
@@ -214,14 +215,14 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list
             part = _common(value.shape, own[key])
             own[key][part].copy_(value[part])
         for key, places in each.classes.items():
-            value = tensors[f'{each.source}.{key}']
+            ours, value = own[key].movedim(EMBEDS[key], 0), tensors[f'{each.source}.{key}'].movedim(EMBEDS[key], 0)  # [label inputs, any]
             known = [i for i, place in enumerate(places) if place is not None]
-            fewer = math.sqrt(own[key].shape[1] / value.shape[1])  # the layer divides by the root of its inputs
-            begun = own[key].clone()
-            own[key][:, known] = value[:, [places[i] for i in known]].to(own[key]) * fewer
+            fewer = math.sqrt(len(ours) / len(value)) if EMBEDS[key] else 1  # a layer divides by the root of its inputs
+            begun = ours.clone()
+            ours[known] = value[[places[i] for i in known]].to(ours) * fewer
             theirs = weights.meta['dataset']['classes']
             clusters = [i for i in known if looks and i < len(classes) and theirs[places[i]] != classes[i]]
-            own[key][:, clusters] = (own[key][:, clusters] + begun[:, clusters]) / math.sqrt(2)
+            ours[clusters] = (ours[clusters] + begun[clusters]) / math.sqrt(2)
         for key in each.wider:
             networks[each.network].place(key, names).fill(own[key], tensors[_there(each.source, key, tensors)])
         for key in each.zero:

@@ -21,6 +21,7 @@ def validate(config) -> None:
     gap = growing.missing_size(config.grow.sizes, data.resolution) if config.grow.fade else None
     for fine, text in (
         (data.resolution in RESOLUTIONS and data.size is None or data.res is None and _is_size(data.size, data.resolution),
+            f'--res={data.res}: give one of {", ".join(map(str, RESOLUTIONS))}' if data.res else
             f'{data.path} holds {"x".join(map(str, data.sides))} images; training takes {shapes.WORDS}: '
             'python dataset_tool.py convert SOURCE DEST.zip --resolution=N'),
         (data.channels in (1, 3, 4), f'{data.path} has {data.channels} channels; training takes 1, 3 or 4'),

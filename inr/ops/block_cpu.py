@@ -70,6 +70,8 @@ class AxisPhases:
 def why_not(block, points, dtype, tensors):
     """Why a block cannot be drawn here, in one line; None if it can. tensors: what comes into it."""
     own = [*block.parameters(), *block.buffers()]
+    if not len(tensors[0]):
+        return 'there are no images'
     if any(t.device.type != 'cpu' for t in (*tensors, *own)):
         return 'its tensors are not on the CPU'
     if block.training and needs_gradients(block, tensors):

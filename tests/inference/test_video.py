@@ -100,18 +100,18 @@ def test_mp4_without_ffmpeg_and_sizes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     for video_format, width, message in [('mp4', 31, 'mp4 needs even sides, not 31x16'), ('webp', 20000, 'webp holds at most 16384')]:
         with pytest.raises(UserError, match=message):
-            video.check_size(video_format, width, 16)
+            video.check(video_format, width, 16)
     with pytest.raises(UserError, match='mp4 needs even sides, not 16x31'):
-        video.check_size('mp4', 16, 31)
-    video.check_size('gif', 31, 17)
-    video.check_size('webp', 16384, 16384)
+        video.check('mp4', 16, 31)
+    video.check('gif', 31, 17)
+    video.check('webp', 16384, 16384)
 
 
-def test_a_gif_shows_fifty_frames_a_second_at_most(tmp_path):
-    video.write(tmp_path / 'a.gif', iter(frames(3)), 'gif', 100)
-    with Image.open(tmp_path / 'a.gif') as image:
-        image.seek(1)
-        assert image.info['duration'] == 20
+def test_a_gif_shows_fifty_frames_a_second_at_most():
+    with pytest.raises(UserError, match='--fps=51: gif shows at most 50 frames a second; give --format=webp or mp4'):
+        video.check('gif', 16, 16, fps=51)
+    video.check('gif', 16, 16, fps=50)
+    video.check('webp', 16, 16, fps=100)
 
 
 def test_quality_is_that_of_webp(tmp_path):

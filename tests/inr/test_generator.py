@@ -226,6 +226,14 @@ def test_conv_clamp_limits_what_every_layer_gives():
     assert len(largest) == 11 and all(value == pytest.approx(0.01) for value in largest)
 
 
+@pytest.mark.parametrize('gradients', [False, True])
+@pytest.mark.parametrize('impl', ['auto', 'ref'])
+def test_no_images(impl, gradients):
+    G = small(32).eval()
+    with torch.set_grad_enabled(gradients):
+        assert G(torch.zeros(0, 8), None, impl=impl).shape == (0, 3, 32, 32)
+
+
 def test_double_z_in_place_ws_deepcopy_and_pickle():
     G = small(32).eval()
     z = torch.randn(2, 8, dtype=torch.float64)

@@ -296,6 +296,15 @@ def test_half_precision_stays_close_and_force_fp32_undoes_it():
     assert half.dtype == torch.float32 and 1e-5 < relative_error(half, full) < 0.05
 
 
+@pytest.mark.parametrize('gradients', [False, True])
+def test_no_images_and_a_label_for_each_z(gradients):
+    G = small(32, c_dim=2)
+    with torch.set_grad_enabled(gradients):
+        assert G(torch.zeros(0, 8), torch.zeros(0, 2)).shape == (0, 3, 32, 32)
+    with pytest.raises(ValueError, match='was given 3 z and 1 c: a label for each'):
+        G(torch.zeros(3, 8), torch.zeros(1, 2))
+
+
 def test_conv_clamp_limits_activations():
     G = small(32, conv_clamp=1e-3)
     free = small(32)

@@ -88,7 +88,7 @@ def test_generate_writes_it(tmp_path, monkeypatch):
     assert code == 0 and f'{tmp_path}/seed0003.onnx' in out
     assert session_of(str(tmp_path / 'seed0003.onnx')).run(None, onnx_graph.inputs_of(16, 24))[0].shape == (1, 3, 16, 24)
     assert call(generate.main, *args, '--format=onnx-w')[0] == 0
-    session = session_of(str(tmp_path / 'seed0003.onnx'))
+    session = session_of(str(tmp_path / 'seed0003.w.onnx'))  # beside the other
     assert [(each.name, each.shape) for each in session.get_overridable_initializers()] == [('ws', [1, G.num_ws, G.w_dim])]
     other = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.inr(upsampling='bilinear'))
     assert 'the graph has no bilinear reads of coarser grids; --format=function has' in mistake(generate.main, *args, f'--network={other}')

@@ -8,10 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dnnlib.util import UserError
 from tests.helpers import ROOT, relative_error
 from tests.training.runs import assert_same_snapshot, augmented, same_state, stats_of, steps
-from tests.training.tiny import tiny_run
+from tests.training.tiny import make_set, tiny_run
 from training import checkpoint, run_folder
+from training.resuming import same_data
+from training.starting import new_run
 from training.training_loop import Training, train
 
 
@@ -89,6 +92,20 @@ train(settings, dataset, Path(sys.argv[2]))
     train(settings, dataset, killed, resume=last)
     train(settings, dataset, folder('whole'))
     assert_same_snapshot(killed, folder.root / 'whole', total)
+
+
+def test_classes_of_a_resumed_run_keep_their_names(tmp_path):
+    path, names = tmp_path / 'a.zip', ['a/1', 'b/1', 'a/2']
+    make_set(path, 12, labels=[0, 1, 2] * 4, classes=names)
+    settings = new_run(str(path), None, dict(cfg='inr-tiny', kimg=1.0, cond=True), 'cpu')[1]
+    for labels, classes, message in (([2, 1, 0] * 4, names[::-1], r'other classes .* in another order, a/2 for a/1: .*--init-from'),
+                                     ([0, 1, 2] * 3 + [0, 0, 0], names, r'other clusters than this run \(a/1 has grown.*--like=BEFORE')):
+        make_set(path, 12, labels=labels, classes=classes)
+        with pytest.raises(UserError, match=message):
+            same_data(str(path), settings)
+    make_set(path, 10, labels=([0, 1, 2] * 4)[:10], classes=names)  # two pictures removed
+    dataset, now = same_data(str(path), settings)
+    assert now.data.images == len(dataset) // 2 == 10 and now.data.class_sizes == [4, 3, 3]
 
 
 def test_resume_takes_new_rates(images, folder):

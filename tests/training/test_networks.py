@@ -295,6 +295,20 @@ def test_half_precision_is_close_on_the_cpu(half_dtype, tolerance, channels_last
         assert relative_error(gradients[name], parameter.grad) < 10 * tolerance, name
 
 
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-6), (torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_weights_of_another_type_draw_the_same(dtype, tolerance):
+    G = small_generator(res=32, c_dim=2).eval()
+    z, c = torch.randn(3, 8), torch.eye(2)[[0, 1, 1]]
+    exact = G(z, c, noise_mode='const')
+    image = G.to(dtype)(z, c, noise_mode='const')
+    assert image.dtype == torch.float32 and relative_error(image, exact) < tolerance
+
+
+def test_a_label_for_each_z():
+    with pytest.raises(ValueError, match='was given 3 z and 1 c: a label for each'):
+        small_generator(c_dim=2)(torch.randn(3, 8), torch.eye(2)[:1])
+
+
 @pytest.mark.parametrize('architecture', ['resnet', 'skip', 'orig'])
 def test_channels_last_is_the_same_discriminator(architecture):
     D = small_discriminator(architecture=architecture)

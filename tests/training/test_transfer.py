@@ -197,6 +197,20 @@ def test_classes_are_known_by_their_names(file):
     assert taken.of - taken.numbers == len(here['G'].mapping.embed.weight)  # the column of the cow
 
 
+def test_classes_of_a_hypernetwork_are_known_by_their_names_too(file):
+    inr = pytest.importorskip('inr.presets')
+    path, there = file(build('paper-tiny', inr.PRESETS['paper-tiny'], data(32, label_dim=2, classes=['cat', 'dog'])))
+    for classes, rows in ((['dog', 'cat'], [1, 0]), (['cow', 'dog/1', 'dog/2'], [None, 1, 1])):
+        settings = build('paper-tiny', inr.PRESETS['paper-tiny'], data(32, label_dim=len(classes), classes=classes))
+        here = networks(settings)
+        lines = transfer.load(path, here, classes)
+        for name in ('G', 'G_ema'):
+            ours, theirs = here[name].mapping.embedding, there[name].mapping.embedding
+            known = [i for i, row in enumerate(rows) if row is not None]
+            assert torch.equal(ours[known], theirs[[rows[i] for i in known]])
+        assert all('by the names of classes: mapping.embed' in line for line in lines) and lines == transfer.check(path, settings)
+
+
 def test_the_same_classes_in_another_order(file):
     path, there = file(settings_of(label_dim=2, classes=['cat', 'dog']))
     here = networks(settings_of(label_dim=2, classes=['dog', 'cat']))

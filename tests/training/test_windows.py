@@ -221,6 +221,8 @@ def test_mistakes_about_pictures(pictures, tmp_path):
                                  (ImageDataset(small, resolution=16), None, 'a smaller --res, or larger pictures')):
         with pytest.raises(UserError, match=says):
             starting.highest_scale(dataset, asked)
+    with pytest.raises(UserError, match='--res=17: give one of 16, 32, 64'):
+        starting.new_run(str(pictures), None, dict(cfg='inr-tiny', res=17, windows=True), 'cpu')
     assert starting.highest_scale(ImageDataset(small, resolution=16), None, whole=1.0) == 1  # a texture or panorama of whole pictures
 
 

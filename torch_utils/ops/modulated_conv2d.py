@@ -29,7 +29,7 @@ def modulated_conv2d(x, weight, styles, noise=None, up=1, padding=0, resample_fi
     y = conv2d_resample(y, weight.to(x.dtype), f=resample_filter, up=up, padding=padding, flip_weight=flip_weight)
     noise = None if noise is None else noise.to(x.dtype)
     if demodulate:
-        power = styles.square() @ weight.square().sum(dim=[2, 3]).t()  # [N, C_out]
+        power = styles.square() @ weight.to(styles.dtype).square().sum(dim=[2, 3]).t()  # [N, C_out]
         scale = (power + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
         return y * scale if noise is None else torch.addcmul(noise, y, scale)
     return y if noise is None else y + noise

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dnnlib.util import UserError, atomic_path
 from training.data import RESOLUTIONS, shapes
-from training.data.files import LEAST_SIDE, BadImage, ImageFiles, fitting_resolution, opened
+from training.data.files import LEAST_SIDE, BadImage, ImageFiles, decode, fitting_resolution, opened
 from training.data.transforms import Target, convert_many
 from training.data.workers import in_batches, ordered_map
 
@@ -208,7 +208,9 @@ def relabelled(files: ImageFiles, labels: list[int], classes: list[str], dest: P
     with writer(dest) as write:
         for name in files.names:
             try:
-                write(name, files.read(name))
+                data = files.read(name)
+                decode(data)
+                write(name, data)
             except BadImage as err:
                 raise UserError(f'{files.path}: {name}: {err}. Convert the set, which leaves bad images out') from err
         write('dataset.json', json.dumps({**content, **({LEAST_SIDE: least} if least else {})}).encode())
