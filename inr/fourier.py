@@ -115,6 +115,14 @@ def plane(points):
     return torch.stack([part.expand(points.shape) for part in points.plane])[None]
 
 
+def _renew(features, _keys):
+    """Buffers that no state dict holds are what they were made as, also in a network that was built on 'meta' and emptied."""
+    with torch.no_grad():
+        features.log_basis.copy_(features._fixed_rows())
+        if hasattr(features, 'damping'):
+            features.damping.copy_(features._damping(len(features.damping)))
+
+
 class CoordinateFeatures(nn.Module):
     """Features of the points of one grid: see the module's docstring for their order.
 
@@ -129,8 +137,7 @@ class CoordinateFeatures(nn.Module):
         super().__init__()
         periodic.check_rows(spec, wraps)
         self.spec, self.resolution, self.wraps, self.extent = spec, resolution, wraps, extent
-        basis = log_basis(resolution, spec.diagonal, spec.log, max(extent))
-        self.register_buffer('log_basis', torch.cat([periodic.once_around(wraps, extent), basis]), persistent=False)
+        self.register_buffer('log_basis', self._fixed_rows(), persistent=False)
         if spec.random or spec.fine:
             drawn = self._draw_rows(spec.random), footprint.fine_rows(spec.fine, resolution, spec.reach)
             self.register_buffer('random_basis', torch.cat(drawn))
@@ -143,10 +150,17 @@ class CoordinateFeatures(nn.Module):
         rows = self.log_basis.shape[0] + spec.random + spec.fine + spec.learned + spec.generated
         self.num_features = (2 if spec.raw else 0) + rows * (2 if spec.cosine else 1) + spec.constants
         if spec.damped and spec.fine:
-            weights = torch.ones(rows)
-            first = self.log_basis.shape[0] + spec.random
-            weights[first : first + spec.fine] = footprint.damping(spec.fine, spec.reach)
-            self.register_buffer('damping', weights, persistent=False)
+            self.register_buffer('damping', self._damping(rows), persistent=False)
+        self.register_load_state_dict_post_hook(_renew)
+
+    def _fixed_rows(self):
+        basis = log_basis(self.resolution, self.spec.diagonal, self.spec.log, max(self.extent))
+        return torch.cat([periodic.once_around(self.wraps, self.extent), basis])
+
+    def _damping(self, rows):
+        weights, first = torch.ones(rows), len(self.log_basis) + self.spec.random
+        weights[first : first + self.spec.fine] = footprint.damping(self.spec.fine, self.spec.reach)
+        return weights
 
     def _draw_rows(self, rows):
         drawn = torch.randn([rows, 2]) if self.spec.init == 'normal' else torch.rand([rows, 2]) * 2 - 1

@@ -226,6 +226,20 @@ def test_conv_clamp_limits_what_every_layer_gives():
     assert len(largest) == 11 and all(value == pytest.approx(0.01) for value in largest)
 
 
+@pytest.mark.parametrize('features', [{}, dict(random=4, fine=4, footprint='pixel', damped=True)])
+def test_weights_loaded_into_a_network_that_was_built_without_memory(features):
+    options = dict(features=features, middles=bool(features))
+    G = small(32, **options).eval()
+    with torch.device('meta'):
+        twin = small(32, **options).eval()
+    twin.to_empty(device='cpu')
+    for value in (*twin.parameters(), *twin.buffers()):
+        value.data.fill_(7)
+    twin.load_state_dict(G.state_dict())
+    z = torch.randn(2, 8)
+    assert torch.equal(twin(z, None), G(z, None))
+
+
 @pytest.mark.parametrize('gradients', [False, True])
 @pytest.mark.parametrize('impl', ['auto', 'ref'])
 def test_no_images(impl, gradients):
