@@ -3,7 +3,7 @@
 import click
 
 from dnnlib import cli
-from figures import directions, nearest, numbers, pictures
+from figures import classes, directions, nearest, numbers, pictures
 
 
 @click.group(context_settings={'max_content_width': 120})
@@ -17,7 +17,8 @@ def main():
 
 
 for command in (numbers.frequencies, numbers.macs, numbers.noise, pictures.zoom, pictures.superres, pictures.interpolate,
-                pictures.truncation, pictures.mix, pictures.artifacts, pictures.geometry, directions.directions, nearest.nearest):
+                pictures.truncation, pictures.mix, pictures.artifacts, pictures.geometry, directions.directions, nearest.nearest,
+                classes.classes):
     main.add_command(command)
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -226,6 +227,32 @@ def test_nearest_finds_planted_copies(tmp_path, stylegan2):
     assert 'at least 3 of 16x16 are needed' in mistake(analyze.main, *command, f'--data={tmp_path / "large"}')
     assert 'data set cannot be read' in mistake(analyze.main, *command)
     assert 'give --network, not --cfg' in mistake(analyze.main, 'nearest', '--cfg=stylegan2-tiny')
+
+
+def test_classes_are_measured_one_by_one(tmp_path, stylegan2):
+    """Real images of one class are what the network draws of it, those of the other are noise."""
+    G, data, random = tiny_snapshots.stylegan2(c_dim=3), tmp_path / 'data.zip', np.random.RandomState(1)
+    with zipfile.ZipFile(data, 'w') as archive:
+        for number in range(24):
+            z, label = torch.from_numpy(np.random.RandomState(100 + number).randn(1, 8)), torch.eye(3)[[1]]
+            pixels = to_uint8(G(z, label, noise_mode='const'))[0] if number % 2 else random.randint(0, 256, (16, 16, 3), np.uint8)
+            with archive.open(f'{number:02d}.png', 'w') as file:
+                Image.fromarray(pixels).save(file, 'png')
+        labels = [[f'{number:02d}.png', number % 2] for number in range(24)]
+        archive.writestr('dataset.json', json.dumps({'classes': ['noise', 'drawn'], 'labels': labels}))
+    names = ['noise/1', 'drawn/1', 'drawn/2']
+    network = tiny_snapshots.save(tmp_path / 'a.safetensors', G, data=data, classes=names, class_sizes=[12, 12, 0])
+    numbers, picture = figure(tmp_path, network, 'classes', '--seeds=0-19', '--show=5')
+    assert numbers['real images'] == {'noise': 12, 'drawn': 12} and picture.width > 5 * 16
+    assert abs(numbers['classes']['drawn']) < 0.1 * numbers['classes']['noise']
+    assert numbers['mean'] == pytest.approx(sum(numbers['classes'].values()) / 2)
+    one, _ = figure(tmp_path, network, 'classes', '--seeds=0-19', '--class=drawn')
+    assert one['classes'] == {'drawn': numbers['classes']['drawn']}
+    command = ['classes', f'--network={network}', '--device=cpu', '--seeds=0-2']
+    assert '--class=drwn: no such class' in mistake(analyze.main, *command, '--class=drwn')
+    assert f'{data} has no images of drawn/2' in mistake(analyze.main, *command, '--class=drawn/2')
+    assert 'has no classes with names' in mistake(analyze.main, *command, f'--data={make_images(tmp_path / "plain")}')
+    assert 'this network has no classes with names' in mistake(analyze.main, 'classes', f'--network={stylegan2}', '--device=cpu')
 
 
 @pytest.mark.parametrize('method', ['sefa', 'pca'])
