@@ -246,6 +246,9 @@ def test_classes_are_measured_one_by_one(tmp_path, stylegan2):
     assert numbers['real images'] == {'noise': 12, 'drawn': 12} and picture.width > 5 * 16
     assert abs(numbers['classes']['drawn']) < 0.1 * numbers['classes']['noise']
     assert numbers['mean'] == pytest.approx(sum(numbers['classes'].values()) / 2)
+    other = tiny_snapshots.save(tmp_path / 'b.safetensors', G, data=data, classes=names, class_sizes=[12, 0, 12])  # not that of the data
+    apart = figure(tmp_path, other, 'classes', '--seeds=0-19')[0]['classes']
+    assert apart['drawn'] > 100 > 50 > numbers['classes']['drawn'] and apart['noise'] == numbers['classes']['noise']
     one, _ = figure(tmp_path, network, 'classes', '--seeds=0-19', '--class=drawn')
     assert one['classes'] == {'drawn': numbers['classes']['drawn']}
     command = ['classes', f'--network={network}', '--device=cpu', '--seeds=0-2']
