@@ -124,24 +124,21 @@ def labels_in_groups(c_dim, names, dataset, sizes=None):
     c_dim, names: how many labels the network has, and their names if they have any
     sizes: how many images of each of them it learned; None where that is not known, so that each class of a group is drawn as often
     """
-    import random
-
     import numpy as np
 
-    from inference.latents import classes_of_group
+    from inference.latents import classes_named, drawn_class
 
     groups = dataset.class_names or [str(index) for index in range(dataset.label_dim)]
     if dataset.label_dim == c_dim and (groups == names or not names or not dataset.class_names):
         return None
-    members = [[names.index(name)] if name in names else classes_of_group(name, names) for name in groups]
+    members = [classes_named(name, names) for name in groups]
     if not dataset.can_group or any(size and not own for size, own in zip(dataset.class_sizes, members, strict=True)):
         raise UserError(f'this network has {c_dim} classes and {dataset.path} has {dataset.label_dim}, not the same: give its own data '
                         'with --data, or one zip or folder of its classes or their groups')
 
     def label(number):
         own = members[int(dataset.drawn_label(number).argmax())]
-        weights = [sizes[index] for index in own] if sizes else []
-        return np.eye(c_dim, dtype=np.float32)[random.Random(number).choices(own, weights if any(weights) else None)[0]]
+        return np.eye(c_dim, dtype=np.float32)[drawn_class(own, sizes, number)]
 
     if any(group not in names for group in groups):
         often = 'as it was learned' if sizes else 'each as often, for this file does not say how often they were learned'

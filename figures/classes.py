@@ -18,9 +18,11 @@ def classes(context, data, show):
     import numpy as np
     from tqdm import tqdm
 
+    from inference.latents import class_label
     from inference.sheets import sheet
     from metrics import detectors
     from metrics.kernel_distance import kernel_distance
+    from metrics.nearest import feature_vectors
     from metrics.subject import dataset_of
     from training.data.labels import group_of
 
@@ -30,19 +32,18 @@ def classes(context, data, show):
     if not context.G.c_dim or not names:
         raise UserError('classes: this network has no classes with names; calc_metrics.py scores it')
     groups = [context.class_text] if context.class_text else list(dict.fromkeys(map(group_of, names)))
-    for text in groups:  # before anything is looked at
-        members_of(context, text)
+    if context.class_text:
+        class_label(context.G, context.class_text, names)  # raises for one it has not
     dataset = dataset_of(context.meta, data)
     detector = detectors.load('efficientnet-lite0', device=context.device)
-    real = real_items(dataset, groups)
+    real = images_of(dataset, groups)
     rows, distances = [], {}
-    with tqdm(total=sum(map(len, real.values())) + len(groups) * len(context.seeds), unit='img', disable=None, leave=False) as bar:
-        for text in groups:
-            seen = features(detector, (dataset[i][0] for i in real[text]), bar)
-            drawn = [sample(context, seed, text).transpose(2, 0, 1) for seed in context.seeds]
-            found = features(detector, drawn, bar)
-            distances[text] = 1000 * kernel_distance(found, seen)[0] if min(len(found), len(seen)) > 1 else None
-            rows.append([pixels.transpose(1, 2, 0) for pixels in drawn[:show]])
+    with tqdm(groups, unit='class', disable=None, leave=False) as bar:
+        for text in bar:
+            drawn, seen = samples(context, text), np.stack([dataset.pixels(name) for name in real[text]])
+            sets = [feature_vectors(images, detector, device=context.device).numpy() for images in (drawn, seen)]
+            distances[text] = 1000 * kernel_distance(*sets)[0] if min(map(len, sets)) > 1 else None
+            rows.append(list(drawn[:show].transpose(0, 2, 3, 1)))
     known = [value for value in distances.values() if value is not None]
     mean = float(np.mean(known)) if known else None
     print(', '.join(f'{name} {"-" if value is None else f"{value:.0f}"}' for name, value in distances.items())
@@ -52,50 +53,29 @@ def classes(context, data, show):
         'real images': {text: len(real[text]) for text in groups}, 'classes': distances, 'mean': mean})
 
 
-def members_of(context, text):
-    """The numbers of the network's classes that a name means: a class, or those of a group. Raises UserError for a name it has not."""
-    from inference.latents import class_label, classes_of_group
+def samples(context, text):
+    """uint8 [N, C, R, R] of the seeds in a class, or in those of a group, each as often as it was learned."""
+    import numpy as np
 
-    names = context.meta['dataset']['classes']
-    return classes_of_group(text, names) or [int(class_label(context.G, text, names).argmax())]
+    from inference.latents import classes_named, drawn_class, latents_of, one_hot
 
-
-def sample(context, seed, text):
-    """uint8 [R, R, C] of a seed in a class, or in one of a group's, each as often as it was learned, where the file says how often."""
-    import random
-
-    from inference.latents import latents_of, one_hot
-
-    members, sizes = members_of(context, text), context.meta['dataset']['class_sizes']
-    weights = [sizes[index] for index in members] if sizes else []
-    index = random.Random(seed).choices(members, weights if any(weights) else None)[0]
-    return context.picture(latents_of(context.G, seed, one_hot(context.G, index)))
+    names, sizes = (context.meta['dataset'][key] for key in ('classes', 'class_sizes'))
+    members = classes_named(text, names)
+    labels = [one_hot(context.G, drawn_class(members, sizes, seed)) for seed in context.seeds]
+    pictures = [context.picture(latents_of(context.G, seed, label)) for seed, label in zip(context.seeds, labels, strict=True)]
+    return np.stack(pictures).transpose(0, 3, 1, 2)
 
 
-def real_items(dataset, groups):
-    """{class or group: the items of a data set that are of it}. Raises UserError where a class has none, or labels are no classes."""
+def images_of(dataset, groups):
+    """{class or group: file names of a data set that are of it}. Raises UserError where a class has none, or labels are no classes."""
     from training.data.labels import group_of
 
-    if not dataset.class_names or dataset.files.block is not None:
+    labels = dataset.labels
+    if not dataset.class_names or dataset.files.block is not None or isinstance(next(iter(labels.by_name.values())), tuple):
         raise UserError(f'classes: {dataset.path} has no classes with names, or is read in blocks: give one zip or folder with --data')
-    own = [dataset.labels.by_name.get(name) for name in dataset.files.names]
-    own = ['' if index is None else dataset.class_names[index] for index in own]
-    found = {text: [i for i, name in enumerate(own) if name and text in (name, group_of(name))] for text in groups}
+    own = {name: dataset.class_names[index] for name, index in labels.by_name.items()}
+    found = {text: [name for name in dataset.files.names if text in (own.get(name), group_of(own.get(name, '')))] for text in groups}
     missing = next((text for text, items in found.items() if not items), None)
     if missing is not None:
         raise UserError(f'classes: {dataset.path} has no images of {missing}: give the set of these classes with --data')
     return found
-
-
-def features(detector, images, bar):
-    """float64 [N, D] of uint8 images [C, H, W], any number of them."""
-    import itertools
-
-    import numpy as np
-    import torch
-
-    rows, images = [], iter(images)
-    while batch := list(itertools.islice(images, 32)):
-        rows.append(detector.features(torch.from_numpy(np.stack(batch))).double().cpu().numpy())
-        bar.update(len(batch))
-    return np.concatenate(rows)

@@ -1,6 +1,7 @@
 """What a picture is drawn from: labels of classes, z and w of seeds, w out of files."""
 
 import hashlib
+import random
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,7 @@ def class_label(G, text, names=None, numbers=None, seed=0):
     known = f'0 to {G.c_dim - 1}' + (f' or a name: {_abridged(groups)}' if names else '')
     if text is None:
         raise UserError(f'this network has {G.c_dim} classes: choose one with --class={known}; --label=NUMBERS gives all {G.c_dim}')
-    if text in names:
-        index = names.index(text)
-    elif members := classes_of_group(text, names):
+    if members := classes_named(text, names):
         index = members[seed % len(members)]
     elif text.isdecimal() and int(text) < G.c_dim:
         index = int(text)
@@ -52,6 +51,20 @@ def class_label(G, text, names=None, numbers=None, seed=0):
 def classes_of_group(text, names):
     """The numbers of the classes in a group; none where no group, or a class itself, has that name."""
     return [] if text in names else [index for index, name in enumerate(names) if group_of(name) == text]
+
+
+def classes_named(text, names):
+    """The numbers of the classes that a name means: the one of that name, else those of the group of that name, else none."""
+    return [names.index(text)] if text in names else classes_of_group(text, names)
+
+
+def drawn_class(members, sizes, number):
+    """One of the classes `members`, the same whenever it is asked for `number`: each as often as it was learned.
+
+    sizes: how many images of each of the network's classes it learned; None, or none of these: each as often
+    """
+    weights = [sizes[index] for index in members] if sizes else []
+    return random.Random(number).choices(members, weights if any(weights) else None)[0]
 
 
 def label_of_seed(G, seed, text=None, names=None):

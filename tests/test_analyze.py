@@ -255,6 +255,9 @@ def test_classes_are_measured_one_by_one(tmp_path, stylegan2):
     assert '--class=drwn: no such class' in mistake(analyze.main, *command, '--class=drwn')
     assert f'{data} has no images of drawn/2' in mistake(analyze.main, *command, '--class=drawn/2')
     assert 'has no classes with names' in mistake(analyze.main, *command, f'--data={make_images(tmp_path / "plain")}')
+    numbers_alone = make_images(tmp_path / 'numbers', count=2)
+    (numbers_alone / 'dataset.json').write_text('{"classes": ["noise", "drawn"], "labels": [["00.png", [0, 1]], ["01.png", [1, 1]]]}')
+    assert 'has no classes with names' in mistake(analyze.main, *command, f'--data={numbers_alone}')
     assert 'this network has no classes with names' in mistake(analyze.main, 'classes', f'--network={stylegan2}', '--device=cpu')
 
 
