@@ -71,7 +71,7 @@ def images_of(dataset, groups):
     from training.data.labels import group_of
 
     labels = dataset.labels
-    if not dataset.class_names or dataset.files.block is not None or isinstance(next(iter(labels.by_name.values())), tuple):
+    if not dataset.class_names or dataset.files.block is not None or labels.vectors:
         raise UserError(f'classes: {dataset.path} has no classes with names, or is read in blocks: give one zip or folder with --data')
     own = {name: dataset.class_names[index] for name, index in labels.by_name.items()}
     found = {text: [name for name in dataset.files.names if text in (own.get(name), group_of(own.get(name, '')))] for text in groups}

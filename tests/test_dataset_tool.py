@@ -388,6 +388,12 @@ def test_clusters_of_a_set(tmp_path, capsys):
         with pytest.raises(UserError, match=r'img00000003.png: cannot be decoded'):
             tool('cluster', tmp_path / 'broken.zip', tmp_path / 'again.zip', *options)
     assert not (tmp_path / 'again.zip').exists()
+    with zipfile.ZipFile(tmp_path / 'others.zip') as source, zipfile.ZipFile(tmp_path / 'vectors.zip', 'w') as vectors:
+        names = [name for name in source.namelist() if name.endswith('.png')]
+        for name in names:
+            vectors.writestr(name, source.read(name))
+        vectors.writestr('dataset.json', json.dumps({'labels': [[name, [0, 1]] for name in names], 'classes': ['cat', 'dog']}))
+    tool('cluster', tmp_path / 'vectors.zip', tmp_path / 'vectors-clusters.zip', f'--like={tmp_path}/others-clusters.zip')
     for other, message in (('set.zip', 'has no clusters'), ('few.zip', 'is not in')):
         if other == 'few.zip':
             tool('convert', tmp_path / 'src', tmp_path / 'f.zip', '--max-images=3')

@@ -144,7 +144,7 @@ def taken(files: Files, others: Files) -> tuple[list[int], list[str], list[list[
 
 def _expect_same_classes(files: Files, others: Files) -> None:
     own, theirs = files.labels(), others.labels()
-    if own is None or not own.classes:
+    if own is None or not own.classes or own.vectors:
         return
     for name in files.names:
         there = theirs.classes[theirs.by_name[name]]

@@ -321,7 +321,7 @@ class ImageDataset(torch.utils.data.Dataset):
     @property
     def can_group(self) -> bool:
         """Whether `item_classes` are known: labels are classes, and those of a set in blocks would take a look at every block."""
-        return bool(self.label_dim) and self.files.block is None and not isinstance(next(iter(self.labels.by_name.values())), tuple)
+        return bool(self.label_dim) and self.files.block is None and not self.labels.vectors
 
     @functools.cached_property
     def item_classes(self) -> np.ndarray:
@@ -340,8 +340,7 @@ class ImageDataset(torch.utils.data.Dataset):
             return None
         if self.labels.up_to is not None and self.images == len(self.files.names):
             return np.diff(self.labels.up_to, prepend=0).tolist()
-        by_name = self.labels.by_name
-        if not isinstance(by_name, dict) or isinstance(next(iter(by_name.values())), tuple):
+        if not isinstance(self.labels.by_name, dict) or self.labels.vectors:
             return None
         return np.bincount(self._labels_of(np.unique(self._chosen)), minlength=self.label_dim).tolist()
 

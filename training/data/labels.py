@@ -29,6 +29,11 @@ class Labels:
     looks: list[list[float]] | None = None  # of each class, as many numbers for all; None where dataset.json has none
 
     @property
+    def vectors(self) -> bool:
+        """Whether labels are lists of numbers, and no classes."""
+        return isinstance(next(iter(self.by_name.values())), tuple)
+
+    @property
     def groups(self) -> list[int]:
         """The group of each class by number: that of 'animals/3' is 'animals', a class that is no cluster is a group of its own."""
         names = [str(index) for index in range(self.dim)] if self.classes is None else self.classes

@@ -49,7 +49,7 @@ class SeveralFiles:
             raise UserError(f'{bare.path} has no labels and {labelled[0][0].path} has: give labels to both or to none')
         first, whole = found[0]
         for part, labels in found:
-            vectors = [isinstance(next(iter(each.by_name.values())), tuple) for each in (whole, labels)]
+            vectors = [each.vectors for each in (whole, labels)]
             if labels.classes != whole.classes or vectors[0] != vectors[1] or vectors[0] and labels.dim != whole.dim:
                 raise UserError(f'the labels of {part.path} are not of the kind of those of {first.path}: other classes, or other numbers')
         by_name = {f'{part.path}/{name}': label for part, labels in found for name, label in labels.by_name.items()}
