@@ -1,4 +1,4 @@
-"""Small helpers: counting what modules have, allocator, TF32, the device."""
+"""Small helpers: counting what modules have, allocator, TF32, what the machine can do."""
 
 import ctypes
 import sys
@@ -30,6 +30,12 @@ def allow_tf32(allowed):
     matmul = torch.backends.cuda.matmul
     matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def multiplies_bfloat16():
+    """Whether the CPU has instructions for products of bfloat16 of which it is known that they pay: AVX-512's or AMX."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get('avx512_bf16') or capabilities.get('amx_bf16'))
 
 
 def pick_device(name='auto', tf32=False):

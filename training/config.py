@@ -87,6 +87,10 @@ class Config:
         return dict(z_dim=g.z_dim, c_dim=data.label_dim, w_dim=g.w_dim, img_resolution=data.resolution, img_channels=data.channels,
                     mapping_kwargs=mapping, synthesis_kwargs={**synthesis, **g.synthesis}, **data.of_size())
 
+    def features_kwargs(self) -> dict:
+        """Arguments of the features that D judges, `pretrained.FrozenFeatures`, after their name."""
+        return dict(enlarge=self.loss.features_scale, half=self.run.precision == 'bf16')
+
     def discriminator_kwargs(self, world_size: int) -> dict:
         """Constructor arguments of the discriminator."""
         d, data = self.discriminator, self.data

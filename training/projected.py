@@ -23,10 +23,14 @@ DEVIATIONS = 8  # channels of a head that hold the deviation over a group of ima
 
 
 class FeatureHead(nn.Module):
-    """A feature map [N, C, H, W] to a logit [N, 1]: the mean over patches, and with labels their projection onto the embedded label."""
+    """A feature map [N, C, H, W] to a logit [N, 1]: the mean over patches, and with labels their projection onto the embedded label.
 
-    def __init__(self, in_channels, cmap_dim, group_size):
+    dtype: what the convolutions before the last compute in
+    """
+
+    def __init__(self, in_channels, cmap_dim, group_size, dtype=torch.float32):
         super().__init__()
+        self.dtype = dtype
         self.fromfeatures = Conv2dLayer(in_channels, HEAD_CHANNELS, 1, activation='lrelu')
         self.conv0 = Conv2dLayer(HEAD_CHANNELS, HEAD_CHANNELS, 3, activation='lrelu')
         self.mbstd = MinibatchStdLayer(group_size, DEVIATIONS)
@@ -35,10 +39,10 @@ class FeatureHead(nn.Module):
         self.embed = FullyConnectedLayer(cmap_dim, HEAD_CHANNELS) if cmap_dim else None
 
     def forward(self, x, cmap):
-        x = self.fromfeatures(x)                                              # [N, 64, H, W]
+        x = self.fromfeatures(x.to(self.dtype))                               # [N, 64, H, W]
         if min(x.shape[2:]) >= 8:
             x = F.avg_pool2d(x, 2)                                            # [N, 64, H/2, W/2]
-        x = self.conv1(self.mbstd(self.conv0(x)))
+        x = self.conv1(self.mbstd(self.conv0(x).float()).to(self.dtype)).float()
         logits = self.out(x).mean((2, 3))                                     # [N, 1]
         if self.embed is not None:
             logits = logits + (x.mean((2, 3)) * self.embed(cmap)).sum(1, keepdim=True) / math.sqrt(HEAD_CHANNELS)
@@ -48,7 +52,7 @@ class FeatureHead(nn.Module):
 class Discriminator(networks.Discriminator):
     """`networks.Discriminator` and a head for each map of `features`, the name of a network of training.pretrained.
 
-    forward judges pixels as before; judge_features judges what the network makes of them.
+    forward judges pixels as before; judge_features judges what the network makes of them, in bfloat16 where the blocks of D compute in it.
     """
 
     def __init__(self, *args, features, **kwargs):
@@ -56,7 +60,9 @@ class Discriminator(networks.Discriminator):
         self.init_kwargs['features'] = features
         cmap_dim = self.mapping.w_dim if self.c_dim else 0
         group_size = self.b4.mbstd.group_size if self.b4.mbstd else 1
-        self.heads = nn.ModuleList(FeatureHead(channels, cmap_dim, group_size) for channels in CHANNELS[features])
+        half = any(getattr(self, f'b{res}').dtype == torch.bfloat16 for res in self.block_resolutions)
+        dtype = torch.bfloat16 if half else torch.float32
+        self.heads = nn.ModuleList(FeatureHead(channels, cmap_dim, group_size, dtype) for channels in CHANNELS[features])
 
     def judge_features(self, maps: list[torch.Tensor], c) -> torch.Tensor:
         """Feature maps, c [N, c_dim] or None -> logits [N, heads]."""

@@ -2,6 +2,7 @@
 
 from dnnlib.util import UserError
 from torch_utils import distributed
+from torch_utils.misc import multiplies_bfloat16
 from training import transfer
 from training.config import Config, build, size_of_data
 from training.dataset import ImageDataset, quick_check
@@ -53,6 +54,9 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
         given['class_groups'] = False
     if dataset.label_dim and max(dataset.labels.groups) + 1 < dataset.label_dim and not dataset.labels.looks and not init_from:
         distributed.print0('Note: the classes are clusters whose looks are not in the set: G takes longer to tell them apart')
+    judges_features = given.get('d_features', row.get('d_features', 'none')) != 'none'
+    if given.get('precision', 'auto') == 'auto' and judges_features and device == 'cpu' and multiplies_bfloat16():
+        given['precision'] = 'bf16'
     if init_from:
         row = transfer.starting_row(init_from, row, dataset.resolution)
     data = DataConfig(

