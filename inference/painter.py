@@ -87,7 +87,7 @@ class Painter:
     band_bytes: about the working memory of one band of the former; None for that of inr.render
     """
 
-    def __init__(self, G, width, height, window, refine=None, noise_mode='const', force_fp32=False, band_bytes=None):
+    def __init__(self, G, width, height, window, refine=None, noise_mode='const', force_fp32=True, band_bytes=None):
         self.G, self.width, self.height, self.channels = G, width, height, G.img_channels
         self.window, self.refine = window, refine
         self.band_options = {'max_bytes': band_bytes} if band_bytes else {}

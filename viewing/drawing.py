@@ -122,7 +122,7 @@ class Drawing:
         """A tile as the bytes of a PNG."""
         window = self.in_image(tile_window(level, x, y))
         if self.draws_parts:
-            painter = Painter(self.network(view.snapshot), SIDE, SIDE, window, view.refine, force_fp32=True)
+            painter = Painter(self.network(view.snapshot), SIDE, SIDE, window, view.refine)
             pixels = painter.whole(self.ws(view))[0]
         else:
             pixels = np.concatenate(list(whole.bands(self.picture(view), window, SIDE, SIDE)))
@@ -134,7 +134,7 @@ class Drawing:
         found = self.pictures.get(view)
         if found is None:
             G = self.network(view.snapshot)
-            painter = Painter(G, *size_of(G), WHOLE, force_fp32=True)
+            painter = Painter(G, *size_of(G), WHOLE)
             found = self.pictures.put(view, painter.whole(self.ws(view))[0])
         return found
 
@@ -143,7 +143,7 @@ class Drawing:
         G, window = self.network(view.snapshot), self.in_image(picture.window)
         if not self.draws_parts:
             return G.img_channels, whole.bands(self.picture(view), window, picture.width, picture.height)
-        painter = Painter(G, picture.width, picture.height, window, view.refine, force_fp32=True, band_bytes=BAND_BYTES)
+        painter = Painter(G, picture.width, picture.height, window, view.refine, band_bytes=BAND_BYTES)
         return painter.channels, (band[0] for band in painter.bands(self.ws(view)))
 
     def warm_up(self):
