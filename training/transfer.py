@@ -6,6 +6,7 @@ A network's method place(key, shapes), if it has one, says where a tensor of ano
 fill(own, tensor) (inr/widening.py).
 
 Classes are known by their names: one begins as the file's class of its name, or as that of the group it is in ('animals/bird': 'animals').
+A cluster that the file has not, or of a set that was divided otherwise than the file's, begins as the mean of its group's clusters.
 
 Of a smaller network nothing learned is lost: to-RGB of the blocks that G has beyond it begin at zero, as where a run grows, and its D's
 from-RGB becomes the `entry` of the block of its size, where a run that grows fades the next block in (and the other way round).
@@ -21,6 +22,7 @@ import torch
 from dnnlib.util import UserError, fetch
 from training import checkpoint, growing, plugins
 from training.config import Config
+from training.data.labels import group_of
 from training.presets import at_resolution
 
 SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
@@ -36,6 +38,7 @@ class Taken:
     """What a network gets from a file. source: the name it has there, None for none; the lists hold keys; numbers, of: in parameters.
 
     classes: {key: `columns`} of tensors with a column for each label input, taken by the names of classes
+    divided: whether the clusters are the file's, see `same_division`
     wider: keys of tensors that the network's own method `place` finds a place for
     zero: keys of to-RGB that the file's blocks have no counterpart of
     """
@@ -45,6 +48,7 @@ class Taken:
     whole: list[str]
     cut: list[str]
     classes: dict[str, list[int | None]]
+    divided: bool
     wider: list[str]
     other_shape: list[str]
     absent: list[str]
@@ -59,7 +63,8 @@ class Taken:
         count = len(self.whole) + len(self.cut) + len(self.classes) + len(self.wider)
         total = count + len(self.other_shape) + len(self.absent) + len(self.zero)
         parts = [f'{self.network}: {count} of {total} tensors, {self.numbers / self.of:.0%} of its numbers, from {self.source} of {path}']
-        for keys, what in ((self.cut, 'in part'), (list(self.classes), 'by the names of classes'),
+        for keys, what in ((self.cut, 'in part'), (list(self.classes), 'by the names of classes' if self.divided else
+                            "as the mean of a cluster's group, since the file's clusters are others"),
                            (self.wider, 'with room for more, of which images show nothing yet'),
                            (self.other_shape, 'as initialized, since the file has another shape'),
                            (self.absent, 'as initialized, since the file has none'),
@@ -69,36 +74,67 @@ class Taken:
         return '; '.join(parts)
 
 
-def columns(there: int, here: int, their_classes: list[str] | None, classes: list[str] | None) -> list[int | None]:
+def same_division(file: dict, classes: list[str] | None, sizes: list[int] | None) -> bool:
+    """Whether a run's clusters are those of a file, as far as their names and sizes say: k-means numbers the clusters of any set.
+
+    Nine in ten of them must be in the file and no larger than there, for a run may have a part of a set; True where the file has no
+    clusters of their groups, or sizes are not known.
+
+    file: what its header says of its data;  classes, sizes: names of the run's classes and how many images each has
+    """
+    if not (file['classes'] and file.get('class_sizes') and classes and sizes):
+        return True
+    there = dict(zip(file['classes'], file['class_sizes'], strict=True))
+    groups = {group_of(name) for name in there if group_of(name) != name}
+    fitting = [size <= there.get(name, -1) for name, size in zip(classes, sizes, strict=True) if group_of(name) in groups]
+    return sum(fitting) >= 0.9 * len(fitting)
+
+
+def groups_in(classes: list[str] | None) -> dict[str, list[int]]:
+    """{group: the places of its classes}, in order; a class that is no cluster is a group of its own."""
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(classes or []):
+        found.setdefault(group_of(name), []).append(place)
+    return found
+
+
+def columns(there: int, here: int, their_classes: list[str] | None, classes: list[str] | None, divided: bool = True) -> list[int | None]:
     """Of each of `here` label inputs that of the file's `there` which it begins as, None for none.
 
+    From `there` on they count the groups of the file's classes, whose mean a cluster begins as that the file has not.
+
     their_classes, classes: names of the first of these inputs, or None; D of a run on windows has more behind them
+    divided: whether clusters of one name are the same
     """
     their_classes, found = their_classes or [], []
+    known = {name: place for place, name in enumerate(their_classes) if divided or group_of(name) == name}
+    known = {group: there + number for number, group in enumerate(groups_in(their_classes))} | known
     for name in classes or []:
-        while name and name not in their_classes:
+        while name and name not in known:
             name = name.rpartition('/')[0]
-        found.append(their_classes.index(name) if name else None)
+        found.append(known.get(name))
     if all(place is None for place in found) or there - len(their_classes) != here - len(found):
         return [None] * here
     return found + list(range(len(their_classes), there))
 
 
 def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]], their_classes: list[str] | None = None,
-            classes: list[str] | None = None) -> Taken:
+            classes: list[str] | None = None, divided: bool = True) -> Taken:
     """What a network, which may be on the meta device, gets from a file with tensors of these shapes, by full key.
 
     their_classes, classes: names of the file's classes and of those of the network, None where they have none
+    divided: whether clusters of one name are the same
     """
     source = next((name for name in SOURCES[network] if any(key.startswith(f'{name}.') for key in shapes)), None)
     own, parameters = module.state_dict(), dict(module.named_parameters())
-    found = Taken(network, source, [], [], {}, [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
+    found = Taken(network, source, [], [], {}, divided, [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
     names, numbers = _own_names(source, shapes), 0
     for key, value in own.items():
         shape = shapes.get(_there(source, key, shapes))
         inputs = EMBEDS.get(key)
-        by_name = inputs is not None and their_classes != classes and shape is not None and shape[1 - inputs] == value.shape[1 - inputs]
-        places = columns(shape[inputs], value.shape[inputs], their_classes, classes) if by_name else []
+        others = their_classes != classes or not divided
+        by_name = inputs is not None and others and shape is not None and shape[1 - inputs] == value.shape[1 - inputs]
+        places = columns(shape[inputs], value.shape[inputs], their_classes, classes, divided) if by_name else []
         known = sum(place is not None for place in places)
         if shape is None:
             found.absent.append(key)
@@ -154,13 +190,16 @@ def _common(shape, value: torch.Tensor) -> tuple[slice, ...]:
     return tuple(slice(min(a, b)) for a, b in zip(shape, value.shape, strict=True))
 
 
-def plan(source: str | Path, weights: checkpoint.Weights, networks: dict[str, torch.nn.Module], classes: list[str] | None) -> list[Taken]:
-    """What networks get from a file. source: what messages call it; classes: names of the networks' classes, None where they have none.
+def plan(source: str | Path, weights: checkpoint.Weights, networks: dict[str, torch.nn.Module], classes: list[str] | None,
+         sizes: list[int] | None = None) -> list[Taken]:
+    """What networks get from a file.
 
+    source: what messages call it;  classes, sizes: names of the networks' classes and how many images each has, None where they have none
     Raises UserError where it is so little of G that it cannot help.
     """
-    shapes = weights.shapes
-    taken = [compare(name, module, shapes, weights.meta['dataset']['classes'], classes) for name, module in networks.items()]
+    shapes, data = weights.shapes, weights.meta['dataset']
+    divided = same_division(data, classes, sizes)
+    taken = [compare(name, module, shapes, data['classes'], classes, divided) for name, module in networks.items()]
     for each in taken:
         if each.network == 'G' and each.numbers < LEAST * each.of:
             own = networks['G'].state_dict()
@@ -187,7 +226,8 @@ def check(source: str | Path, settings: Config) -> list[str]:
     """
     with torch.device('meta'):
         G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
-    taken = plan(source, checkpoint.open_weights(fetch(source)), {'G': G, 'D': D, 'G_ema': G}, settings.data.classes)
+    data = settings.data
+    taken = plan(source, checkpoint.open_weights(fetch(source)), {'G': G, 'D': D, 'G_ema': G}, data.classes, data.class_sizes)
     whole = next(each.whole for each in taken if each.network == 'D')
     for key, _ in D.named_buffers():
         if key.endswith(('.weight', '.bias')) and key not in whole:  # a layer that does not train has them as buffers
@@ -197,14 +237,16 @@ def check(source: str | Path, settings: Config) -> list[str]:
 
 
 @torch.no_grad()
-def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list[str] | None = None, looks: bool = False) -> list[str]:
+def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list[str] | None = None, looks: bool = False,
+         sizes: list[int] | None = None) -> list[str]:
     """Copies what fits into 'G', 'D' and 'G_ema'; returns a line for each. Raises UserError as `plan` does, and for a damaged file.
 
-    classes: names of the networks' classes, None where they have none
+    classes, sizes: names of the networks' classes and how many images each has, None where they have none
     looks:   the columns of clusters begin as they look: half of that stays in those that are taken of their group's column
     """
     weights = checkpoint.open_weights(fetch(source))
-    taken = plan(source, weights, networks, classes)
+    theirs = weights.meta['dataset']['classes']
+    taken = plan(source, weights, networks, classes, sizes)
     tensors = weights.tensors({each.source for each in taken})
     for each in taken:
         own, names = networks[each.network].state_dict(), _own_names(each.source, weights.shapes)
@@ -218,10 +260,11 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list
             ours, value = own[key].movedim(EMBEDS[key], 0), tensors[f'{each.source}.{key}'].movedim(EMBEDS[key], 0)  # [label inputs, any]
             known = [i for i, place in enumerate(places) if place is not None]
             fewer = math.sqrt(len(ours) / len(value)) if EMBEDS[key] else 1  # a layer divides by the root of its inputs
-            begun = ours.clone()
-            ours[known] = value[[places[i] for i in known]].to(ours) * fewer
-            theirs = weights.meta['dataset']['classes']
-            clusters = [i for i in known if looks and i < len(classes) and theirs[places[i]] != classes[i]]
+            begun, means = ours.clone(), [value[members].mean(0) for members in groups_in(theirs).values()]
+            names = [*theirs, *[None] * (len(value) - len(theirs) + len(means))]  # of classes, of other inputs, of means
+            value = torch.cat([value, torch.stack(means)]).to(ours)
+            ours[known] = value[[places[i] for i in known]] * fewer
+            clusters = [i for i in known if looks and i < len(classes) and names[places[i]] != classes[i]]
             ours[clusters] = (ours[clusters] + begun[clusters]) / math.sqrt(2)
         for key in each.wider:
             networks[each.network].place(key, names).fill(own[key], tensors[_there(each.source, key, tensors)])

@@ -233,9 +233,28 @@ def test_classes_of_a_discriminator_of_another_width(file):
     (2, 2, None, ['c', 'd'], [None, None]),
     (2, 3, ['a', 'b'], None, [None] * 3),
     (4, 5, ['a', 'b'], ['b', 'a', 'c'], [1, 0, None, 2, 3]),  # D of windows: two numbers more behind the classes
-    (2, 5, ['a', 'b'], ['b', 'a', 'c'], [None] * 5)])         # of whole pictures there, of windows here
+    (2, 5, ['a', 'b'], ['b', 'a', 'c'], [None] * 5),          # of whole pictures there, of windows here
+    (9, 4, ['a/1', 'a/2', 'b/1'], ['a/1'], [None] * 4),       # of another number of other inputs
+    (3, 4, ['a/1', 'b', 'a/2'], ['a/2', 'a/3', 'c/1', 'b'], [2, 3, None, 1])])  # a cluster that is not there: the mean of its group
 def test_label_inputs_that_a_network_begins_with(there, here, their_classes, classes, expected):
     assert transfer.columns(there, here, their_classes, classes) == expected
+
+
+def test_clusters_of_another_division_begin_as_the_mean_of_their_group(file):
+    theirs, sizes = ['a/1', 'b/1', 'a/2', 'b/2', 'c'], [9, 8, 7, 6, 5]
+    path, there = file(settings_of(label_dim=5, classes=theirs, class_sizes=sizes))
+    columns = {name: label_inputs(network) for name, network in there.items()}
+    for classes, own, expected in (
+            (['a/1', 'a/2', 'a/3', 'b/1', 'c'], [5, 4, 3, 2, 1], [[0, 2], [0, 2], [0, 2], [1, 3], [4]]),  # divided more finely
+            (['a/1', 'a/2', 'b/1', 'b/2', 'c'], [8, 8, 4, 9, 9], [[0, 2], [0, 2], [1, 3], [1, 3], [4]]),  # as many, others
+            (['a/1', 'a/2', 'b/1', 'c'], [8, 7, 1, 9], [[0], [2], [1], [4]])):                            # a part of the same set
+        settings = settings_of(label_dim=len(own), classes=classes, class_sizes=own)
+        here = networks(settings)
+        lines = transfer.load(path, here, classes, sizes=own)
+        for name, network in here.items():
+            mean = torch.stack([columns[name][members].mean(0) for members in expected])
+            torch.testing.assert_close(label_inputs(network), mean)
+        assert ('since the file\'s clusters are others' in lines[0]) == (expected[0] == [0, 2]) and lines == transfer.check(path, settings)
 
 
 def test_other_widths_are_refused_with_the_reason(file):
