@@ -36,8 +36,8 @@ def without_classes(weights, network):
     return weights
 
 
-if __name__ == '__main__':
-    given = Path(sys.argv[1])
+def bundle(given, dest):
+    """The networks of a snapshot, or of the newest one below a folder, as a file that says it learned the demo set."""
     snapshot = run_folder.find_latest_snapshot(given) if given.is_dir() else given
     loaded = checkpoint.load_networks(snapshot, only=('G_ema', 'D'))
     config = run_folder.stored_config(snapshot.parent)
@@ -49,5 +49,9 @@ if __name__ == '__main__':
     for name, network in networks.items():
         network.load_state_dict(without_classes(loaded[name].state_dict(), network))
     halves = {name: halved(network) for name, network in networks.items()}
-    checkpoint.save_networks(BUNDLED, halves, config, loaded['meta']['images'])
+    checkpoint.save_networks(dest, halves, config, loaded['meta']['images'])
+
+
+if __name__ == '__main__':
+    bundle(Path(sys.argv[1]), BUNDLED)
     print(f'{BUNDLED}: {BUNDLED.stat().st_size / 1e6:.1f} MB')

@@ -1,4 +1,4 @@
-"""The data set in the box and the script that makes it."""
+"""What is in the box, and the scripts that make it."""
 
 import importlib.util
 import io
@@ -7,11 +7,19 @@ import tarfile
 from hashlib import sha256
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
-from tests.helpers import ROOT
+import train
+from tests.helpers import ROOT, relative_error
+from tests.tiny_snapshots import call
+from tests.training.tiny import make_images
+from training.checkpoint import load_networks
 from training.data.files import resolve
 from training.dataset import ImageDataset, quick_check
+from training.options import WINDOW_LABEL_DIM
+from training.run_folder import find_latest_snapshot
 
 
 def test_demo_set():
@@ -28,10 +36,33 @@ def test_demo_set():
             assert (image[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 235).sum() >= 6 and image.std() > 10  # a thing on white
 
 
-def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location('make_demo_data', ROOT / 'script' / 'make_demo_data.py')
+def script_of(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'script' / f'{name}.py')
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_the_model_in_the_box_draws_as_its_run_in_float32_and_its_discriminator_knows_windows_alone(tmp_path):
+    pytest.importorskip('inr')
+    pictures = make_images(tmp_path / 'pictures', count=6, resolution=48, classes=3)
+    code, _, err = call(train.main, '--cfg=inr-tiny', f'--data={pictures}', '--res=16', '--windows', '--cond', '--batch=4', '--kimg=0.016',
+                        '--precision=bf16', '--device=cpu', f'--outdir={tmp_path}/runs')
+    assert code == 0, err
+    script_of('bundle_model').bundle(tmp_path / 'runs', tmp_path / 'box.safetensors')
+    run = load_networks(find_latest_snapshot(tmp_path / 'runs'))
+    box = load_networks(tmp_path / 'box.safetensors')
+    assert [each['G_ema'].init_kwargs['synthesis_kwargs']['num_fp16_res'] for each in (run, box)] == [4, 0]
+    z, c, windows = torch.randn(3, 128), torch.eye(3), torch.randn(3, WINDOW_LABEL_DIM)
+    with torch.no_grad():
+        exact, found = run['G_ema'](z, c, force_fp32=True), box['G_ema'](z, c)
+        embedded = run['D'].mapping.embed(torch.cat([torch.zeros(3, 3), windows], dim=1)), box['D'].mapping.embed(windows)
+    assert found.dtype == torch.float32 and relative_error(found, exact) < 1e-2 and relative_error(embedded[1], embedded[0]) < 1e-2
+    assert box['D'].c_dim == WINDOW_LABEL_DIM and box['meta']['images'] == 16
+
+
+def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):
+    script = script_of('make_demo_data')
     emoji = io.BytesIO()
     Image.new('RGBA', (256, 264), (255, 0, 0, 128)).save(emoji, 'webp', lossless=True)
     with tarfile.open(tmp_path / 'images.tgz', 'w:gz') as tar:
