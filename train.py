@@ -75,7 +75,7 @@ def main(**options) -> int:
         return run(call, kind, *starting.new_run(call.data, call.init_from, call.given, kind))
     folder, network = resuming.place(call.resume, call.outdir)
     with run_folder.held(folder) if distributed.is_main() and not call.dry_run else contextlib.nullcontext():
-        network, settings = resuming.resumed(folder, network, call.given)
+        network, settings = resuming.resumed(folder, network, call.given, kind)
         return run(call, kind, *resuming.same_data(call.data, settings), folder, network)
 
 
@@ -84,7 +84,7 @@ def run(call: Call, kind: str, dataset, settings: Config, folder: Path | None = 
     from torch_utils import distributed
     from training import checkpoint, joining, memory, run_folder, summary, training_loop, transfer
 
-    loaded = transfer.check(call.init_from, settings) if call.init_from else []
+    loaded = transfer.check(call.init_from, settings, training_loop.has_looks(dataset)) if call.init_from else []
     world_size, chosen = distributed.world_size(), bool('batch_gpu' in call.given or call.resume)
     check_processes(settings, world_size)
     if call.dry_run:

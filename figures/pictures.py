@@ -204,7 +204,8 @@ def geometry(context, angle, shift, scale):
     with torch.no_grad():
         for seed in context.seeds:
             ws = context.ws(seed)
-            by_weights, by_points = moved.synthesis(ws), synthesis.draw(ws, moved_points(points_per_grid, matrix, offset))
+            by_weights = moved.synthesis(ws, force_fp32=True)
+            by_points = synthesis.draw(ws, moved_points(points_per_grid, matrix, offset), force_fp32=True)
             largest = max(largest, float((by_weights - by_points).abs().max()))
             rows.append([enlarged(pixels, 128) for pixels in (context.picture(ws), to_uint8(by_weights)[0], to_uint8(by_points)[0])])
     context.write('geometry', sheet(rows, context.seeds, ['as it is', 'map in the first layer', 'map of the grid']), {

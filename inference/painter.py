@@ -26,7 +26,7 @@ def drawing_at_scales(G):
         return None
     from inr.render import render
 
-    return lambda ws, scale: render(G, ws, *(round(side * scale) for side in size_of(G)[::-1]))
+    return lambda ws, scale: render(G, ws, *(round(side * scale) for side in size_of(G)[::-1]), force_fp32=True)
 
 
 def draws_tiles(G):
@@ -51,10 +51,10 @@ def points_in(G, box):
 def draw_a_few_points(G, ws):
     """Draws with plain layers, module by module: for hooks. Few points, where the generator lets one choose."""
     if not draws_by_points(G):
-        G.synthesis(ws, noise_mode='const')
+        G.synthesis(ws, noise_mode='const', force_fp32=True)
         return
     points = G.synthesis.pyramid.plan(G.synthesis.pyramid.lattice(4), device=ws.device)
-    G.synthesis.draw(ws, points, impl='ref')
+    G.synthesis.draw(ws, points, force_fp32=True, impl='ref')
 
 
 def fitting_size(G, window=WHOLE, longer=None):
@@ -84,6 +84,7 @@ class Painter:
     """Draws one size and window of a generator as bands of uint8 pixels.
 
     Generators of `inr` compute every pixel asked for; any other draws its own size, which is then resized.
+    force_fp32: whether blocks that learned in half precision draw in float32
     band_bytes: about the working memory of one band of the former; None for that of inr.render
     """
 

@@ -1,7 +1,7 @@
 """Makes assets/emoji.safetensors, the model that is drawn from where nothing has been trained: a run's average of G, and its D for
 `train.py --init-from`, stored in half precision; Fourier rows, which multiply coordinates of any size, stay in float32. Both compute in
-float32, whatever the run did: few CPUs multiply bfloat16. D of a run on windows leaves its columns of the classes behind: G has what a
-class looks like, and a run from here on other classes begins these anew anyway.
+float32, whatever the run did: few CPUs multiply bfloat16. D of a run on windows leaves its columns of the classes behind, for room: a run
+from here begins these anew, of the same classes too.
 
 python script/bundle_model.py training-runs/demo-model     # the newest snapshot below a folder, or a snapshot
 """

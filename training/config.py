@@ -123,7 +123,7 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     """The configuration of a new run.
 
     name, row: a preset and its name
-    device:    'cpu' or 'cuda': half precision and the length of a tick follow it where nothing is given
+    device:    'cpu' or 'cuda': half precision and the length of a tick follow it where nothing is given (bf16 on a CPU: starting.py)
     given:     OPTIONS and those of `plugins`; None means as the preset says
     Raises UserError for misspelt or missing keys, options that are not the preset's and values out of range.
     """

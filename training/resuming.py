@@ -6,6 +6,7 @@ from pathlib import Path
 from dnnlib.options import kept
 from dnnlib.util import UserError
 from torch_utils import distributed
+from torch_utils.misc import multiplies_bfloat16
 from training import checkpoint, plugins, run_folder
 from training.config import OPTIONS, Config, override
 from training.data.labels import group_of
@@ -32,14 +33,16 @@ def place(where: str, outdir: Path) -> tuple[Path, Path | None]:
     return found, None
 
 
-def resumed(folder: Path, network: Path | None, given: dict) -> tuple[Path | None, Config]:
+def resumed(folder: Path, network: Path | None, given: dict, device: str) -> tuple[Path | None, Config]:
     """(network file of the snapshot to go on from or None, configuration) of a run folder, with the options that may change.
 
-    network: the snapshot to take, None takes the last whole one;  given: {option: value}
+    network: the snapshot to take, None takes the last whole one;  given: {option: value};  device: that goes on, such as 'cpu'
     Raises UserError for a run without a whole snapshot, and for an option that differs from the run's and may not.
     """
     network = network or run_folder.find_resumable(folder, distributed.print0)
     settings = run_folder.stored_config(folder, distributed.print0)
+    if settings.run.precision == 'bf16' and device == 'cpu' and not multiplies_bfloat16():
+        distributed.print0('Note: this run computes in bfloat16, which this CPU does not multiply by itself: steps take longer')
     table = {**OPTIONS, **{row.name: row for row in plugins.knob_rows()}}
     for name, value in given.items():
         row = table[name]

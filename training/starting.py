@@ -54,8 +54,8 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
         given['class_groups'] = False
     if dataset.label_dim and max(dataset.labels.groups) + 1 < dataset.label_dim and not dataset.labels.looks and not init_from:
         distributed.print0('Note: the classes are clusters whose looks are not in the set: G takes longer to tell them apart')
-    judges_features = given.get('d_features', row.get('d_features', 'none')) != 'none'
-    if given.get('precision', 'auto') == 'auto' and judges_features and device == 'cpu' and multiplies_bfloat16():
+    judges_features = (given.get('d_features') or row.get('d_features') or 'none') != 'none'
+    if (given.get('precision') or 'auto') == 'auto' and judges_features and device == 'cpu' and multiplies_bfloat16():
         given['precision'] = 'bf16'
     if init_from:
         row = transfer.starting_row(init_from, row, dataset.resolution)

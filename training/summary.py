@@ -35,6 +35,7 @@ def describe(config: Config, world_size: int = 1) -> str:
     path_length = f'weight {loss.pl_weight:g} {steps(loss.g_reg_interval)}' if loss.pl_weight else 'off'
     ramp = f', at most {config.ema.rampup:g} of the images seen' if config.ema.rampup is not None else ''
     half = f'{run.precision}' + (f', in the highest {g.half_res} (G) and {d.half_res} (D) resolutions' if g.half_res or d.half_res else '')
+    half += ', and features' if config.features_kwargs()['half'] and d.features != 'none' else ''
     full = 'x'.join(map(str, data.sides)) if data.size else f'{data.resolution} pixels'
     grown = f'{config.grow.sizes} (size:kimg), then {full}; {config.grow.fade:g} kimg of fade-in'
     lines = {

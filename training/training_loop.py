@@ -211,8 +211,8 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         if resume is None:
             settings = settings.with_groups_of(distributed.world_size())
         training = Training(settings, dataset, device)
-        classes = settings.data.classes, has_looks(dataset), settings.data.class_sizes
-        loaded = transfer.load(init_from, training.networks, *classes) if init_from else []
+        classes = transfer.Classes.of(settings.data, has_looks(dataset))
+        loaded = transfer.load(init_from, training.networks, classes) if init_from else []
         if resume is not None:
             training.resume(resume)
         joining.expect_same_weights(training.networks)

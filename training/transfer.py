@@ -6,7 +6,8 @@ A network's method place(key, shapes), if it has one, says where a tensor of ano
 fill(own, tensor) (inr/widening.py).
 
 Classes are known by their names: one begins as the file's class of its name, or as that of the group it is in ('animals/bird': 'animals').
-A cluster that the file has not, or of a set that was divided otherwise than the file's, begins as the mean of its group's clusters.
+A cluster that the file has not, or of a set that was divided otherwise than the file's, begins as the mean of its group's clusters and
+half as it looks.
 
 Of a smaller network nothing learned is lost: to-RGB of the blocks that G has beyond it begin at zero, as where a run grows, and its D's
 from-RGB becomes the `entry` of the block of its size, where a run that grows fades the next block in (and the other way round).
@@ -23,6 +24,7 @@ from dnnlib.util import UserError, fetch
 from training import checkpoint, growing, plugins
 from training.config import Config
 from training.data.labels import group_of
+from training.options import DataConfig
 from training.presets import at_resolution
 
 SOURCES = {'G': ('G', 'G_ema'), 'G_ema': ('G_ema', 'G'), 'D': ('D',)}
@@ -34,11 +36,29 @@ EMBEDS = {'mapping.embed.weight': 1, 'mapping.embedding': 0}  # the dimension th
 
 
 @dataclass(frozen=True)
+class Classes:
+    """The classes of a run's data.
+
+    names: None where they have none;  sizes: how many images each has, None where it is not known
+    looks: whether they are clusters that are known by their looks;  part: whether the run has a part of its set alone
+    """
+
+    names: list[str] | None = None
+    sizes: list[int] | None = None
+    looks: bool = False
+    part: bool = False
+
+    @staticmethod
+    def of(data: DataConfig, looks: bool) -> 'Classes':
+        return Classes(data.classes, data.class_sizes, looks, data.subset is not None)
+
+
+@dataclass(frozen=True)
 class Taken:
     """What a network gets from a file. source: the name it has there, None for none; the lists hold keys; numbers, of: in parameters.
 
     classes: {key: `columns`} of tensors with a column for each label input, taken by the names of classes
-    divided: whether the clusters are the file's, see `same_division`
+    means: how many of these begin as the mean of a group
     wider: keys of tensors that the network's own method `place` finds a place for
     zero: keys of to-RGB that the file's blocks have no counterpart of
     """
@@ -48,7 +68,7 @@ class Taken:
     whole: list[str]
     cut: list[str]
     classes: dict[str, list[int | None]]
-    divided: bool
+    means: int
     wider: list[str]
     other_shape: list[str]
     absent: list[str]
@@ -63,8 +83,8 @@ class Taken:
         count = len(self.whole) + len(self.cut) + len(self.classes) + len(self.wider)
         total = count + len(self.other_shape) + len(self.absent) + len(self.zero)
         parts = [f'{self.network}: {count} of {total} tensors, {self.numbers / self.of:.0%} of its numbers, from {self.source} of {path}']
-        for keys, what in ((self.cut, 'in part'), (list(self.classes), 'by the names of classes' if self.divided else
-                            "as the mean of a cluster's group, since the file's clusters are others"),
+        for keys, what in ((self.cut, 'in part'), (list(self.classes), 'by the names of classes'
+                            + (f', {self.means} of them as the mean of a group of clusters' if self.means else '')),
                            (self.wider, 'with room for more, of which images show nothing yet'),
                            (self.other_shape, 'as initialized, since the file has another shape'),
                            (self.absent, 'as initialized, since the file has none'),
@@ -74,20 +94,22 @@ class Taken:
         return '; '.join(parts)
 
 
-def same_division(file: dict, classes: list[str] | None, sizes: list[int] | None) -> bool:
-    """Whether a run's clusters are those of a file, as far as their names and sizes say: k-means numbers the clusters of any set.
+def same_division(file: dict, classes: Classes) -> bool:
+    """Whether a run's clusters are those of a file, as far as sizes say: k-means numbers the clusters of any set.
 
-    Nine in ten of them must be in the file and no larger than there, for a run may have a part of a set; True where the file has no
-    clusters of their groups, or sizes are not known.
+    Nine in ten of those in groups of the file must be there and have as many images, or at most as many where the run has a part of its
+    set. True where the run has no clusters, or sizes are not known.
 
-    file: what its header says of its data;  classes, sizes: names of the run's classes and how many images each has
+    file: what its header says of its data
     """
-    if not (file['classes'] and file.get('class_sizes') and classes and sizes):
+    names, sizes = file['classes'], file.get('class_sizes')
+    if not (classes.looks and classes.names and classes.sizes and names and sizes and len(names) == len(sizes)):
         return True
-    there = dict(zip(file['classes'], file['class_sizes'], strict=True))
+    there = dict(zip(names, sizes, strict=True))
     groups = {group_of(name) for name in there if group_of(name) != name}
-    fitting = [size <= there.get(name, -1) for name, size in zip(classes, sizes, strict=True) if group_of(name) in groups]
-    return sum(fitting) >= 0.9 * len(fitting)
+    own = [(name, size) for name, size in zip(classes.names, classes.sizes, strict=True) if name != group_of(name) in groups]
+    same = [there.get(name, -1) >= size if classes.part else there.get(name) == size for name, size in own]
+    return sum(same) >= 0.9 * len(same)
 
 
 def groups_in(classes: list[str] | None) -> dict[str, list[int]]:
@@ -98,18 +120,22 @@ def groups_in(classes: list[str] | None) -> dict[str, list[int]]:
     return found
 
 
-def columns(there: int, here: int, their_classes: list[str] | None, classes: list[str] | None, divided: bool = True) -> list[int | None]:
+def columns(there: int, here: int, their_classes: list[str] | None, classes: list[str] | None, same: bool = True) -> list[int | None]:
     """Of each of `here` label inputs that of the file's `there` which it begins as, None for none.
 
     From `there` on they count the groups of the file's classes, whose mean a cluster begins as that the file has not.
 
-    their_classes, classes: names of the first of these inputs, or None; D of a run on windows has more behind them
-    divided: whether clusters of one name are the same
+    their_classes, classes: names of the first of these inputs, or None; D of a run on windows has more behind them, D of the model in the
+                            box these alone
+    same: whether clusters of one name are the same
     """
-    their_classes, found = their_classes or [], []
-    known = {name: place for place, name in enumerate(their_classes) if divided or group_of(name) == name}
-    known = {group: there + number for number, group in enumerate(groups_in(their_classes))} | known
-    for name in classes or []:
+    their_classes, names = their_classes or [], classes or []
+    if there == here - len(names) < len(their_classes):
+        return [None] * len(names) + list(range(there))
+    known = {group: there + number for number, group in enumerate(groups_in(their_classes))}
+    known |= {name: place for place, name in enumerate(their_classes) if same or group_of(name) == name}
+    found = []
+    for name in names:
         while name and name not in known:
             name = name.rpartition('/')[0]
         found.append(known.get(name))
@@ -119,27 +145,28 @@ def columns(there: int, here: int, their_classes: list[str] | None, classes: lis
 
 
 def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]], their_classes: list[str] | None = None,
-            classes: list[str] | None = None, divided: bool = True) -> Taken:
+            classes: list[str] | None = None, same: bool = True) -> Taken:
     """What a network, which may be on the meta device, gets from a file with tensors of these shapes, by full key.
 
     their_classes, classes: names of the file's classes and of those of the network, None where they have none
-    divided: whether clusters of one name are the same
+    same: whether clusters of one name are the same
     """
     source = next((name for name in SOURCES[network] if any(key.startswith(f'{name}.') for key in shapes)), None)
     own, parameters = module.state_dict(), dict(module.named_parameters())
-    found = Taken(network, source, [], [], {}, divided, [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
-    names, numbers = _own_names(source, shapes), 0
+    found = Taken(network, source, [], [], {}, 0, [], [], [], [], 0, sum(p.numel() for p in parameters.values()))
+    names, numbers, means = _own_names(source, shapes), 0, 0
     for key, value in own.items():
         shape = shapes.get(_there(source, key, shapes))
         inputs = EMBEDS.get(key)
-        others = their_classes != classes or not divided
-        by_name = inputs is not None and others and shape is not None and shape[1 - inputs] == value.shape[1 - inputs]
-        places = columns(shape[inputs], value.shape[inputs], their_classes, classes, divided) if by_name else []
+        by_name = (inputs is not None and shape is not None and shape[1 - inputs] == value.shape[1 - inputs]
+                   and (their_classes != classes or not same or shape != list(value.shape)))
+        places = columns(shape[inputs], value.shape[inputs], their_classes, classes, same) if by_name else []
         known = sum(place is not None for place in places)
         if shape is None:
             found.absent.append(key)
         elif known:
             found.classes[key] = places
+            means = sum(place is not None and place >= shape[inputs] for place in places)
             numbers += value.shape[1 - inputs] * known
         elif shape == list(value.shape):
             found.whole.append(key)
@@ -154,7 +181,7 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]],
             found.other_shape.append(key)
     drawn = max((_torgb_size(key) for key in found.whole + found.cut), default=0)
     zero = [key for key in found.absent if _torgb_size(key) > drawn > 0]
-    return replace(found, numbers=numbers, zero=zero, absent=[key for key in found.absent if key not in zero])
+    return replace(found, numbers=numbers, means=means, zero=zero, absent=[key for key in found.absent if key not in zero])
 
 
 def _there(source: str | None, key: str, shapes) -> str:
@@ -190,16 +217,14 @@ def _common(shape, value: torch.Tensor) -> tuple[slice, ...]:
     return tuple(slice(min(a, b)) for a, b in zip(shape, value.shape, strict=True))
 
 
-def plan(source: str | Path, weights: checkpoint.Weights, networks: dict[str, torch.nn.Module], classes: list[str] | None,
-         sizes: list[int] | None = None) -> list[Taken]:
-    """What networks get from a file.
+def plan(source: str | Path, weights: checkpoint.Weights, networks: dict[str, torch.nn.Module], classes: Classes) -> list[Taken]:
+    """What networks get from a file. source: what messages call it; classes: those of the networks.
 
-    source: what messages call it;  classes, sizes: names of the networks' classes and how many images each has, None where they have none
     Raises UserError where it is so little of G that it cannot help.
     """
     shapes, data = weights.shapes, weights.meta['dataset']
-    divided = same_division(data, classes, sizes)
-    taken = [compare(name, module, shapes, data['classes'], classes, divided) for name, module in networks.items()]
+    same = same_division(data, classes)
+    taken = [compare(name, module, shapes, data['classes'], classes.names, same) for name, module in networks.items()]
     for each in taken:
         if each.network == 'G' and each.numbers < LEAST * each.of:
             own = networks['G'].state_dict()
@@ -219,15 +244,14 @@ def starting_row(source: str | Path, row: dict, resolution: int) -> dict:
     return {**row, 'ema_rampup': RAMPUP, 'grow': sizes}
 
 
-def check(source: str | Path, settings: Config) -> list[str]:
-    """The lines about what a new run would take, found out from shapes alone.
+def check(source: str | Path, settings: Config, looks: bool = False) -> list[str]:
+    """The lines about what a new run would take, found out from shapes alone. looks: as in Classes
 
     Raises UserError as `plan` does, and for layers of D that are not in the file and are not to train.
     """
     with torch.device('meta'):
         G, D = plugins.build_generator(settings), plugins.build_discriminator(settings)
-    data = settings.data
-    taken = plan(source, checkpoint.open_weights(fetch(source)), {'G': G, 'D': D, 'G_ema': G}, data.classes, data.class_sizes)
+    taken = plan(source, checkpoint.open_weights(fetch(source)), {'G': G, 'D': D, 'G_ema': G}, Classes.of(settings.data, looks))
     whole = next(each.whole for each in taken if each.network == 'D')
     for key, _ in D.named_buffers():
         if key.endswith(('.weight', '.bias')) and key not in whole:  # a layer that does not train has them as buffers
@@ -237,16 +261,14 @@ def check(source: str | Path, settings: Config) -> list[str]:
 
 
 @torch.no_grad()
-def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list[str] | None = None, looks: bool = False,
-         sizes: list[int] | None = None) -> list[str]:
+def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: Classes = Classes()) -> list[str]:
     """Copies what fits into 'G', 'D' and 'G_ema'; returns a line for each. Raises UserError as `plan` does, and for a damaged file.
 
-    classes, sizes: names of the networks' classes and how many images each has, None where they have none
-    looks:   the columns of clusters begin as they look: half of that stays in those that are taken of their group's column
+    classes: those of the networks; where they look, half of that stays in the columns that begin as their group's
     """
     weights = checkpoint.open_weights(fetch(source))
-    theirs = weights.meta['dataset']['classes']
-    taken = plan(source, weights, networks, classes, sizes)
+    theirs = weights.meta['dataset']['classes'] or []
+    taken = plan(source, weights, networks, classes)
     tensors = weights.tensors({each.source for each in taken})
     for each in taken:
         own, names = networks[each.network].state_dict(), _own_names(each.source, weights.shapes)
@@ -260,12 +282,14 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: list
             ours, value = own[key].movedim(EMBEDS[key], 0), tensors[f'{each.source}.{key}'].movedim(EMBEDS[key], 0)  # [label inputs, any]
             known = [i for i, place in enumerate(places) if place is not None]
             fewer = math.sqrt(len(ours) / len(value)) if EMBEDS[key] else 1  # a layer divides by the root of its inputs
-            begun, means = ours.clone(), [value[members].mean(0) for members in groups_in(theirs).values()]
-            names = [*theirs, *[None] * (len(value) - len(theirs) + len(means))]  # of classes, of other inputs, of means
-            value = torch.cat([value, torch.stack(means)]).to(ours)
-            ours[known] = value[[places[i] for i in known]] * fewer
-            clusters = [i for i in known if looks and i < len(classes) and names[places[i]] != classes[i]]
-            ours[clusters] = (ours[clusters] + begun[clusters]) / math.sqrt(2)
+            begun, inputs = ours.clone(), len(value)
+            means = [value[members].mean(0, keepdim=True) for members in groups_in(theirs).values() if members[-1] < inputs]
+            value = torch.cat([value, *means])
+            ours[known] = value[[places[i] for i in known]].to(ours) * fewer
+            for i in known:
+                if classes.looks and i < len(classes.names) and (places[i] >= inputs or theirs[places[i]] != classes.names[i]):
+                    looks = begun[i] * (ours[i].norm() / begun[i].norm())  # a column grows as it learns, a look is as it began
+                    ours[i] = (ours[i] + looks) / math.sqrt(2)
         for key in each.wider:
             networks[each.network].place(key, names).fill(own[key], tensors[_there(each.source, key, tensors)])
         for key in each.zero:

@@ -52,7 +52,7 @@ def parameters_of(G, ws):
         return call
 
     with _replaced(G, recorded):
-        G.synthesis.draw(ws, G.synthesis.pyramid.trained_points(ws.device), impl='ref')
+        G.synthesis.draw(ws, G.synthesis.pyramid.trained_points(ws.device), force_fp32=True, impl='ref')
     return found
 
 
@@ -69,4 +69,4 @@ def blend(a, b, share):
 def draw_with(G, parameters, ws, points_per_grid):
     """The image of given parameters at the points `points_per_grid` (see SynthesisNetwork.draw); ws only says how many images there are."""
     with _replaced(G, lambda name, original: lambda w, *_: parameters[name]):
-        return G.synthesis.draw(ws, points_per_grid, impl='ref')
+        return G.synthesis.draw(ws, points_per_grid, force_fp32=True, impl='ref')

@@ -41,6 +41,13 @@ def test_half_products_are_summed_in_float32_and_tf32_is_as_said(allowed):
             setattr(*flag, value)
 
 
+@pytest.mark.parametrize('capabilities, expected', [({'avx512_bf16': True}, True), ({'avx512_bf16': False, 'amx_bf16': True}, True),
+                                                     ({'avx2': True, 'avx512_f': True}, False), ({'bf16': True}, False)])
+def test_which_cpus_multiply_bfloat16(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: capabilities)
+    assert misc.multiplies_bfloat16() is expected
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc can be told')
 @pytest.mark.parametrize('told', [False, True])
 def test_freed_memory_is_kept(told):

@@ -11,7 +11,7 @@ from dnnlib.util import UserError
 from tests.training.runs import assert_same_snapshot, gradients, steps, weights
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.pixels import from_uint8
-from training import checkpoint, pretrained, starting
+from training import checkpoint, pretrained, resuming, starting, summary
 from training.dataset import spread
 from training.loss import feature_penalty
 from training.pretrained import FrozenFeatures
@@ -125,6 +125,10 @@ def test_half_features_are_near_and_teach_too(network):
         sum(x.square().sum() for x in maps).backward()
         gradients.append((maps, seen.grad))
     (exact, steep), (near, slope) = gradients
+    assert {buffer.dtype for name, buffer in half.named_buffers() if name.startswith('weight')} == {torch.bfloat16, torch.float32}
+    layers = [half.stem, *(layer for stage in half.stages for block in stage.blocks for layer in block)]
+    for layer in layers:  # those with a stride for each channel take too long in bfloat16
+        assert (getattr(half, f'weight{layer.index}').dtype == torch.float32) == (layer.depthwise and layer.stride > 1)
     for x, y in zip(near, exact, strict=True):
         assert x.dtype == torch.float32 and 0 < (x - y).norm() < 0.05 * y.norm()
     assert slope.dtype == torch.float32 and torch.cosine_similarity(slope.flatten(), steep.flatten(), dim=0) > 0.95
@@ -135,10 +139,11 @@ def test_heads_compute_in_bfloat16_where_the_blocks_do():
     D = Discriminator(0, 16, 3, num_fp16_res=4, block_kwargs=dict(half_dtype='bfloat16'), **small)
     exact = Discriminator(0, 16, 3, **small)
     exact.load_state_dict(D.state_dict())
-    D.heads[0].conv0.register_forward_hook(lambda module, given, x: seen.append(x.dtype))
+    for layer in (D.heads[0].fromfeatures, D.heads[0].conv0, D.heads[0].conv1):
+        layer.register_forward_hook(lambda module, given, x: seen.append(x.dtype))
     maps = [torch.randn(4, channels, 8, 8).requires_grad_() for channels in pretrained.CHANNELS['efficientnet-lite1']]
     near, logits = D.judge_features(maps, None), exact.judge_features(maps, None)
-    assert seen == [torch.bfloat16] and near.dtype == torch.float32 and 0 < (near - logits).abs().max() < 0.05
+    assert seen == [torch.bfloat16] * 3 and near.dtype == torch.float32 and 0 < (near - logits).abs().max() < 0.05
     penalty, same = feature_penalty(near, maps), feature_penalty(logits, maps)
     assert torch.allclose(penalty, same, rtol=0.1)
     in_fp16 = Discriminator(0, 16, 3, num_fp16_res=4, block_kwargs=dict(half_dtype='float16'), **small)
@@ -199,6 +204,16 @@ def test_bfloat16_is_taken_where_it_pays(images, monkeypatch, multiplies, device
     settings = starting.new_run(str(images), None, given, device)[1]
     assert settings.run.precision == expected and settings.features_kwargs()['half'] == (expected == 'bf16')
     assert (settings.generator.half_res, settings.discriminator.half_res) == ((4, 4) if expected == 'bf16' else (0, 0))
+
+
+def test_going_on_in_bfloat16_where_the_cpu_does_not_multiply_it_is_said(images, tmp_path, monkeypatch, capsys):
+    dataset, settings = tiny_run(images, kimg=0.004, precision='bf16', **FEATURES)
+    assert 'and features' in summary.describe(settings, 1)
+    train(settings, dataset, tmp_path)
+    for multiplies, device in ((True, 'cpu'), (False, 'cpu'), (False, 'cuda')):
+        monkeypatch.setattr(resuming, 'multiplies_bfloat16', lambda answer=multiplies: answer)
+        resuming.resumed(tmp_path, None, {}, device)
+        assert ('this CPU does not multiply' in capsys.readouterr().out) == ((multiplies, device) == (False, 'cpu'))
 
 
 def test_heads_learn_and_teach_the_generator(images):

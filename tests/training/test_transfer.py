@@ -15,6 +15,7 @@ from training import plugins, transfer
 from training.checkpoint import read_header, save_networks
 from training.config import build
 from training.ema import ema_beta
+from training.transfer import Classes
 
 
 def networks(settings, seed=0):
@@ -187,7 +188,7 @@ def test_classes_are_known_by_their_names(file):
     settings = settings_of(label_dim=5, classes=['dog', 'cat/tabby', 'cow', 'cat/black/big', 'bird'])
     here = networks(settings)
     untouched = label_inputs(here['G'])[2] - here['G'].mapping.embed.bias
-    lines = transfer.load(path, here, settings.data.classes)
+    lines = transfer.load(path, here, Classes(settings.data.classes))
     for name in here:
         torch.testing.assert_close(label_inputs(here[name])[[0, 1, 3, 4]], label_inputs(there[name])[[2, 1, 1, 0]])
     torch.testing.assert_close(label_inputs(here['G'])[2] - here['G'].mapping.embed.bias, untouched)
@@ -203,7 +204,7 @@ def test_classes_of_a_hypernetwork_are_known_by_their_names_too(file):
     for classes, rows in ((['dog', 'cat'], [1, 0]), (['cow', 'dog/1', 'dog/2'], [None, 1, 1])):
         settings = build('paper-tiny', inr.PRESETS['paper-tiny'], data(32, label_dim=len(classes), classes=classes))
         here = networks(settings)
-        lines = transfer.load(path, here, classes)
+        lines = transfer.load(path, here, Classes(classes))
         for name in ('G', 'G_ema'):
             ours, theirs = here[name].mapping.embedding, there[name].mapping.embedding
             known = [i for i, row in enumerate(rows) if row is not None]
@@ -214,7 +215,7 @@ def test_classes_of_a_hypernetwork_are_known_by_their_names_too(file):
 def test_the_same_classes_in_another_order(file):
     path, there = file(settings_of(label_dim=2, classes=['cat', 'dog']))
     here = networks(settings_of(label_dim=2, classes=['dog', 'cat']))
-    transfer.load(path, here, ['dog', 'cat'])
+    transfer.load(path, here, Classes(['dog', 'cat']))
     torch.testing.assert_close(label_inputs(here['D']), label_inputs(there['D']).flip(0))
 
 
@@ -224,7 +225,7 @@ def test_classes_of_a_discriminator_of_another_width(file):
     narrow = dataclasses.replace(narrow, discriminator=dataclasses.replace(narrow.discriminator, channel_max=4))
     here = networks(narrow)
     before = here['D'].mapping.embed.weight.clone()
-    lines = transfer.load(path, here, narrow.data.classes)
+    lines = transfer.load(path, here, Classes(narrow.data.classes))
     assert torch.equal(here['D'].mapping.embed.weight, before) and 'by the names' in lines[0] and 'by the names' not in lines[1]
 
 
@@ -235,26 +236,44 @@ def test_classes_of_a_discriminator_of_another_width(file):
     (4, 5, ['a', 'b'], ['b', 'a', 'c'], [1, 0, None, 2, 3]),  # D of windows: two numbers more behind the classes
     (2, 5, ['a', 'b'], ['b', 'a', 'c'], [None] * 5),          # of whole pictures there, of windows here
     (9, 4, ['a/1', 'a/2', 'b/1'], ['a/1'], [None] * 4),       # of another number of other inputs
+    (2, 5, ['a', 'b', 'c'], ['a', 'b', 'd'], [None] * 3 + [0, 1]),  # of windows there and here, without the columns of classes
     (3, 4, ['a/1', 'b', 'a/2'], ['a/2', 'a/3', 'c/1', 'b'], [2, 3, None, 1])])  # a cluster that is not there: the mean of its group
 def test_label_inputs_that_a_network_begins_with(there, here, their_classes, classes, expected):
     assert transfer.columns(there, here, their_classes, classes) == expected
 
 
-def test_clusters_of_another_division_begin_as_the_mean_of_their_group(file):
-    theirs, sizes = ['a/1', 'b/1', 'a/2', 'b/2', 'c'], [9, 8, 7, 6, 5]
-    path, there = file(settings_of(label_dim=5, classes=theirs, class_sizes=sizes))
-    columns = {name: label_inputs(network) for name, network in there.items()}
-    for classes, own, expected in (
-            (['a/1', 'a/2', 'a/3', 'b/1', 'c'], [5, 4, 3, 2, 1], [[0, 2], [0, 2], [0, 2], [1, 3], [4]]),  # divided more finely
-            (['a/1', 'a/2', 'b/1', 'b/2', 'c'], [8, 8, 4, 9, 9], [[0, 2], [0, 2], [1, 3], [1, 3], [4]]),  # as many, others
-            (['a/1', 'a/2', 'b/1', 'c'], [8, 7, 1, 9], [[0], [2], [1], [4]])):                            # a part of the same set
-        settings = settings_of(label_dim=len(own), classes=classes, class_sizes=own)
-        here = networks(settings)
-        lines = transfer.load(path, here, classes, sizes=own)
-        for name, network in here.items():
-            mean = torch.stack([columns[name][members].mean(0) for members in expected])
-            torch.testing.assert_close(label_inputs(network), mean)
-        assert ('since the file\'s clusters are others' in lines[0]) == (expected[0] == [0, 2]) and lines == transfer.check(path, settings)
+@pytest.mark.parametrize('names, sizes, part, expected', [
+    (['a/1', 'a/2', 'a/3', 'b/1', 'c'], [5, 4, 3, 2, 1], False, [[0, 2], [0, 2], [0, 2], [1, 3], [4]]),  # divided more finely
+    (['a/1', 'a/2', 'b/1', 'b/2', 'c'], [8, 7, 4, 2, 9], False, [[0, 2], [0, 2], [1, 3], [1, 3], [4]]),  # as many, of a smaller set
+    (['a/1', 'a/2', 'b/1', 'b/2', 'c'], [8, 7, 4, 2, 9], True, [[0], [2], [1], [3], [4]]),               # a part of the same set
+    (['a', 'b/2', 'a/2', 'c', 'b/1'], [16, 6, 7, 3, 8], True, [[0, 2], [3], [2], [4], [1]])])            # `a` is not divided
+def test_clusters_of_another_division_begin_as_the_mean_of_their_group(file, names, sizes, part, expected):
+    path, there = file(settings_of(label_dim=5, classes=['a/1', 'b/1', 'a/2', 'b/2', 'c'], class_sizes=[9, 8, 7, 6, 5]))
+    settings = settings_of(label_dim=5, classes=names, class_sizes=sizes, subset=9 if part else None)
+    here = networks(settings)
+    begun = {name: network.mapping.embed.weight.detach().clone() for name, network in here.items()}
+    lines = transfer.load(path, here, Classes(names, sizes, looks=True, part=part))
+    for name, network in here.items():
+        for place, members in enumerate(expected):
+            column = there[name].mapping.embed.weight.detach()[:, members].mean(1)
+            if len(members) > 1:  # half as it looks
+                look = begun[name][:, place]
+                column = (column + look * column.norm() / look.norm()) / 2 ** 0.5
+            torch.testing.assert_close(network.mapping.embed.weight.detach()[:, place], column)
+    means = sum(len(members) > 1 for members in expected)
+    assert (f'{means} of them as the mean of a group' in lines[0]) == (means > 0) and lines == transfer.check(path, settings, looks=True)
+
+
+def test_classes_with_numbers_that_are_no_clusters_are_known_by_their_names(file):
+    names = [f'digits/{i}' for i in range(3)]
+    path, there = file(settings_of(label_dim=3, classes=names, class_sizes=[100] * 3))
+    settings = settings_of(label_dim=3, classes=names, class_sizes=[120] * 3)
+    here = networks(settings)
+    transfer.load(path, here, Classes(names, [120] * 3))
+    torch.testing.assert_close(label_inputs(here['G']), label_inputs(there['G']))
+    damaged = {'classes': names[:2], 'class_sizes': [1, 2, 3]}
+    assert transfer.same_division(damaged, Classes(names, [1] * 3, looks=True))
+
 
 
 def test_other_widths_are_refused_with_the_reason(file):
