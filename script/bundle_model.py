@@ -1,7 +1,6 @@
 """Makes assets/emoji.safetensors, the model that is drawn from where nothing has been trained: a run's average of G, and its D for
 `train.py --init-from`, stored in half precision; Fourier rows, which multiply coordinates of any size, stay in float32. Both compute in
-float32, whatever the run did: few CPUs multiply bfloat16. D of a run on windows leaves its columns of the classes behind, for room: a run
-from here begins these anew, of the same classes too.
+float32, whatever the run did: few CPUs multiply bfloat16.
 
 python script/bundle_model.py training-runs/demo-model     # the newest snapshot below a folder, or a snapshot
 """
@@ -27,15 +26,6 @@ def halved(network):
     return network
 
 
-def without_classes(weights, network):
-    """Weights whose embedded labels have as many inputs as a network's, the last ones; a layer divides by the root of their number."""
-    key = 'mapping.embed.weight'
-    if key in weights:
-        ours, theirs = network.state_dict()[key].shape[1], weights[key].shape[1]
-        weights[key] = weights[key][:, theirs - ours:] * (ours / theirs) ** 0.5
-    return weights
-
-
 def bundle(given, dest):
     """The networks of a snapshot, or of the newest one below a folder, as a file that says it learned the demo set."""
     snapshot = run_folder.find_latest_snapshot(given) if given.is_dir() else given
@@ -44,10 +34,9 @@ def bundle(given, dest):
     config = replace(config, data=replace(config.data, path='demo', digest=ImageDataset('demo').digest, res=None),
                      generator=replace(config.generator, half_res=0), discriminator=replace(config.discriminator, half_res=0),
                      run=replace(config.run, precision='fp32'))
-    unlabelled = replace(config, data=replace(config.data, label_dim=0)) if config.windows.on else config
-    networks = {'G_ema': plugins.build_generator(config), 'D': plugins.build_discriminator(unlabelled, world_size=1)}
+    networks = {'G_ema': plugins.build_generator(config), 'D': plugins.build_discriminator(config, world_size=1)}
     for name, network in networks.items():
-        network.load_state_dict(without_classes(loaded[name].state_dict(), network))
+        network.load_state_dict(loaded[name].state_dict())
     halves = {name: halved(network) for name, network in networks.items()}
     checkpoint.save_networks(dest, halves, config, loaded['meta']['images'])
 

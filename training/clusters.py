@@ -26,7 +26,7 @@ SIDE = 128        # pixels that smaller pictures are enlarged to for the pretrai
 WHOLE = 'all'     # the class whose clusters a set without labels is divided into
 COMPARED = 64     # pictures of two sets that are looked at
 MIN_SIDE = 16     # pixels that they are shrunk to
-TRIES = 2         # times that k-means begins anew; the tightest division is kept
+TRIES = 4         # times that k-means begins anew; the tightest division is kept
 
 
 def groups_of(dataset: ImageDataset) -> tuple[np.ndarray, list[str]]:
@@ -85,8 +85,8 @@ def looks_of(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def shares(sizes: np.ndarray, total: int) -> np.ndarray:
-    """How many of `total` clusters each class gets, about: as the fourth root of its size, one at least, half of its images at most."""
-    wanted = sizes ** 0.25 * total / (sizes ** 0.25).sum()
+    """How many of `total` clusters each class gets: as the square root of its size, one at least, half of its images at most."""
+    wanted = np.sqrt(sizes) * total / np.sqrt(sizes).sum()
     return np.clip(np.round(wanted), 1, np.maximum(1, sizes // 2)).astype(int)
 
 

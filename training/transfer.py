@@ -125,13 +125,10 @@ def columns(there: int, here: int, their_classes: list[str] | None, classes: lis
 
     From `there` on they count the groups of the file's classes, whose mean a cluster begins as that the file has not.
 
-    their_classes, classes: names of the first of these inputs, or None; D of a run on windows has more behind them, D of the model in the
-                            box these alone
+    their_classes, classes: names of the first of these inputs, or None; D of a run on windows has more behind them
     same: whether clusters of one name are the same
     """
     their_classes, names = their_classes or [], classes or []
-    if there == here - len(names) < len(their_classes):
-        return [None] * len(names) + list(range(there))
     known = {group: there + number for number, group in enumerate(groups_in(their_classes))}
     known |= {name: place for place, name in enumerate(their_classes) if same or group_of(name) == name}
     found = []
@@ -159,7 +156,7 @@ def compare(network: str, module: torch.nn.Module, shapes: dict[str, list[int]],
         shape = shapes.get(_there(source, key, shapes))
         inputs = EMBEDS.get(key)
         by_name = (inputs is not None and shape is not None and shape[1 - inputs] == value.shape[1 - inputs]
-                   and (their_classes != classes or not same or shape != list(value.shape)))
+                   and (their_classes != classes or not same))
         places = columns(shape[inputs], value.shape[inputs], their_classes, classes, same) if by_name else []
         known = sum(place is not None for place in places)
         if shape is None:
@@ -283,8 +280,7 @@ def load(source: str | Path, networks: dict[str, torch.nn.Module], classes: Clas
             known = [i for i, place in enumerate(places) if place is not None]
             fewer = math.sqrt(len(ours) / len(value)) if EMBEDS[key] else 1  # a layer divides by the root of its inputs
             begun, inputs = ours.clone(), len(value)
-            means = [value[members].mean(0, keepdim=True) for members in groups_in(theirs).values() if members[-1] < inputs]
-            value = torch.cat([value, *means])
+            value = torch.cat([value, *(value[members].mean(0, keepdim=True) for members in groups_in(theirs).values())])
             ours[known] = value[[places[i] for i in known]].to(ours) * fewer
             for i in known:
                 if classes.looks and i < len(classes.names) and (places[i] >= inputs or theirs[places[i]] != classes.names[i]):

@@ -48,9 +48,9 @@ def test_larger_clusters_come_first_and_a_class_without_images_has_none():
     assert names == ['x/1', 'x/2'] and found.tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
 
 
-def test_shares_follow_the_fourth_root_of_sizes():
-    assert clusters.shares(np.array([100, 1600, 8100]), 60).tolist() == [10, 20, 30]
-    assert clusters.shares(np.array([1, 3, 10_000]), 300).tolist() == [1, 1, 244]  # half of the images at most
+def test_shares_follow_the_root_of_sizes():
+    assert clusters.shares(np.array([100, 400, 900]), 60).tolist() == [10, 20, 30]
+    assert clusters.shares(np.array([1, 3, 10_000]), 300).tolist() == [1, 1, 292]  # half of the images at most
 
 
 def test_looks_have_length_one_and_do_not_depend_on_scale_or_shift():

@@ -236,7 +236,6 @@ def test_classes_of_a_discriminator_of_another_width(file):
     (4, 5, ['a', 'b'], ['b', 'a', 'c'], [1, 0, None, 2, 3]),  # D of windows: two numbers more behind the classes
     (2, 5, ['a', 'b'], ['b', 'a', 'c'], [None] * 5),          # of whole pictures there, of windows here
     (9, 4, ['a/1', 'a/2', 'b/1'], ['a/1'], [None] * 4),       # of another number of other inputs
-    (2, 5, ['a', 'b', 'c'], ['a', 'b', 'd'], [None] * 3 + [0, 1]),  # of windows there and here, without the columns of classes
     (3, 4, ['a/1', 'b', 'a/2'], ['a/2', 'a/3', 'c/1', 'b'], [2, 3, None, 1])])  # a cluster that is not there: the mean of its group
 def test_label_inputs_that_a_network_begins_with(there, here, their_classes, classes, expected):
     assert transfer.columns(there, here, their_classes, classes) == expected
