@@ -129,7 +129,7 @@ class Readers:
         from training import resuming, summary
 
         (place / 'training_options.json').write_bytes(data)
-        _, settings = resuming.resumed(place, None, {})
+        _, settings = resuming.resumed(place, None, {}, 'cpu')
         _, settings = resuming.same_data(None, settings)
         summary.print_plan(settings, 'cpu', 1, False, [])
 
