@@ -1,5 +1,6 @@
-"""What several test files need: how far two tensors are apart, and commands run as a user runs them."""
+"""What several test files need: how far two tensors are apart, modules of script/, and commands run as a user runs them."""
 
+import importlib.util
 import os
 import resource
 import signal
@@ -18,6 +19,14 @@ def relative_error(actual, expected) -> float:
     actual, expected = (torch.as_tensor(x).detach().to('cpu', torch.float64) for x in (actual, expected))
     assert actual.shape == expected.shape, f'shapes differ: {tuple(actual.shape)} and {tuple(expected.shape)}'
     return ((actual - expected).norm() / expected.norm()).item()
+
+
+def script(name: str):
+    """A module of script/, anew."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'script' / f'{name}.py')
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What is in the box, and the scripts that make it."""
 
-import importlib.util
 import io
 import os
 import tarfile
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 
 import train
-from tests.helpers import ROOT, relative_error
+from tests.helpers import ROOT, relative_error, script
 from tests.tiny_snapshots import call
 from tests.training.tiny import make_images
 from training.checkpoint import load_networks
@@ -36,20 +35,13 @@ def test_demo_set():
             assert (image[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 235).sum() >= 6 and image.std() > 10  # a thing on white
 
 
-def script_of(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'script' / f'{name}.py')
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
 def test_the_model_in_the_box_draws_and_judges_as_its_run_in_float32(tmp_path):
     pytest.importorskip('inr')
     pictures = make_images(tmp_path / 'pictures', count=6, resolution=48, classes=3)
     code, _, err = call(train.main, '--cfg=inr-tiny', f'--data={pictures}', '--res=16', '--windows', '--cond', '--batch=4', '--kimg=0.016',
                         '--precision=bf16', '--device=cpu', f'--outdir={tmp_path}/runs')
     assert code == 0, err
-    script_of('bundle_model').bundle(tmp_path / 'runs', tmp_path / 'box.safetensors')
+    script('bundle_model').bundle(tmp_path / 'runs', tmp_path / 'box.safetensors')
     run = load_networks(find_latest_snapshot(tmp_path / 'runs'))
     box = load_networks(tmp_path / 'box.safetensors')
     assert [each['G_ema'].init_kwargs['synthesis_kwargs']['num_fp16_res'] for each in (run, box)] == [4, 0]
@@ -62,7 +54,7 @@ def test_the_model_in_the_box_draws_and_judges_as_its_run_in_float32(tmp_path):
 
 
 def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):
-    script = script_of('make_demo_data')
+    make = script('make_demo_data')
     emoji = io.BytesIO()
     Image.new('RGBA', (256, 264), (255, 0, 0, 128)).save(emoji, 'webp', lossless=True)
     with tarfile.open(tmp_path / 'images.tgz', 'w:gz') as tar:
@@ -70,14 +62,14 @@ def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):
             member = tarfile.TarInfo(f'package/assets/{name}.webp')
             member.size = len(emoji.getvalue())
             tar.addfile(member, io.BytesIO(emoji.getvalue()))
-    monkeypatch.setattr(script, 'IMAGES', ('package', sha256((tmp_path / 'images.tgz').read_bytes()).hexdigest()))
+    monkeypatch.setattr(make, 'IMAGES', ('package', sha256((tmp_path / 'images.tgz').read_bytes()).hexdigest()))
     (tmp_path / 'groups.txt').write_text(
         '# group: Smileys & Emotion\n2764 FE0F ; fully-qualified # x E0.6 red heart\n2764 ; unqualified # x E0.6 other\n'
         '# group: Symbols\n0023 FE0F 20E3 ; fully-qualified # x E0.6 keycap: #\n'
         '# group: Flags\n1F3F4 E0067 E0062 E0065 E006E E0067 E007F ; fully-qualified # x E5.0 flag: C\u00f4te d\u2019Or\n',
         encoding='utf-8')
     for dest in ('one.zip', 'two.zip'):
-        script.main.callback(tmp_path / 'images.tgz', tmp_path / 'groups.txt', tmp_path / dest, 64, 90, 1)
+        make.main.callback(tmp_path / 'images.tgz', tmp_path / 'groups.txt', tmp_path / dest, 64, 90, 1)
     assert (tmp_path / 'one.zip').read_bytes() == (tmp_path / 'two.zip').read_bytes()
     with ImageDataset(tmp_path / 'one.zip', use_labels=True) as dataset:
         assert dataset.files.names == ['flags/flag_cote_dor.avif', 'smileys/red_heart.avif', 'symbols/keycap_hash-2.avif',

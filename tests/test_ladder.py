@@ -1,6 +1,5 @@
 """script/ladder.py: its table by known answers, its marks in a document, and a rung trained, scored and left alone the second time."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, script
 from tests.tiny_snapshots import call, mistake
 
 pytest.importorskip('inr')
@@ -16,10 +15,7 @@ pytest.importorskip('inr')
 
 @pytest.fixture(scope='module')
 def ladder():
-    spec = importlib.util.spec_from_file_location('ladder', ROOT / 'script' / 'ladder.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script('ladder')
 
 
 def test_rungs_are_those_of_the_paper_and_of_train(ladder):

@@ -20,6 +20,7 @@ from PIL import Image
 from dnnlib import cli
 from dnnlib.arrays import NoArrays, arrays_in
 from dnnlib.util import UserError, fetch, printable
+from tests.helpers import script
 from tests.tiny_snapshots import mistake, save, stylegan2
 from tests.training.test_checkpoint import rewrite
 from tests.training.tiny import make_images, tiny_run
@@ -348,18 +349,6 @@ def test_addresses_that_are_none(address, tmp_path):
     with pytest.raises((UserError, OSError)) as caught:
         fetch(address, cache_dir=tmp_path)
     assert cli.explain(caught.value) and not list(tmp_path.iterdir())
-
-
-def script(name):
-    """A module of script/."""
-    import importlib.util
-
-    from tests.helpers import ROOT
-
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'script' / f'{name}.py')
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def test_fuzzing_reads_whole_files(tmp_path, monkeypatch):

@@ -274,6 +274,13 @@ def test_classes_with_numbers_that_are_no_clusters_are_known_by_their_names(file
     assert transfer.same_division(damaged, Classes(names, [1] * 3, looks=True))
 
 
+@pytest.mark.parametrize('others, same', [(1, True), (2, False)])
+def test_nine_in_ten_clusters_must_have_the_sizes_of_the_file(others, same):
+    names = [f'a/{i}' for i in range(1, 11)]
+    repaired = Classes(names, [4] * others + [5] * (10 - others), looks=True)
+    assert transfer.same_division({'classes': names, 'class_sizes': [5] * 10}, repaired) is same
+
+
 
 def test_other_widths_are_refused_with_the_reason(file):
     path, _ = file(settings_of())
