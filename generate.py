@@ -9,6 +9,7 @@ from dnnlib.util import UserError, format_bytes
 from inference import FUNCTION_FORMATS, PYRAMIDS, REFINEMENTS
 
 PRECISIONS = ('fp32', 'bf16', 'fp16')
+DEFAULT_SEEDS = range(8)
 
 
 @click.command(context_settings={'show_default': True})
@@ -29,7 +30,7 @@ PRECISIONS = ('fp32', 'bf16', 'fp16')
 @click.option('--noise-mode', type=click.Choice(['const', 'random', 'none']), default='const', help='Of networks with spatial noise.')
 @click.option('--projected-w', metavar='FILE', help='Draw the w that projector.py wrote, instead of seeds.')
 @cli.with_directions
-@click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png.')
+@click.option('--grid', is_flag=True, help='Put all images on one contact sheet, OUTDIR/grid.png; classes that go round get a column each.')
 @click.option('--outdir', metavar='DIR', default='out', help='Folder to write to; made if it is not there.')
 @click.option('--format', 'image_format', type=click.Choice((*image_io.FORMATS, 'dzi', *FUNCTION_FORMATS)), default='png',
               help='png and tiff hold any size; dzi is a Deep Zoom folder with a page that shows it. A function is a small file that '
@@ -104,8 +105,12 @@ def main(network, seeds, res, window, psi, psi_cutoff, psi_to, class_text, label
     elif resume:
         raise UserError(f'--resume: goes on with dzi and with tiff of more than 64 MiB, not with this {image_format}; leave it out')
     elif grid:
-        write_sheet(outdir / f'grid.{image_format}', painter, list(codes.values()), batch, image_format,
-                    None if direction is None else len(strength))
+        columns = [f'{value:g}' for value in strength] if direction is not None else []
+        if not columns and not projected_w and class_text is None and label is None:
+            from inference.latents import class_columns
+
+            columns = class_columns(G, seeds or DEFAULT_SEEDS, meta['dataset']['classes'])
+        write_sheet(outdir / f'grid.{image_format}', painter, list(codes.values()), batch, image_format, columns)
     elif share:
         write_each(outdir, painter, share, batch, image_format)
 
@@ -122,7 +127,7 @@ def ws_by_name(G, classes, seeds, projected_w, psi, psi_cutoff, psi_to, class_te
         found = latents.truncated(G, latents.load_projection(projected_w, G), psi, psi_cutoff, mean)
         names = ['projected'] if len(found) == 1 else [f'projected{i:04d}' for i in range(len(found))]
         return dict(zip(names, found.split(1), strict=True))
-    seeds = seeds or list(range(8))
+    seeds = seeds or DEFAULT_SEEDS
     labels = latents.labels_of_seeds(G, seeds, class_text, classes, label)
     means = latents.class_means(G, labels) if to_class else [None] * len(seeds)
     drawn_from = zip(seeds, labels, means, strict=True)
@@ -215,8 +220,10 @@ def sheet_shape(count, width, height):
     return columns, -(-count // columns)
 
 
-def write_sheet(path, painter, latents, batch, image_format, columns=None):
-    """All of latents (w [1, num_ws, w_dim] each) on one contact sheet, row by row; empty places stay white. columns: None chooses them.
+def write_sheet(path, painter, latents, batch, image_format, titles=()):
+    """All of latents (w [1, num_ws, w_dim] each) on one contact sheet, row by row; empty places stay white.
+
+    titles: what each column shows; empty: pictures are put in as many columns as make a sheet
 
     The processes of torchrun draw a row each; the main one writes.
     """
@@ -228,7 +235,7 @@ def write_sheet(path, painter, latents, batch, image_format, columns=None):
     if (world := distributed.world_size()) > 1:
         distributed.init(str(latents[0].device))
     rank = distributed.rank()
-    columns, rows = (columns, len(latents) // columns) if columns else sheet_shape(len(latents), painter.width, painter.height)
+    columns, rows = (len(titles), -(-len(latents) // len(titles))) if titles else sheet_shape(len(latents), painter.width, painter.height)
     width, height = columns * painter.width, rows * painter.height
     image_io.check_size(image_format, width, height)
     expect_disk(width * height * painter.channels, path.parent)
@@ -255,7 +262,8 @@ def write_sheet(path, painter, latents, batch, image_format, columns=None):
 
     if distributed.is_main():
         image_io.write(path, bands(), width, height, painter.channels, image_format)
-        print(f'{path}  {columns} x {rows} images of {painter.width}x{painter.height}')
+        of_columns = f'; columns: {", ".join(titles)}' if titles else ''
+        print(f'{path}  {columns} x {rows} images of {painter.width}x{painter.height}{of_columns}')
     else:
         collections.deque(bands(), maxlen=0)
     distributed.barrier()  # a group that another process still needs is not left

@@ -12,6 +12,8 @@ from dnnlib.util import UserError, suggest
 from inference.projection import w_statistics
 from training.data.labels import group_of
 
+MOST_COLUMNS = 16  # of a sheet with a column for each class
+
 
 def class_label(G, text, names=None, numbers=None, seed=0):
     """The label of --class or --label.
@@ -84,6 +86,16 @@ def labels_of_seeds(G, seeds, text=None, names=None, numbers=None):
     known = f'{G.c_dim}' + (f' ({_abridged(_groups(names))})' if names else '')
     print(f'Classes by seed: seed 0 is of class 0, and so on through all {known}; --class=NAME draws one')
     return [label_of_seed(G, seed) for seed in seeds]
+
+
+def class_columns(G, seeds, names=None):
+    """The classes, or groups of classes, that the columns of a sheet of these seeds are of, where each can have one: the seeds go through
+    all that they show in the same order again and again. [] where they do not, and where there would be one row or more than MOST_COLUMNS.
+    """
+    shown = [group_of(str(names[seed % G.c_dim])) if names else str(seed % G.c_dim) for seed in seeds] if G.c_dim else []
+    first = list(dict.fromkeys(shown))
+    again = all(name == first[i % len(first)] for i, name in enumerate(shown))
+    return first if again and 1 < len(first) <= MOST_COLUMNS and len(first) < len(shown) else []
 
 
 def one_hot(G, index):

@@ -189,6 +189,11 @@ def test_classes(tmp_path):
     for seed, index in ((1, 1), (5, 2)):
         expected = own_images(G, [seed], torch.eye(3)[index:index + 1])[0]
         assert np.abs(pixels(tmp_path / f'seed{seed:04d}.png').astype(int) - expected).max() <= 1
+    code, out, _err = call(generate.main, f'--network={network}', '--seeds=0-6', '--grid', f'--outdir={tmp_path}')
+    assert code == 0 and '3 x 3 images of 16x16; columns: cat, dog, emu' in out
+    assert np.array_equal(pixels(tmp_path / 'grid.png')[16:32, 32:48], pixels(tmp_path / 'seed0005.png'))
+    assert call(generate.main, f'--network={network}', '--seeds=0-6', '--class=dog', '--grid', f'--outdir={tmp_path}')[0] == 0
+    assert pixels(tmp_path / 'grid.png').shape[:2] == (32, 64)
     assert "--class=dgo: no such class. Did you mean 'dog'?" in mistake(generate.main, f'--network={network}', '--class=dgo')
     assert '--class=3: no such class' in mistake(generate.main, f'--network={network}', '--class=3')
     plain = tiny_snapshots.save(tmp_path / 'b.safetensors', tiny_snapshots.stylegan2())

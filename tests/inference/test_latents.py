@@ -6,6 +6,7 @@ import torch
 
 from dnnlib.util import UserError
 from inference.latents import (
+    class_columns,
     class_label,
     class_means,
     label_of_seed,
@@ -56,6 +57,15 @@ def test_a_group_of_classes_draws_from_all_of_them(capsys):
         class_label(G, 'dgo', names)
     labels_of_seeds(G, [0], names=names)
     assert 'all 5 (cat, dog)' in capsys.readouterr().out
+
+
+def test_classes_that_go_round_have_a_column_each():
+    G, names = tiny_snapshots.stylegan2(c_dim=5), ['cat/1', 'dog/1', 'cat/2', 'dog/2', 'emu']
+    assert class_columns(G, range(4), names) == class_columns(G, [5, 1, 2, 3], names) == ['cat', 'dog']
+    assert class_columns(G, [1, 2, 3], names) == ['dog', 'cat'] and class_columns(G, range(7), None) == ['0', '1', '2', '3', '4']
+    assert class_columns(G, range(5), names) == class_columns(G, [0, 2, 0], names) == []  # emu breaks the round; one class alone
+    assert class_columns(G, range(5), None) == []  # one row
+    assert class_columns(tiny_snapshots.stylegan2(c_dim=17), range(40)) == class_columns(tiny_snapshots.stylegan2(), range(40)) == []
 
 
 def test_noise_maps_of_a_file_are_taken_where_they_fit(tmp_path):
