@@ -69,12 +69,20 @@ def drawn_class(members, sizes, number):
     return random.Random(number).choices(members, weights if any(weights) else None)[0]
 
 
+def class_of_seed(seed, c_dim, names=None):
+    """The class of a seed where none was asked for: the groups of classes in turn, and of each group its classes in turn."""
+    group_of_class = [group_of(str(name)) for name in names or range(c_dim)]
+    groups = list(dict.fromkeys(group_of_class))
+    members = [index for index, group in enumerate(group_of_class) if group == groups[seed % len(groups)]]
+    return members[seed // len(groups) % len(members)]
+
+
 def label_of_seed(G, seed, text=None, names=None):
-    """The label of a seed: of the class or group asked for, as in `class_label`, else class 0 for seed 0, 1 for 1, and around again.
+    """The label of a seed: of the class or group asked for, as in `class_label`, else of `class_of_seed`.
 
     Returns [1, c_dim], or None for a generator without classes.
     """
-    return one_hot(G, seed % G.c_dim) if text is None and G.c_dim else class_label(G, text, names, seed=seed)
+    return one_hot(G, class_of_seed(seed, G.c_dim, names)) if text is None and G.c_dim else class_label(G, text, names, seed=seed)
 
 
 def labels_of_seeds(G, seeds, text=None, names=None, numbers=None):
@@ -83,16 +91,19 @@ def labels_of_seeds(G, seeds, text=None, names=None, numbers=None):
         return [class_label(G, text, names, numbers)] * len(seeds)
     if text is not None:
         return [class_label(G, text, names, seed=seed) for seed in seeds]
-    known = f'{G.c_dim}' + (f' ({_abridged(_groups(names))})' if names else '')
-    print(f'Classes by seed: seed 0 is of class 0, and so on through all {known}; --class=NAME draws one')
-    return [label_of_seed(G, seed) for seed in seeds]
+    groups = _groups(names or [])
+    known = f' ({_abridged(groups)})' if names else ''
+    of_each = f', and of each its clusters in turn, {G.c_dim} in all' if names and len(groups) < len(names) else ''
+    print(f'Classes by seed: seed 0 is of class 0, and so on through all {len(groups) or G.c_dim}{known}{of_each}; --class=NAME draws one')
+    return [label_of_seed(G, seed, names=names) for seed in seeds]
 
 
 def class_columns(G, seeds, names=None):
     """The classes, or groups of classes, that the columns of a sheet of these seeds are of, where each can have one: the seeds go through
     all that they show in the same order again and again. [] where they do not, and where there would be one row or more than MOST_COLUMNS.
     """
-    shown = [group_of(str(names[seed % G.c_dim])) if names else str(seed % G.c_dim) for seed in seeds] if G.c_dim else []
+    names = [str(name) for name in names or range(G.c_dim)]
+    shown = [group_of(names[class_of_seed(seed, G.c_dim, names)]) for seed in seeds] if G.c_dim else []
     first = list(dict.fromkeys(shown))
     again = all(name == first[i % len(first)] for i, name in enumerate(shown))
     return first if again and 1 < len(first) <= MOST_COLUMNS and len(first) < len(shown) else []

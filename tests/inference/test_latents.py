@@ -9,6 +9,7 @@ from inference.latents import (
     class_columns,
     class_label,
     class_means,
+    class_of_seed,
     label_of_seed,
     labels_of_seeds,
     latents_of,
@@ -56,15 +57,22 @@ def test_a_group_of_classes_draws_from_all_of_them(capsys):
     with pytest.raises(UserError, match="--class=dgo: no such class. Did you mean 'dog'"):
         class_label(G, 'dgo', names)
     labels_of_seeds(G, [0], names=names)
-    assert 'all 5 (cat, dog)' in capsys.readouterr().out
+    assert 'all 2 (cat, dog), and of each its clusters in turn, 5 in all' in capsys.readouterr().out
+
+
+def test_seeds_go_round_the_groups_and_the_classes_of_each():
+    G, names = tiny_snapshots.stylegan2(c_dim=6), ['cat/1', 'dog/1', 'cat/2', 'cat', 'dog/2', 'emu']
+    assert [class_of_seed(seed, 6, names) for seed in range(12)] == [0, 1, 5, 2, 4, 5, 3, 1, 5, 0, 4, 5]
+    assert [int(c.argmax()) for c in labels_of_seeds(G, [3, 4, 11], names=names)] == [2, 4, 5]
+    assert int(label_of_seed(G, 9, names=names).argmax()) == 0
+    assert [class_of_seed(seed, 3) for seed in range(4)] == [class_of_seed(seed, 3, 'abc') for seed in range(4)] == [0, 1, 2, 0]
 
 
 def test_classes_that_go_round_have_a_column_each():
     G, names = tiny_snapshots.stylegan2(c_dim=5), ['cat/1', 'dog/1', 'cat/2', 'dog/2', 'emu']
-    assert class_columns(G, range(4), names) == class_columns(G, [5, 1, 2, 3], names) == ['cat', 'dog']
-    assert class_columns(G, [1, 2, 3], names) == ['dog', 'cat'] and class_columns(G, range(7), None) == ['0', '1', '2', '3', '4']
-    assert class_columns(G, range(5), names) == class_columns(G, [0, 2, 0], names) == []  # emu breaks the round; one class alone
-    assert class_columns(G, range(5), None) == []  # one row
+    assert class_columns(G, range(3), names) == class_columns(G, [0, 1, 2, 1], names) == []  # one row, and not in turn
+    assert class_columns(G, range(7), names) == ['cat', 'dog', 'emu'] and class_columns(G, [1, 3, 7, 0], names) == ['dog', 'cat']
+    assert class_columns(G, range(7)) == ['0', '1', '2', '3', '4'] and class_columns(G, [0, 3, 0], names) == []
     assert class_columns(tiny_snapshots.stylegan2(c_dim=17), range(40)) == class_columns(tiny_snapshots.stylegan2(), range(40)) == []
 
 
