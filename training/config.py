@@ -15,6 +15,7 @@ from dnnlib.options import row_of, rows
 from dnnlib.util import UserError, check_keys
 from training import growing, plugins
 from training.options import (
+    LOOK_DIM,
     LR,
     SLOW_MAPPING,
     WINDOW_LABEL_DIM,
@@ -75,6 +76,11 @@ class Config:
         """The same with the groups that run with so many processes: with fewer, whose passes would hold larger ones, D stays what it is."""
         return dataclasses.replace(self, discriminator=dataclasses.replace(self.discriminator, mbstd_group=self.mbstd_group(world_size)))
 
+    @property
+    def look_dim(self) -> int:
+        """How many numbers of z say how a picture looks (training.instances)."""
+        return min(LOOK_DIM, self.generator.z_dim // 2) if self.loss.instances else 0
+
     def generator_kwargs(self) -> dict:
         """Constructor arguments of the generator."""
         g, data = self.generator, self.data
@@ -104,6 +110,7 @@ class Config:
                     channel_max=d.channel_max, num_fp16_res=d.half_res, conv_clamp=d.conv_clamp, block_kwargs=block,
                     epilogue_kwargs={'mbstd_group_size': self.mbstd_group(world_size)},
                     **({} if d.features == 'none' else {'features': d.features}),
+                    **({'look_dim': self.look_dim} if self.look_dim else {}),
                     **({'entries': [size for size, _ in growing.smaller_sizes(self.grow.sizes)]} if self.grow.sizes else {}),
                     **data.of_size())
 

@@ -24,6 +24,7 @@ class Latents:
     numbers: [N, 2, augment.NUMBERS] on the CPU, what the augmentations of the phase's fakes and reals follow from; None without any
     windows: int64 [N, 3] on the CPU, which part of each fake is drawn (training.windows); None for all of it
     places: what G's synthesis.places makes of windows, to be used in place of them in a recorded phase; else None
+    looks: [N, K], of the real pictures that the fakes stand for (training.instances), zero where they say nothing; None without any
     """
 
     z: torch.Tensor
@@ -34,6 +35,7 @@ class Latents:
     numbers: torch.Tensor | None = None
     windows: torch.Tensor | None = None
     places: tuple[torch.Tensor, torch.Tensor] | None = None
+    looks: torch.Tensor | None = None
 
     @property
     def parts(self) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None:
@@ -41,8 +43,8 @@ class Latents:
         return self.windows if self.places is None else self.places
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> 'Latents':
-        values = [getattr(self, field.name) for field in fields(self) if field.name != 'places']
-        return Latents(*(None if value is None else change(value) for value in values))
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != 'places'}
+        return Latents(**{name: None if value is None else change(value) for name, value in values.items()})
 
     def numbers_of(self, images: str) -> torch.Tensor | None:
         """The augmentations' numbers for 'fake' or 'real' images, [N, augment.NUMBERS]."""

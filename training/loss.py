@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import softplus
 
 from torch_utils import distributed
+from training import instances
 from training.latents import Latents
 from training.options import LossConfig
 from training.windows import consistency
@@ -89,10 +90,11 @@ class GanLoss:
     features: pretrained.FrozenFeatures for a D that judges those too, None for none
     stage:   growing.Stage that the passes are made at, to be set before each step of a run that grows; None: at full size
     windows: windows.Windows of a run on windows of pictures, else None
+    looks:   instances.Looks of a run whose fakes stand for real pictures, with latents that say so, else None
     The running mean path length is its only state.
     """
 
-    stage = windows = None
+    stage = windows = looks = None
 
     def __init__(self, G: torch.nn.Module, D: torch.nn.Module, config: LossConfig, stats, augment=None, features=None):
         self.G, self.D, self.config, self.stats, self.augment, self.features = G, D, config, stats, augment, features
@@ -160,9 +162,15 @@ class GanLoss:
         loss = generator_loss(self._judge_pixels(images, labels))
         self.stats.report('Loss/G', loss)
         if self.features is not None:
-            of_features = generator_loss(self.D.judge_features(self.features(images), labels))  # [N, heads]
+            maps = self.features(images)
+            of_features = generator_loss(self.D.judge_features(maps, labels, latents.looks))  # [N, heads]
             self.stats.report('Loss/G_features', of_features)
             loss = loss + of_features.mean(1, keepdim=True) * self.config.features_weight
+            if self.looks is not None:
+                maps = maps if images is drawn else self.features(drawn)
+                distance = self.looks.distances(self.looks.of(maps, latents.c), latents.looks)
+                self.stats.report('Loss/look', distance)
+                loss = loss + distance[:, None] * self.config.instances
         loss = loss.mean()
         if self.windows is not None and self.windows.config.consistency:
             loss = loss + self._consistency(ws, drawn, latents.windows) * self.windows.config.consistency
@@ -206,7 +214,7 @@ class GanLoss:
         loss = discriminator_loss(logits, logits)[1]
         self.stats.report('Loss/D_fake', loss)
         if maps is not None:
-            logits = self.D.judge_features(maps, labels)
+            logits = self.D.judge_features(maps, labels, latents.looks)
             self.stats.report('Scores/fake_features', logits)
             loss = loss + discriminator_loss(logits, logits)[1].sum(1, keepdim=True)
         loss.mean().mul(share).backward()
@@ -229,19 +237,25 @@ class GanLoss:
             self.stats.report('Loss/r1', r1)
             loss = loss + r1 * (self._gamma() / 2 * self.config.r1_interval)
         if self.features is not None:
-            loss = loss + self._d_real_features(images, real_c, logistic, penalty)
+            loss = loss + self._d_real_features(images, real_c, latents.looks, logistic, penalty)
         loss.mean().mul(share).backward()
 
-    def _d_real_features(self, images: torch.Tensor, c: torch.Tensor, logistic: bool, penalty: bool) -> torch.Tensor:
+    def _d_real_features(self, images: torch.Tensor, c: torch.Tensor, looks: torch.Tensor | None, logistic: bool,
+                         penalty: bool) -> torch.Tensor:
         """What `_d_real` adds for the heads, [N, 1]."""
         with torch.no_grad():
             maps = self.features(images)
         maps = [x.requires_grad_(penalty) for x in maps]
-        logits = self.D.judge_features(maps, c)                                        # [N, heads]
+        logits = self.D.judge_features(maps, c, looks)                                 # [N, heads]
         loss = (logits * 0).sum(1, keepdim=True)
         if logistic:
             self.stats.report('Scores/real_features', logits)
             loss = discriminator_loss(logits, logits)[0].sum(1, keepdim=True)
+            if looks is not None:
+                others, unlike = instances.others(looks)
+                wrong = self.D.judge_features([x.detach() for x in maps], c, others)
+                self.stats.report('Scores/wrong_look', wrong)
+                loss = loss + discriminator_loss(wrong, wrong)[1].sum(1, keepdim=True) * unlike[:, None] * instances.MISMATCH
         if penalty:
             r1 = feature_penalty(logits, maps)
             self.stats.report('Loss/r1_features', r1)

@@ -21,6 +21,7 @@ PIPES = {  # groups of `augment.TRANSFORMS`
     'bg': ('blit', 'geom'), 'bgc': ('blit', 'geom', 'color'), 'bgcf': ('blit', 'geom', 'color', 'filter'),
     'bgcfn': ('blit', 'geom', 'color', 'filter', 'noise'), 'bgcfnc': ('blit', 'geom', 'color', 'filter', 'noise', 'cutout'),
 }  # fmt: skip
+LOOK_DIM = 64  # numbers of z that say how a picture looks, half of z at most
 SLOW_MAPPING = 0.01  # learning rate of the mapping network relative to the rest of G (Karras et al. 2019, appendix C)
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 
@@ -152,6 +153,8 @@ class LossConfig:
                                     POSITIVE, name='d_features_weight', default=1.0, shown='1', resume=True)
     features_gamma: float = option('R1 weight on features, with --d-features.', cli.FiniteRange(min=0), name='d_features_gamma',
                                    default=20.0, shown='20', resume=True)
+    instances: float = option('Let z say how each picture looks apart from its class, and D judge whether it does: weight of the distance '
+                              'from that look, with --d-features.', cli.FiniteRange(min=0), default=0.0, shown='0: off')
     features_scale: float = option('Enlarge images so many times, up to 256 pixels, before their features are taken, with --d-features.',
                                    cli.FiniteRange(min=1), name='d_features_scale', default=1.0, shown='preset', resume=True)
 

@@ -29,6 +29,7 @@ from training.config_json import to_json
 from training.dataset import ImageDataset
 from training.ema import ema_beta, update_ema
 from training.held_out import HeldOut
+from training.instances import Looks, stand_for
 from training.latents import Latents, draw_latents
 from training.loading import batches
 from training.loss import GanLoss, phases
@@ -74,6 +75,8 @@ class Training:
         self.loss = GanLoss(self.G, self.D, settings.loss, self.stats, self.augment, self.features)
         if settings.windows.on:
             self.loss.windows = Windows(settings, dataset, self.G.synthesis)
+        if settings.look_dim:
+            self.loss.looks = Looks(dataset, self.features, settings.look_dim, self.device)
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
         self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device, settings.class_group)
@@ -101,10 +104,13 @@ class Training:
         real_c = real_c.to(self.device, non_blocking=True)
         if self.recorder:
             self.recorder.enter(self.loss.stage)
-        skipped = {}
+        skipped, looks = {}, None
+        if self.loss.looks is not None:
+            looks = self.loss.looks.of_reals(reals, real_c, real_windows, len(reals) // passes)
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:
                 latents = draw_latents(self.settings, self.dataset, self.images, phase, self.loss.windows)
+                latents = latents if looks is None else stand_for(latents, looks, real_c, real_windows)
                 missed = None
                 if self.recorder and self.recorder.is_due(phase):
                     missed = self._recorded_phase(phase, reals, real_c, latents, real_windows)
@@ -213,6 +219,9 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         training = Training(settings, dataset, device)
         classes = transfer.Classes.of(settings.data, has_looks(dataset))
         loaded = transfer.load(init_from, training.networks, classes) if init_from else []
+        if resume is None and training.loss.looks is not None and dataset.label_dim:
+            for network in (training.G, training.G_ema):
+                training.loss.looks.begin(network.mapping, dataset.labels.groups)
         if resume is not None:
             training.resume(resume)
         joining.expect_same_weights(training.networks)

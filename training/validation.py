@@ -39,6 +39,8 @@ def validate(config) -> None:
         (0 <= config.generator.mapping_layers <= 1000, f'{config.generator.mapping_layers} mapping layers: 0 to 1000'),
         (config.generator.mapping_lr == SLOW_MAPPING or not isinstance(config.optimizers.G.lr, dict),
             f'--mapping-lr={config.generator.mapping_lr:g}: --cfg={config.run.cfg} has learning rates of its own for the parts of G'),
+        (not config.loss.instances or config.look_dim and config.discriminator.features != 'none',
+            '--instances needs --d-features, whose features say how pictures look, and a z of 2 numbers or more'),
         (min(config.generator.half_res, config.discriminator.half_res) >= 0, 'a number of blocks in half precision below 0'),
         (config.discriminator.mbstd_group >= 1, f'minibatch groups of {config.discriminator.mbstd_group}: at least 1 image'),
         (all(0 <= beta < 1 for adam in (config.optimizers.G, config.optimizers.D) for beta in adam.betas), 'betas of Adam: 0 to below 1'),
@@ -73,7 +75,7 @@ def expect_augmentation(given: dict, kind: str) -> None:
 
 
 NEEDED = {  # options, and what they have no effect without
-    '--d-features': ('d_features_weight', 'd_features_gamma', 'd_features_scale'),
+    '--d-features': ('d_features_weight', 'd_features_gamma', 'd_features_scale', 'instances'),
     '--windows': ('scale_min', 'scale_max', 'whole', 'scale_ramp', 'consistency', 'anywhere'),
 }
 

@@ -36,6 +36,11 @@ def label(windows: torch.Tensor, resolution: int, highest: float, periodic: tupl
     return torch.cat([angles.cos(), angles.sin(), (2 * angles).cos()], dim=1)
 
 
+def are_whole(windows: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Which of windows [N, 3] are whole pictures, bool [N]."""
+    return (windows == torch.tensor([resolution, 0, 0], device=windows.device)).all(dim=1)
+
+
 def coverage(first: torch.Tensor, size: torch.Tensor, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
     """How the pixels of a window make up those of the whole picture along one axis: (shares [N, R, R], whether it has all of one [N, R]).
 
@@ -111,7 +116,7 @@ class Windows:
 
     def are_parts(self, windows: torch.Tensor | None) -> bool:
         """Whether any of windows [N, 3] is not a whole picture."""
-        return windows is not None and bool((windows != self.whole(len(windows))).any())
+        return windows is not None and not bool(are_whole(windows, self.resolution).all())
 
     def whole(self, count: int) -> torch.Tensor:
         """The window that is the whole picture, [count, 3]."""
