@@ -45,7 +45,7 @@ def main(seed, point, walk):
     """Writes docs/grid.webp, docs/zoom.png and docs/walk.webp."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        run('generate.py', *MODEL, '--seeds=0-95', '--res=128', '--grid', f'--outdir={folder}')
+        run('generate.py', *MODEL, '--seeds=0-71', '--res=128', '--grid', f'--outdir={folder}')
         Image.open(folder / 'grid.png').convert('RGB').save(ROOT / 'docs' / 'grid.webp', quality=88)
         zoom(folder, seed, *map(float, point.split(',')))
     run('walk.py', *MODEL, f'--seeds={walk}', '--res=128', '--out=docs/walk.webp')

@@ -23,9 +23,10 @@ DEVIATIONS = 8  # channels of a head that hold the deviation over a group of ima
 
 
 class FeatureHead(nn.Module):
-    """A feature map [N, C, H, W] to a logit [N, 1]: the mean over patches, and with labels and looks their projections onto these, embedded.
+    """A feature map [N, C, H, W] to a logit [N, 1]: the mean over patches, and with labels and looks its projections onto these, embedded.
 
-    look_dim: numbers of a look (training.instances), which begins as no matter;  dtype: what the convolutions before the last compute in
+    look_dim: numbers of a look (training.instances), which begins as no matter, 0 for none
+    dtype: what the convolutions before the last compute in
     """
 
     def __init__(self, in_channels, cmap_dim, group_size, look_dim=0, dtype=torch.float32):

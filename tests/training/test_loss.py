@@ -79,7 +79,7 @@ class Line(torch.nn.Module):
         drawn = self.a * ws.mean(1).sum(1) + (windows is not None)
         return drawn[:, None, None, None].expand(-1, 1, 2, 2)
 
-    def judge_features(self, maps, c):
+    def judge_features(self, maps, c, looks=None):
         return self.h * torch.stack([x.sum([1, 2, 3]) for x in maps], dim=1)
 
     def forward(self, images, c):
