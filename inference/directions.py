@@ -96,7 +96,7 @@ def affine_layers(G):
 
 @torch.no_grad()
 def sampled_w(G, count=SAMPLES):
-    """w of the seeds from 0 on, each of its class, without truncation: [count, w_dim]."""
+    """w of the seeds from 0 on, classes in turn, without truncation: [count, w_dim]."""
     device = next(G.parameters()).device
     z = torch.from_numpy(np.concatenate([z_of(G, seed) for seed in range(count)])).to(device)
     c = torch.cat([label_of_seed(G, seed) for seed in range(count)]) if G.c_dim else None

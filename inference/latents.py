@@ -1,5 +1,6 @@
 """What a picture is drawn from: labels of classes, z and w of seeds, w out of files."""
 
+import functools
 import hashlib
 import random
 from pathlib import Path
@@ -71,10 +72,18 @@ def drawn_class(members, sizes, number):
 
 def class_of_seed(seed, c_dim, names=None):
     """The class of a seed where none was asked for: the groups of classes in turn, and of each group its classes in turn."""
-    group_of_class = [group_of(str(name)) for name in names or range(c_dim)]
-    groups = list(dict.fromkeys(group_of_class))
-    members = [index for index, group in enumerate(group_of_class) if group == groups[seed % len(groups)]]
+    groups = list(_members(tuple(map(str, names or range(c_dim)))).values())
+    members = groups[seed % len(groups)]
     return members[seed // len(groups) % len(members)]
+
+
+@functools.cache
+def _members(names):
+    """{group: the numbers of its classes}, in order."""
+    found = {}
+    for index, name in enumerate(names):
+        found.setdefault(group_of(name), []).append(index)
+    return found
 
 
 def label_of_seed(G, seed, text=None, names=None):

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import softplus
 
 from torch_utils import distributed
-from training import instances
+from training.instances import MISMATCH
 from training.latents import Latents
 from training.options import LossConfig
 from training.windows import consistency
@@ -166,10 +166,10 @@ class GanLoss:
             of_features = generator_loss(self.D.judge_features(maps, labels, latents.looks))  # [N, heads]
             self.stats.report('Loss/G_features', of_features)
             loss = loss + of_features.mean(1, keepdim=True) * self.config.features_weight
-            if self.looks is not None:
+            if latents.looks is not None:
                 maps = maps if images is drawn else self.features(drawn)
                 distance = self.looks.distances(self.looks.of(maps, latents.c), latents.looks)
-                self.stats.report('Loss/look', distance)
+                self.stats.report('Loss/look', distance * (len(distance) / latents.looks.any(1).sum().clamp_min(1)))  # of known ones
                 loss = loss + distance[:, None] * self.config.instances
         loss = loss.mean()
         if self.windows is not None and self.windows.config.consistency:
@@ -252,10 +252,10 @@ class GanLoss:
             self.stats.report('Scores/real_features', logits)
             loss = discriminator_loss(logits, logits)[0].sum(1, keepdim=True)
             if looks is not None:
-                others, unlike = instances.others(looks)
-                wrong = self.D.judge_features([x.detach() for x in maps], c, others)
+                wrong_looks, unlike = self.looks.of_others(looks)
+                wrong = self.D.judge_features([x.detach() for x in maps], c, wrong_looks)
                 self.stats.report('Scores/wrong_look', wrong)
-                loss = loss + discriminator_loss(wrong, wrong)[1].sum(1, keepdim=True) * unlike[:, None] * instances.MISMATCH
+                loss = loss + discriminator_loss(wrong, wrong)[1].sum(1, keepdim=True) * unlike[:, None] * MISMATCH
         if penalty:
             r1 = feature_penalty(logits, maps)
             self.stats.report('Loss/r1_features', r1)

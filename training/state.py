@@ -31,10 +31,12 @@ def read_state(path: Path) -> dict[str, Any]:
         raise UserError(f'{path} is damaged ({reason}): remove it and resume from the snapshot before') from err
 
 
-def expect_state(path: Path, state: dict, optimizers: dict[str, torch.optim.Optimizer]) -> None:
-    """Raises UserError for a state that is not one of a run with these optimizers. path: for messages."""
+def expect_state(path: Path, state: dict, optimizers: dict[str, torch.optim.Optimizer], label_dim: int = 0, look_dim: int = 0) -> None:
+    """Raises UserError for a state that is not one of a run with these optimizers, labels and looks. path: for messages."""
     try:
         _expect(state)
+        if look_dim and state.get('looks') is not None:  # not there before the first step at full size
+            _expect_looks(_entry(state, 'looks', dict), label_dim, look_dim)
         for name, optimizer in optimizers.items():
             _expect_optimizer(f'optimizers.{name}', _entry(state['optimizers'], name, dict), optimizer)
     except ValueError as err:
@@ -65,6 +67,12 @@ def _expect(state: dict) -> None:
                 raise ValueError(f'augment.{name} is {augment[name]}')
         _tensor('augment.sums', _entry(augment, 'sums', torch.Tensor), [2], torch.float64, finite=False)
     _entry(state, 'optimizers', dict)
+
+
+def _expect_looks(looks: dict, label_dim: int, look_dim: int) -> None:
+    features = len(_entry(looks, 'directions', torch.Tensor))
+    for name, shape in (('means', [label_dim + 1, features]), ('directions', [features, look_dim]), ('shares', [look_dim])):
+        _tensor(f'looks.{name}', _entry(looks, name, torch.Tensor), shape)
 
 
 def _expect_optimizer(where: str, state: dict, optimizer: torch.optim.Optimizer) -> None:

@@ -29,7 +29,7 @@ from training.config_json import to_json
 from training.dataset import ImageDataset
 from training.ema import ema_beta, update_ema
 from training.held_out import HeldOut
-from training.instances import Looks, stand_for
+from training.instances import Looks
 from training.latents import Latents, draw_latents
 from training.loading import batches
 from training.loss import GanLoss, phases
@@ -76,7 +76,7 @@ class Training:
         if settings.windows.on:
             self.loss.windows = Windows(settings, dataset, self.G.synthesis)
         if settings.look_dim:
-            self.loss.looks = Looks(dataset, self.features, settings.look_dim, self.device)
+            self.loss.looks = Looks(self.features, settings.look_dim, self.device)
         self.skipped = {'G': 0, 'D': 0}          # steps without finite gradients, in all
         self.skipped_in_a_row = {'G': 0, 'D': 0}
         self.held_out = HeldOut(dataset, settings.images_at_once(distributed.world_size()), self.device, settings.class_group)
@@ -94,6 +94,24 @@ class Training:
         """What `loading.batches` takes for the steps."""
         return self.loss.windows or self.dataset
 
+    @property
+    def looks(self) -> Looks | None:
+        """How real pictures look that fakes stand for, measured where it was not yet; None in a run whose fakes stand for none."""
+        if self.loss.looks is not None and not self.loss.looks.measured:
+            self.loss.looks.measure(self.dataset, self.settings.run.seed)
+        return self.loss.looks
+
+    @torch.no_grad()
+    def begin_looks(self) -> str:
+        """What z says of how pictures look and what D's heads make of it begin anew in a new run: other weights know other looks. Returns
+        a line for the log."""
+        groups = self.dataset.labels.groups if self.dataset.label_dim else []
+        begun = [self.looks.begin(network.mapping, groups) for network in (self.G, self.G_ema)]
+        for head in self.D.heads:
+            head.embed_look.weight.zero_()
+        return (f'instances: the first {self.looks.numbers} numbers of z say how a picture looks, '
+                + ('which begins as the columns of the classes tell looks apart' if all(begun) else 'which G has yet to learn'))
+
     def step(self, reals: torch.Tensor, real_c: torch.Tensor, real_windows: torch.Tensor | None = None) -> None:
         """One step on this process's share of a batch: uint8 [N, C, H, W], its labels [N, c_dim], and which parts [N, 3] of pictures."""
         run, world = self.settings.run, distributed.world_size()
@@ -105,12 +123,12 @@ class Training:
         if self.recorder:
             self.recorder.enter(self.loss.stage)
         skipped, looks = {}, None
-        if self.loss.looks is not None:
-            looks = self.loss.looks.of_reals(reals, real_c, real_windows, len(reals) // passes)
+        if self.loss.looks is not None and reals.shape[-1] == self.G.img_resolution:
+            looks = self.looks.of_reals(reals, real_c, real_windows, len(reals) // passes)
         for phase, interval in phases(self.settings.loss):
             if (self.images // run.batch) % interval == 0:
                 latents = draw_latents(self.settings, self.dataset, self.images, phase, self.loss.windows)
-                latents = latents if looks is None else stand_for(latents, looks, real_c, real_windows)
+                latents = latents if looks is None else self.looks.stand_for(latents, looks, real_c, real_windows)
                 missed = None
                 if self.recorder and self.recorder.is_due(phase):
                     missed = self._recorded_phase(phase, reals, real_c, latents, real_windows)
@@ -178,18 +196,20 @@ class Training:
         """What a snapshot holds beside the weights. All processes must call this."""
         return {'images': self.images, 'seconds': self.seconds, 'best': self.best, 'pl_mean': self.loss.pl_mean.cpu(),
                 'skipped': dict(self.skipped), 'skipped_in_a_row': dict(self.skipped_in_a_row), 'stats': self.stats.state_dict(),
-                'augment': self.augment.state_dict(),
+                'augment': self.augment.state_dict(), 'looks': self.loss.looks and self.loss.looks.state_dict(),
                 'optimizers': {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}}
 
     def resume(self, network: Path) -> None:
         """Goes on from a snapshot; learning rates and betas are those of the configuration."""
         state = checkpoint.load_pair(network, self.networks)
-        expect_state(checkpoint.state_path(network), state, self.optimizers)
+        expect_state(checkpoint.state_path(network), state, self.optimizers, self.settings.data.label_dim, self.settings.look_dim)
         self.images, self.seconds, self.best = state['images'], state['seconds'], state['best']
         self.skipped, self.skipped_in_a_row = state['skipped'], state['skipped_in_a_row']
         self.loss.pl_mean = state['pl_mean'].to(self.device)
         self.stats.load_state_dict(state['stats'], self.device)
         self.augment.load_state_dict(state.get('augment'))  # not in older states
+        if self.loss.looks is not None:
+            self.loss.looks.load_state_dict(state.get('looks'))
         for name, optimizer in self.optimizers.items():
             restore(optimizer, state['optimizers'][name])
         if self.recorder:
@@ -219,9 +239,8 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         training = Training(settings, dataset, device)
         classes = transfer.Classes.of(settings.data, has_looks(dataset))
         loaded = transfer.load(init_from, training.networks, classes) if init_from else []
-        if resume is None and training.loss.looks is not None and dataset.label_dim:
-            for network in (training.G, training.G_ema):
-                training.loss.looks.begin(network.mapping, dataset.labels.groups)
+        if resume is None and training.loss.looks is not None:
+            loaded.append(training.begin_looks())
         if resume is not None:
             training.resume(resume)
         joining.expect_same_weights(training.networks)

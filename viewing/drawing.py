@@ -90,7 +90,7 @@ class Drawing:
 
         def label(seed):
             if not view.label:
-                return label_of_seed(G, seed)
+                return label_of_seed(G, seed, names=self.meta['dataset']['classes'])
             numbers = torch.zeros([1, G.c_dim], device=self.device)
             for index, weight in view.label:
                 numbers[0, index] = weight

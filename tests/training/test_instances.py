@@ -1,6 +1,7 @@
 """Fakes that stand for real pictures: what a look is, what z says of it, and runs with --instances."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from tests.training.test_graphs import assert_same, trained
 from tests.training.test_projected import FEATURES
 from tests.training.test_windows import pictures, windows_run  # noqa: F401  (pictures is a fixture)
 from tests.training.tiny import make_images, tiny_run
-from training import checkpoint, instances
-from training.dataset import spread
+from training import checkpoint
 from training.instances import Looks
 from training.latents import Latents
 from training.networks import MappingNetwork
 from training.projected import FeatureHead
+from training.state import expect_state
 from training.training_loop import Training, train
 
 ROW = dict(pl_weight=0, style_mixing=0)
@@ -32,8 +33,8 @@ class Pictures:
         shade = random.randint(0, 100, [count, 3, 4, 4]) + 15 * self.labels[:, None, None, None]
         self.pixels, self.classes = shade.astype(np.uint8), classes
 
-    def spread(self, most):
-        return spread(len(self.pixels), most)
+    def __len__(self):
+        return len(self.pixels)
 
     def __getitem__(self, i):
         return self.pixels[i], self.get_label(i)
@@ -42,13 +43,24 @@ class Pictures:
         return np.eye(self.classes, dtype=np.float32)[self.labels[i]] if self.classes else np.zeros(0, np.float32)
 
 
+def with_shares(shares):
+    found = Looks(maps_of, len(shares))
+    found.load_state_dict({'shares': torch.tensor(shares)})
+    return found
+
+
+def latents(count):
+    return Latents(torch.randn(count, 8), None, torch.rand(count), torch.rand(count), torch.zeros(count, 4))
+
+
 def maps_of(images):
     return [images, images.square(), images, images.abs()]
 
 
 def looks_and_labels(classes, numbers=5):
-    data = Pictures(classes)
-    found = Looks(data, maps_of, numbers)
+    data, found = Pictures(classes), Looks(maps_of, numbers)
+    assert not found.measured and found.state_dict() is None
+    found.measure(data, 0)
     images = torch.from_numpy(data.pixels) / 127.5 - 1
     c = torch.from_numpy(np.stack([data.get_label(i) for i in range(len(data.pixels))]))
     return found, images, c, torch.from_numpy(data.labels)
@@ -88,25 +100,47 @@ def test_windows_that_are_a_part_say_nothing():
 def test_pictures_without_anything_apart_have_looks_of_zero():
     data = Pictures(4)
     data.pixels[:] = data.labels[:, None, None, None]
-    found = Looks(data, maps_of, 5)
+    found = Looks(maps_of, 5)
+    found.measure(data, 0)
     assert found.of(maps_of(torch.rand(3, 3, 4, 4)), torch.eye(4)[:3]).tolist() == [[0] * 5] * 3
-    assert found.shares.isfinite().all() and found.directions.isfinite().all()
+    assert found.shares.tolist() == [0] * 5 and found.directions.isfinite().all()
+    own = latents(3)
+    assert torch.equal(found.stand_for(own, torch.zeros(3, 5), torch.eye(4)[:3], None).z, own.z)
+
+
+def test_where_a_small_set_has_fewer_directions_z_stays_and_looks_differ_by_the_others():
+    found = with_shares([0.7, 0.3, 0, 0, 0])
+    looks = torch.tensor([[1.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0]])
+    own = latents(2)
+    stood = found.stand_for(own, looks, torch.zeros(2, 0), None)
+    assert torch.equal(stood.z[:, 2:], own.z[:, 2:]) and not torch.equal(stood.z[:, :2], own.z[:, :2])
+    assert found.of_others(looks)[1].tolist() == [True, True]  # (1 + 1) / 2, over five directions it would be 0.4
+
+
+def test_looks_are_the_same_when_loaded():
+    found, images, c, _ = looks_and_labels(4)
+    other = Looks(maps_of, 5)
+    other.load_state_dict(None)
+    assert not other.measured
+    other.load_state_dict(found.state_dict())
+    assert other.measured and torch.equal(other.of(maps_of(images), c), found.of(maps_of(images), c))
 
 
 def test_z_begins_to_say_what_columns_of_classes_say():
     torch.manual_seed(0)
-    found = looks_and_labels(12, 4)[0]
-    mapping, plain = (MappingNetwork(z_dim=10, c_dim=c_dim, w_dim=16, num_ws=2, num_layers=1) for c_dim in (12, 0))
-    groups = [0, 1] * 6
+    found = looks_and_labels(16, 4)[0]
+    mapping, plain = (MappingNetwork(z_dim=10, c_dim=c_dim, w_dim=16, num_ws=2, num_layers=1) for c_dim in (16, 0))
+    groups, class_looks = [0, 1] * 8, found.means[:-1] @ found.directions  # [16, 4]
     with torch.no_grad():
-        mapping.embed.weight.copy_((found.classes @ torch.randn(found.classes.shape[1], 16).double()).T)
+        mapping.embed.weight.copy_((class_looks @ torch.randn(4, 16)).T)
     before = mapping.fc0.weight.detach().clone()
-    assert found.begin(mapping, groups) and not found.begin(plain, []) and not found.begin(mapping, groups[:7])
+    assert not any((found.begin(plain, []), found.begin(mapping, list(range(16))), found.begin(mapping, [0] * 8)))  # nothing to tell
+    assert torch.equal(mapping.fc0.weight, before) and found.begin(mapping, groups)
     first = mapping.fc0.weight.detach()
     assert torch.equal(first[:, 4:], before[:, 4:]) and not torch.equal(first[:, :4], before[:, :4])
-    columns = mapping.embed(torch.eye(12)).detach()
-    looks = torch.linalg.lstsq(found.along.T, (found.classes[2] - found.classes[0])[:, None]).solution[:, 0].float()  # of one group
-    said, told = first[:, :4] @ looks, first[:, 10:] @ (columns[2] - columns[0]) / columns.square().mean().sqrt()
+    columns = mapping.embed(torch.eye(16)).detach()
+    said, told = first[:, :4] @ (class_looks[2] - class_looks[0]), first[:, 10:] @ (columns[2] - columns[0])
+    told = told / columns.square().mean().sqrt()
     assert torch.cosine_similarity(said, told, dim=0) > 0.95 and 0.7 < said.norm() / told.norm() < 1.3
 
 
@@ -115,7 +149,7 @@ def test_fakes_stand_for_real_pictures():
     looks[1] = 0
     own = Latents(z, z + 1, torch.rand(3), torch.rand(3), torch.zeros(3, 4))
     c, windows = torch.eye(4)[:3], torch.tensor([[16, 0, 0]] * 3)
-    found = instances.stand_for(own, looks, c, windows)
+    found = with_shares([0.5, 0.5]).stand_for(own, looks, c, windows)
     assert found.c is c and found.windows is windows and torch.equal(found.z[:, 2:], z[:, 2:]) and torch.equal(found.z[1], z[1])
     expected = looks * (1 - 0.3 ** 2) ** 0.5 + 0.3 * z[:, :2]
     assert torch.allclose(found.z[::2, :2], expected[::2]) and torch.equal(found.looks[::2], found.z[::2, :2])
@@ -125,7 +159,7 @@ def test_fakes_stand_for_real_pictures():
 
 def test_others_are_unlike_and_known():
     looks = torch.tensor([[1.0, 0], [0, 1], [-1, 1], [0, 1.1], [0, 0], [1, 0], [1, 0], [0, 0]])
-    rolled, unlike = instances.others(looks)
+    rolled, unlike = with_shares([0.5, 0.5]).of_others(looks)
     assert torch.equal(rolled, looks[[4, 5, 6, 7, 0, 1, 2, 3]])
     assert unlike.tolist() == [False, True, True, False, False, True, True, False]
 
@@ -140,6 +174,103 @@ def test_a_head_projects_onto_a_look_that_begins_as_no_matter():
 
 
 # ---- Runs
+
+
+class Spied:
+    """A training whose heads, and whose distance of looks, write down what they are given."""
+
+    def __init__(self, folder, **given):
+        dataset, settings = tiny_run(folder, row=dict(ROW, r1_interval=1), use_labels=True, instances=1.0, **given, **FEATURES)
+        self.training, self.judged, self.measured = Training(settings, dataset), [], []
+        D, looks = self.training.D, self.training.looks
+        judge, distances, of = D.judge_features, looks.distances, looks.of
+        D.judge_features = lambda maps, c, looks=None: self.judged.append((c, looks)) or judge(maps, c, looks)
+        looks.distances = lambda drawn, asked: self.measured.append(asked) or distances(drawn, asked)
+        looks.of = lambda maps, c: self.measured.append(c) or of(maps, c)
+
+    def step(self):
+        pixels, c = (torch.from_numpy(np.stack(each)) for each in zip(*(self.training.dataset[i] for i in range(4)), strict=True))
+        self.training.step(pixels, c)
+        return self.training.looks.of(self.training.features(pixels / 127.5 - 1), c), c
+
+
+def test_every_phase_gets_the_looks_and_labels_of_its_pictures(images):
+    spied = Spied(images)
+    looks, c = spied.step()
+    assert len(spied.judged) == 4  # G, D's fakes, its reals, these under the looks of others
+    for labels, given in spied.judged:
+        assert torch.equal(labels, c)
+        other = looks if given is not spied.judged[3][1] else looks.roll(2, 0)
+        assert torch.cosine_similarity(given, other, dim=1).min() > 0.7  # NOISE apart
+    assert torch.equal(spied.judged[3][1], spied.judged[2][1].roll(2, 0))
+    of_reals, of_fakes, asked = spied.measured[:3]
+    assert torch.equal(of_reals, c) and torch.equal(of_fakes, c) and torch.equal(asked, spied.judged[0][1])
+
+
+def test_pictures_under_the_looks_of_others_teach_the_heads(images, monkeypatch):
+    def embedded(weight):
+        monkeypatch.setattr('training.loss.MISMATCH', weight)
+        spied = Spied(images)
+        spied.step()
+        return spied.training.D.heads[3].embed_look.weight.detach()
+
+    assert not torch.allclose(embedded(0.5), embedded(0.0), atol=1e-5)
+
+
+def test_the_distance_is_of_pictures_that_are_not_augmented(images):
+    spied = Spied(images, aug='fixed', p=1.0, augpipe='color')
+    seen, features = [], spied.training.loss.features
+    spied.training.loss.features = lambda x: seen.append(x) or features(x)
+    spied.step()
+    augmented, drawn = seen[:2]
+    assert not torch.allclose(augmented, drawn) and len(seen) == 4
+
+
+def test_clusters_begin_to_be_told_apart_by_z_also_from_a_file(tmp_path):
+    folder = make_images(tmp_path / 'images', count=40, classes=20)
+    labels = json.loads((folder / 'dataset.json').read_text())
+    (folder / 'dataset.json').write_text(json.dumps({**labels, 'classes': [f'{"ab"[i % 2]}/{i}' for i in range(20)]}))
+    for name, more in (('one', {}), ('two', {'init_from': str(checkpoint.network_path(tmp_path / 'one', 4))})):
+        (tmp_path / name).mkdir()
+        dataset, settings = tiny_run(folder, use_labels=True, kimg=0.004, instances=1.0, **FEATURES)
+        train(settings, dataset, tmp_path / name, **more)
+        assert 'which begins as the columns of the classes tell looks apart' in (tmp_path / name / 'log.txt').read_text()
+    alone = make_images(tmp_path / 'plain', count=40, classes=20)
+    plain, settings = tiny_run(alone, use_labels=True, kimg=0.004, instances=1.0, **FEATURES)
+    (tmp_path / 'three').mkdir()
+    train(settings, plain, tmp_path / 'three')
+    assert 'which G has yet to learn' in (tmp_path / 'three' / 'log.txt').read_text()
+
+
+def test_heads_that_know_other_looks_begin_anew(images):
+    dataset, settings = tiny_run(images, instances=1.0, **FEATURES)
+    training = Training(settings, dataset)
+    with torch.no_grad():
+        training.D.heads[1].embed_look.weight.fill_(1)
+    training.begin_looks()
+    assert training.D.heads[1].embed_look.weight.abs().max() == 0
+
+
+def test_looks_come_with_the_state_and_a_damaged_one_is_refused(images, tmp_path):
+    dataset, settings = tiny_run(images, kimg=0.004, instances=1.0, **FEATURES)
+    train(settings, dataset, tmp_path)
+    network = checkpoint.network_path(tmp_path, 4)
+    training = Training(settings, dataset)
+    training.resume(network)
+    state, _ = training.state_dict(), training.looks
+    assert training.loss.looks.measured and state['looks'].keys() == {'means', 'directions', 'shares'}
+    optimizers, path = training.optimizers, checkpoint.state_path(network)
+    expect_state(path, state, optimizers, 0, 4)
+    for change in ({'shares': torch.zeros(5)}, {'means': torch.full([1, 592], torch.nan)}, {'directions': None}):
+        with pytest.raises(UserError, match='looks|directions'):
+            expect_state(path, {**state, 'looks': {**state['looks'], **change}}, optimizers, 0, 4)
+
+
+def test_no_fake_stands_for_a_picture_while_the_run_grows(images):
+    dataset, settings = tiny_run(images, row=ROW, grow='8:0.008', fade=0.004, instances=1.0, **FEATURES)
+    training = steps(Training(settings, dataset), 2)
+    assert not training.loss.looks.measured and 'Loss/look' not in training.stats.collect()
+    assert 'Loss/look' in steps(training, 1).stats.collect()
 
 
 @pytest.fixture(scope='module')
@@ -192,5 +323,7 @@ def test_recorded_steps_are_the_steps(pictures):  # noqa: F811
 def test_a_mistake_is_a_line(images):
     with pytest.raises(UserError, match='--instances has no effect without --d-features'):
         tiny_run(images, instances=1.0)
-    with pytest.raises(UserError, match='--instances needs --d-features.* a z of 2 numbers or more'):
+    with pytest.raises(UserError, match='--instances needs a z of 2 numbers or more'):
         tiny_run(images, row=dict(z_dim=1), instances=1.0, **FEATURES)
+    with pytest.raises(UserError, match='--instances with --periodic'):
+        tiny_run(images, row=dict(synthesis={'periodic': 'x'}), instances=1.0, windows=True, **FEATURES)

@@ -20,7 +20,7 @@ from torch_utils.pixels import to_uint8
 from training.checkpoint import network_path
 from viewing import guard, run, server, whole
 from viewing.drawing import SIDE, Drawing
-from viewing.state import tile_window
+from viewing.state import View, tile_window
 
 render = pytest.importorskip('inr.render')
 
@@ -298,6 +298,12 @@ def test_a_file_that_is_missing_is_said_before_there_is_a_page(monkeypatch, give
     monkeypatch.setattr(run, 'listening', None)
     with pytest.raises(UserError, match='no such file: nowhere'):
         run.serve(device='cpu', **given)
+
+
+def test_the_class_of_a_seed_is_that_of_generate(tmp_path):
+    names = ['cat/1', 'dog/1', 'dog/2', 'dog/3']  # seed 2: cats again
+    drawing = Drawing(str(tiny_snapshots.save(tmp_path / 'a.safetensors', tiny(), classes=names)), 'cpu')
+    assert torch.equal(drawing.ws(View(seed=2)), of_seed(drawing.G, 2, label=[1.0, 0, 0, 0]))
 
 
 def test_what_is_asked_for_first_waits_for_no_tile_that_nobody_asked_for(tmp_path):
