@@ -103,7 +103,7 @@ def test_the_page_shows_what_is_drawn(viewer, page):
         box = left / size, top / size, (left + WIDTH - PANEL) / size, (top + HEIGHT) / size
         found = go(page, f'seed=5&box={",".join(map(str, box))}')
         assert [float(edge) for edge in found['box'].split(',')] == pytest.approx(box, abs=1e-9) and found['seed'] == '5'
-        ws = latents.latents_of(G, 5, latents.label_of_seed(G, 5))
+        ws = latents.latents_of(G, 5, latents.label_of_seed(G, 5, names=viewer[2].meta['dataset']['classes']))
         assert np.abs(shown(page) - drawn(G, ws, box)).max() <= 1
     assert page.value("document.getElementById('seed').value") == '5'
 
@@ -229,7 +229,7 @@ def test_saves_the_view(viewer, page):
     with Image.open(path) as image:
         found = np.asarray(image)
     G = viewer[2].G
-    ws = latents.latents_of(G, 5, latents.label_of_seed(G, 5))
+    ws = latents.latents_of(G, 5, latents.label_of_seed(G, 5, names=viewer[2].meta['dataset']['classes']))
     assert np.array_equal(found, to_uint8(render.render(G, ws, HEIGHT, WIDTH - PANEL, (x0, y0, x1, y1), force_fp32=True))[0])
 
 
