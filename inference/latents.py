@@ -11,9 +11,11 @@ import torch
 from dnnlib.arrays import NoArrays, arrays_in
 from dnnlib.util import UserError, suggest
 from inference.projection import w_statistics
-from training.data.labels import group_of
+from training.data.labels import group_of, groups_in
 
 MOST_COLUMNS = 16  # of a sheet with a column for each class
+
+_groups_in = functools.cache(groups_in)  # asked for every seed
 
 
 def class_label(G, text, names=None, numbers=None, seed=0):
@@ -72,18 +74,9 @@ def drawn_class(members, sizes, number):
 
 def class_of_seed(seed, c_dim, names=None):
     """The class of a seed where none was asked for: the groups of classes in turn, and of each group its classes in turn."""
-    groups = list(_members(tuple(map(str, names or range(c_dim)))).values())
+    groups = list(_groups_in(tuple(map(str, names or range(c_dim)))).values())
     members = groups[seed % len(groups)]
     return members[seed // len(groups) % len(members)]
-
-
-@functools.cache
-def _members(names):
-    """{group: the numbers of its classes}, in order."""
-    found = {}
-    for index, name in enumerate(names):
-        found.setdefault(group_of(name), []).append(index)
-    return found
 
 
 def label_of_seed(G, seed, text=None, names=None):
@@ -127,7 +120,7 @@ def one_hot(G, index):
 
 def _groups(names):
     """The names of groups and of classes in none, each once."""
-    return list(dict.fromkeys(group_of(str(name)) for name in names))
+    return list(groups_in(map(str, names)))
 
 
 def _abridged(names, most=20):

@@ -21,8 +21,7 @@ PANEL, GAP = 384, 16  # pixels of the left part of each picture that is shown, a
 
 def panels(run: Path) -> list[Path]:
     """Pictures of a run folder: before it, the last ones, real ones. Raises UserError where one is missing."""
-    drawn = sorted(run.glob('fakes[0-9]*.png'), key=lambda path: float(path.stem.removeprefix('fakes').replace('_', '.')))
-    found = [run / 'fakes_init.png', *drawn[-1:], run / 'reals.png']
+    found = [run / 'fakes_init.png', *sorted(run.glob('fakes[0-9]*.png'))[-1:], run / 'reals.png']
     if len(found) < 3 or not all(path.exists() for path in found):
         raise UserError(f'{run}: it has drawn no pictures yet')
     return found

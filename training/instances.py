@@ -7,7 +7,7 @@ every fake stands for a real picture: it has its label, and the first K numbers 
 features, are shown real pictures under the look of others as fakes, and G is taught the distance of its picture's look from the one asked
 for. Nothing but z and a label is needed to draw. While a run grows, fakes stand for nothing: features of small pictures are others.
 
-What a look is comes from the data set once, with the first step, and is in the training state from then on: computed anew, on another
+What a look is comes from the data set once, before the first step, and is in the training state from then on: computed anew, on another
 number of threads, directions turn around.
 
 Legend: N images, F numbers that features are pooled to, K numbers of a look.

@@ -239,10 +239,10 @@ def train(settings: Config, dataset: ImageDataset, folder: Path, device: torch.d
         training = Training(settings, dataset, device)
         classes = transfer.Classes.of(settings.data, has_looks(dataset))
         loaded = transfer.load(init_from, training.networks, classes) if init_from else []
-        if resume is None and training.loss.looks is not None:
-            loaded.append(training.begin_looks())
         if resume is not None:
             training.resume(resume)
+        elif training.loss.looks is not None:
+            loaded.append(training.begin_looks())
         joining.expect_same_weights(training.networks)
         start, total = training.images, run.kimg * 1000
 

@@ -23,7 +23,7 @@ import torch
 from dnnlib.util import UserError, fetch
 from training import checkpoint, growing, plugins
 from training.config import Config
-from training.data.labels import group_of
+from training.data.labels import group_of, groups_in
 from training.options import DataConfig
 from training.presets import at_resolution
 
@@ -110,14 +110,6 @@ def same_division(file: dict, classes: Classes) -> bool:
     own = [(name, size) for name, size in zip(classes.names, classes.sizes, strict=True) if name != group_of(name) in groups]
     same = [there.get(name, -1) >= size if classes.part else there.get(name) == size for name, size in own]
     return sum(same) >= 0.9 * len(same)
-
-
-def groups_in(classes: list[str] | None) -> dict[str, list[int]]:
-    """{group: the places of its classes}, in order; a class that is no cluster is a group of its own."""
-    found: dict[str, list[int]] = {}
-    for place, name in enumerate(classes or []):
-        found.setdefault(group_of(name), []).append(place)
-    return found
 
 
 def columns(there: int, here: int, their_classes: list[str] | None, classes: list[str] | None, same: bool = True) -> list[int | None]:

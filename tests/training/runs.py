@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.training.tiny import make_images, tiny_run
 from training import checkpoint
 from training.options import AugmentConfig
-from training.training_loop import Training, batches
+from training.training_loop import Training, batches, train
 
 NO_NOISE = {'synthesis': {'use_noise': False}}  # noise knows its process and pass
 
@@ -51,6 +51,19 @@ def same_state(a, b):
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same_state, a, b))
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def assert_resumes(settings, dataset, folder, midway):
+    """Trains in one go, and with a stop after `midway` images: the last snapshots are the same. Returns the folder of the first run."""
+    whole, halves = folder / 'whole', folder / 'halves'
+    for each in (whole, halves):
+        each.mkdir()
+    train(settings, dataset, whole)
+    short = dataclasses.replace(settings, run=dataclasses.replace(settings.run, kimg=midway / 1000))
+    train(short, dataset, halves)
+    train(settings, dataset, halves, resume=checkpoint.network_path(halves, midway))
+    assert_same_snapshot(whole, halves, round(1000 * settings.run.kimg))
+    return whole
 
 
 def assert_same_snapshot(one, other, images):

@@ -1,6 +1,5 @@
 """Fakes that stand for real pictures: what a look is, what z says of it, and runs with --instances."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
-from tests.training.runs import assert_same_snapshot, steps, weights
+from tests.training.runs import assert_resumes, steps, weights
 from tests.training.test_graphs import assert_same, trained
 from tests.training.test_projected import FEATURES
 from tests.training.test_windows import pictures, windows_run  # noqa: F401  (pictures is a fixture)
@@ -283,14 +282,7 @@ def test_a_run_resumes_bit_for_bit(images, tmp_path, use_labels):
     dataset, settings = tiny_run(images, use_labels=use_labels, kimg=0.016, tick=0.008, snap=1, grow='8:0.008', fade=0.004, instances=1.0,
                                  **FEATURES)
     assert settings.look_dim == 4 and settings.discriminator_kwargs(1)['look_dim'] == 4
-    whole, halves = tmp_path / 'whole', tmp_path / 'halves'
-    for folder in (whole, halves):
-        folder.mkdir()
-    train(settings, dataset, whole)
-    short = dataclasses.replace(settings, run=dataclasses.replace(settings.run, kimg=0.008))
-    train(short, dataset, halves)
-    train(settings, dataset, halves, resume=checkpoint.network_path(halves, 8))
-    assert_same_snapshot(whole, halves, 16)
+    whole = assert_resumes(settings, dataset, tmp_path, 8)
     D = checkpoint.load_networks(checkpoint.network_path(whole, 16))['D']
     assert D.init_kwargs['look_dim'] == 4 and D.heads[0].embed_look.weight.abs().sum() > 0
 

