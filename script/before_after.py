@@ -16,7 +16,7 @@ from dnnlib import cli  # noqa: E402
 from dnnlib.util import UserError, atomic_path  # noqa: E402
 from training import run_folder  # noqa: E402
 
-PANEL, GAP = 384, 16  # pixels of the left part of each picture that is shown, and between two
+PANEL, GAP = 384, 16  # at most so many pixels of each sheet's left side, whole columns of it, and pixels between two
 
 
 def panels(run: Path) -> list[Path]:
@@ -41,7 +41,8 @@ def main(run, out):
     for path in panels(run):
         with Image.open(path) as image:
             shown.append(image.convert('RGB'))
-    width = min(PANEL, min(image.width for image in shown))
+    column = run_folder.stored_config(run).data.sides[0]
+    width = min(max(PANEL // column, 1) * column, min(image.width for image in shown))
     sheet = Image.new('RGB', [3 * width + 2 * GAP, shown[0].height], 'white')
     for i, image in enumerate(shown):
         sheet.paste(image.crop([0, 0, width, image.height]), [i * (width + GAP), 0])

@@ -6,6 +6,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests import helpers
+from tests.training.tiny import make_set, tiny_run
+from training.config_json import to_json
 
 
 def pixels(path):
@@ -13,10 +15,16 @@ def pixels(path):
         return np.asarray(image)
 
 
+def run_on(folder, size=16):
+    folder.mkdir(parents=True, exist_ok=True)
+    make_set(folder / 'set.zip', size=size)
+    settings = tiny_run(folder / 'set.zip')[1]
+    (folder / 'training_options.json').write_text(to_json(settings))
+    return folder
+
+
 def test_pictures_of_a_run_side_by_side(tmp_path):
-    run = tmp_path / 'runs' / '00000-a'
-    run.mkdir(parents=True)
-    (run / 'training_options.json').write_text('{}')
+    run = run_on(tmp_path / 'runs' / '00000-a')
     main = helpers.script('before_after').main
     out = tmp_path / 'out' / 'a.png'
 
@@ -34,11 +42,11 @@ def test_pictures_of_a_run_side_by_side(tmp_path):
     assert call(tmp_path / 'runs').exception is None and np.array_equal(pixels(out), sheet)
 
 
-@pytest.mark.parametrize('width', [64, 300])
-def test_small_pictures_are_shown_whole(tmp_path, width):
-    (tmp_path / 'training_options.json').write_text('{}')
+@pytest.mark.parametrize('size, width', [(16, 64), (16, 300), (512, 1024), (256, 800)])
+def test_whole_pictures_are_shown(tmp_path, size, width):
+    run_on(tmp_path, size)
     for name in ('fakes_init', 'fakes000001', 'reals'):
         Image.new('L', [width, 64]).save(tmp_path / f'{name}.png')
     module = helpers.script('before_after')
     assert CliRunner().invoke(module.main, [str(tmp_path), str(tmp_path / 'a.png')]).exit_code == 0
-    assert pixels(tmp_path / 'a.png').shape == (64, 3 * width + 32, 3)
+    assert pixels(tmp_path / 'a.png').shape == (64, 3 * {64: 64, 300: 300, 1024: 512, 800: 256}[width] + 32, 3)

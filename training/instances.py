@@ -8,7 +8,7 @@ features, are shown real pictures under the look of others as fakes, and G is ta
 for. Nothing but z and a label is needed to draw. While a run grows, fakes stand for nothing: features of small pictures are others.
 
 What a look is comes from the data set once, before the first step, and is in the training state from then on: computed anew, on another
-number of threads, directions turn around.
+number of threads, those along which pictures differ about as much may mix.
 
 Legend: N images, F numbers that features are pooled to, K numbers of a look.
 """
@@ -146,6 +146,10 @@ class Looks:
 
 
 def _directions(rows: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(principal directions [F, <= most] of centred rows [images, F], the rows' deviation along each)"""
+    """(principal directions [F, <= most] of centred rows [images, F], the rows' deviation along each)
+
+    Each points to where its largest number is above zero: which of the two ways a library takes is chance, or the number of threads.
+    """
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
-    return directions[:most].T, values[:most] / max(len(rows), 1) ** 0.5
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    return (directions * torch.where(largest < 0, -1.0, 1.0))[:most].T, values[:most] / max(len(rows), 1) ** 0.5
