@@ -15,7 +15,6 @@ from dnnlib.options import row_of, rows
 from dnnlib.util import UserError, check_keys
 from training import growing, plugins
 from training.options import (
-    LOOK_DIM,
     LR,
     SLOW_MAPPING,
     WINDOW_LABEL_DIM,
@@ -79,7 +78,7 @@ class Config:
     @property
     def look_dim(self) -> int:
         """How many numbers of z say how a picture looks (training.instances)."""
-        return min(LOOK_DIM, self.generator.z_dim // 2) if self.loss.instances else 0
+        return min(self.loss.look_dim, self.generator.z_dim // 2) if self.loss.instances else 0
 
     def generator_kwargs(self) -> dict:
         """Constructor arguments of the generator."""
@@ -139,7 +138,8 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     row = {key: at_resolution(value, data.resolution) for key, value in row.items()}
     of_row = {key: value for key, value in row.items() if key in own and key not in ROW_KEYS}
     expect_augmentation(given, given.get('aug') or row.get('aug') or 'noaug')
-    expect_needed(given, given.get('d_features') or row.get('d_features') or 'none', given.get('windows', row.get('windows', False)))
+    expect_needed(given, given.get('d_features') or row.get('d_features') or 'none', given.get('instances') or row.get('instances') or 0,
+                  given.get('windows', row.get('windows', False)))
     given = {**of_row, **{key: value for key, value in given.items() if value is not None}}
     check_keys(given, (*own, *knobs), 'options')
     synthesis = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in knobs if key in given}, knobs)
@@ -222,7 +222,7 @@ def override(config: Config, **given) -> Config:
     """The configuration with some of the options that may change on resuming replaced (None: left alone), checked."""
     given = {key: value for key, value in given.items() if value is not None}
     expect_augmentation(given, given.get('aug', config.augment.kind))
-    expect_needed(given, config.discriminator.features, config.windows.on)
+    expect_needed(given, config.discriminator.features, config.loss.instances, config.windows.on)
     check_keys(given, [name for name, row in OPTIONS.items() if row.resume], 'options')
     if (lr := given.pop('lr', None)) is not None:
         LR.check(lr)

@@ -53,6 +53,10 @@ def resumed(folder: Path, network: Path | None, given: dict, device: str) -> tup
         if value != stored:
             raise UserError(f'{row.text(value)} cannot change when a run is resumed, {folder} has {stored}: start a new run, '
                             'with --init-from if its weights are wanted')
+    scale = settings.loss.features_scale
+    if settings.loss.instances and given.get('d_features_scale', scale) != scale:
+        raise UserError(f'--d-features-scale={given["d_features_scale"]:g} cannot change in a run with --instances, {folder} has '
+                        f'{scale:g}: its looks were measured by these features')
     before, now = (text.partition(',')[0] for text in (settings.run.metrics, given.get('metrics', '')))
     if before and now and before != now:
         raise UserError(f'--metrics={given["metrics"]}: the best snapshot so far was chosen by {before}, so that must stay the first')

@@ -10,6 +10,8 @@ from training.options import DataConfig
 from training.plugins import presets
 from training.validation import expect_classes
 
+LOOK_DIM = 32  # --look-dim of new runs; older ones had 64
+
 
 def highest_scale(dataset: ImageDataset, asked: float | None, whole: float | None = None) -> float:
     """The highest scale of windows: as asked for, or what half of the pictures have.
@@ -48,6 +50,8 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
                            resolution=res, class_balance=balance)
     if given.get('windows', row.get('windows', False)) and res:
         given['scale_max'] = highest_scale(dataset, given.get('scale_max'), given.get('whole'))
+    if given.get('instances') and given.get('look_dim') is None:
+        given['look_dim'] = LOOK_DIM
     if given.get('class_groups'):
         expect_classes(dataset)
     elif row.get('class_groups') and not dataset.can_group:

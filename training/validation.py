@@ -79,13 +79,14 @@ def expect_augmentation(given: dict, kind: str) -> None:
 
 NEEDED = {  # options, and what they have no effect without
     '--d-features': ('d_features_weight', 'd_features_gamma', 'd_features_scale', 'instances'),
+    '--instances': ('look_dim',),
     '--windows': ('scale_min', 'scale_max', 'whole', 'scale_ramp', 'consistency', 'anywhere'),
 }
 
 
-def expect_needed(given: dict, features: str, windows: bool) -> None:
-    """Raises UserError for an option about features where D judges none, or about windows where there are none."""
-    for needed, there in (('--d-features', features != 'none'), ('--windows', windows)):
+def expect_needed(given: dict, features: str, instances: float, windows: bool) -> None:
+    """Raises UserError for an option about features where D judges none, about looks or about windows where there are none."""
+    for needed, there in (('--d-features', features != 'none'), ('--instances', instances > 0), ('--windows', windows)):
         for name in () if there else NEEDED[needed]:
             if given.get(name) is not None:
                 raise UserError(f'--{name.replace("_", "-")} has no effect without {needed}')

@@ -12,7 +12,8 @@ from tests.training.test_graphs import assert_same, trained
 from tests.training.test_projected import FEATURES
 from tests.training.test_windows import pictures, windows_run  # noqa: F401  (pictures is a fixture)
 from tests.training.tiny import make_images, tiny_run
-from training import checkpoint
+from training import checkpoint, resuming, starting
+from training.config_json import from_json, to_json
 from training.instances import Looks, _directions
 from training.latents import Latents
 from training.networks import MappingNetwork
@@ -109,11 +110,11 @@ def test_pictures_without_anything_apart_have_looks_of_zero():
 
 def test_where_a_small_set_has_fewer_directions_z_stays_and_looks_differ_by_the_others():
     found = with_shares([0.7, 0.3, 0, 0, 0])
-    looks = torch.tensor([[1.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0]])
-    own = latents(2)
-    stood = found.stand_for(own, looks, torch.zeros(2, 0), None)
-    assert torch.equal(stood.z[:, 2:], own.z[:, 2:]) and not torch.equal(stood.z[:, :2], own.z[:, :2])
-    assert found.of_others(looks)[1].tolist() == [True, True]  # (1 + 1) / 2, over five directions it would be 0.4
+    looks = torch.tensor([[1.0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    own = latents(4)
+    stood = found.stand_for(own, looks, torch.zeros(4, 0), None)
+    assert torch.equal(stood.z[:, 2:], own.z[:, 2:]) and not torch.equal(stood.z[::2, :2], own.z[::2, :2])
+    assert found.of_others(looks)[1].tolist() == [True, False, True, False]  # (1 + 1) / 2, over five directions it would be 0.4
 
 
 def test_directions_do_not_turn_around():
@@ -152,16 +153,17 @@ def test_z_begins_to_say_what_columns_of_classes_say():
 
 
 def test_fakes_stand_for_real_pictures():
-    z, looks = torch.randn(3, 8), torch.randn(3, 2)
-    looks[1] = 0
-    own = Latents(z, z + 1, torch.rand(3), torch.rand(3), torch.zeros(3, 4))
-    c, windows = torch.eye(4)[:3], torch.tensor([[16, 0, 0]] * 3)
+    z, looks = torch.randn(5, 8), torch.randn(5, 2)
+    looks[4] = 0
+    own = Latents(z, z + 1, torch.rand(5), torch.rand(5), torch.zeros(5, 4))
+    c, windows = torch.eye(5), torch.tensor([[16, 0, 0]] * 5)
     found = with_shares([0.5, 0.5]).stand_for(own, looks, c, windows)
-    assert found.c is c and found.windows is windows and torch.equal(found.z[:, 2:], z[:, 2:]) and torch.equal(found.z[1], z[1])
+    assert found.c is c and found.windows is windows and torch.equal(found.z[:, 2:], z[:, 2:]) and torch.equal(found.z[1::2], z[1::2])
+    assert torch.equal(found.z[4], z[4])  # nothing is known of it
     expected = looks * (1 - 0.3 ** 2) ** 0.5 + 0.3 * z[:, :2]
-    assert torch.allclose(found.z[::2, :2], expected[::2]) and torch.equal(found.looks[::2], found.z[::2, :2])
-    assert found.looks[1].tolist() == [0, 0] and torch.equal(found.z_mix, torch.cat([found.z[:, :2], z[:, 2:] + 1], dim=1))
-    assert torch.equal(found.strided_slice(1, 2).looks, found.looks[1:2])
+    assert torch.allclose(found.z[:4:2, :2], expected[:4:2]) and torch.equal(found.looks[:4:2], found.z[:4:2, :2])
+    assert found.looks[[1, 3, 4]].abs().max() == 0 and torch.equal(found.z_mix, torch.cat([found.z[:, :2], z[:, 2:] + 1], dim=1))
+    assert torch.equal(found.strided_slice(1, 2).looks, found.looks[1::2])
 
 
 def test_others_are_unlike_and_known():
@@ -169,6 +171,13 @@ def test_others_are_unlike_and_known():
     rolled, unlike = with_shares([0.5, 0.5]).of_others(looks)
     assert torch.equal(rolled, looks[[4, 5, 6, 7, 0, 1, 2, 3]])
     assert unlike.tolist() == [False, True, True, False, False, True, True, False]
+
+
+@pytest.mark.parametrize('known', [[1, 0, 1, 0, 1, 0], [1, 1, 1, 1, 1, 1], [1, 1], [1, 0, 1, 0], [0, 0]])
+def test_others_are_found_among_the_known(known):
+    looks = torch.eye(len(known)) * 3 * torch.tensor(known)[:, None]
+    rolled, unlike = with_shares([1.0] * len(known)).of_others(looks)
+    assert unlike.tolist() == [bool(each) for each in known] and not (rolled * looks).any()
 
 
 def test_a_head_projects_onto_a_look_that_begins_as_no_matter():
@@ -208,7 +217,7 @@ def test_every_phase_gets_the_looks_and_labels_of_its_pictures(images):
     for labels, given in spied.judged:
         assert torch.equal(labels, c)
         other = looks if given is not spied.judged[3][1] else looks.roll(2, 0)
-        assert torch.cosine_similarity(given, other, dim=1).mean() > 0.7  # NOISE apart
+        assert torch.cosine_similarity(given, other, dim=1)[::2].mean() > 0.7 and given[1::2].abs().max() == 0  # NOISE apart
     assert torch.equal(spied.judged[3][1], spied.judged[2][1].roll(2, 0))
     of_reals, of_fakes, asked = spied.measured[:3]
     assert torch.equal(of_reals, c) and torch.equal(of_fakes, c) and torch.equal(asked, spied.judged[0][1])
@@ -327,3 +336,28 @@ def test_a_mistake_is_a_line(images):
         tiny_run(images, row=dict(z_dim=1), instances=1.0, **FEATURES)
     with pytest.raises(UserError, match='--instances with --periodic'):
         tiny_run(images, row=dict(synthesis={'periodic': 'x'}), instances=1.0, windows=True, **FEATURES)
+
+
+def test_new_runs_have_fewer_numbers_than_older_ones(images, tmp_path):
+    given = dict(cfg='inr-small', instances=1.0, res=16)
+    settings = starting.new_run(str(images), None, given, 'cpu')[1]
+    assert settings.look_dim == 32 and starting.new_run(str(images), None, {**given, 'look_dim': 9}, 'cpu')[1].look_dim == 9
+    older = json.loads(to_json(settings))
+    del older['loss']['look_dim']
+    assert from_json(json.dumps(older)).look_dim == 64
+    with pytest.raises(UserError, match='--look-dim has no effect without --instances'):
+        starting.new_run(str(images), None, dict(cfg='inr-small', look_dim=9), 'cpu')
+
+
+def test_the_features_of_looks_stay_when_a_run_goes_on(images, tmp_path):
+    for instances in (1.0, 0.0):
+        folder = tmp_path / str(instances)
+        folder.mkdir()
+        dataset, settings = tiny_run(images, kimg=0.004, instances=instances, **FEATURES)
+        train(settings, dataset, folder)
+        assert resuming.resumed(folder, None, {'d_features_scale': 1.0}, 'cpu')[1] == settings
+        if instances:
+            with pytest.raises(UserError, match='--d-features-scale=2 cannot change in a run with --instances'):
+                resuming.resumed(folder, None, {'d_features_scale': 2.0}, 'cpu')
+        else:
+            assert resuming.resumed(folder, None, {'d_features_scale': 2.0}, 'cpu')[1].loss.features_scale == 2
