@@ -16,7 +16,7 @@ from dnnlib import cli  # noqa: E402
 from dnnlib.util import UserError, atomic_path  # noqa: E402
 from training import run_folder  # noqa: E402
 
-PANEL, GAP = 384, 16  # at most so many pixels of each sheet's left side, whole columns of it, and pixels between two
+PANEL, GAP = 384, 16  # pixels of each sheet's left side, less where columns end, or one column; pixels between two
 
 
 def panels(run: Path) -> list[Path]:

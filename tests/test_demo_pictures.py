@@ -1,5 +1,7 @@
 """script/before_after.py: what a run drew first and last, beside what it learned from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -15,10 +17,12 @@ def pixels(path):
         return np.asarray(image)
 
 
-def run_on(folder, size=16):
+def run_on(folder, size=16, sides=None):
+    """A run folder of images of `size` pixels, or as it were of [width, height]."""
     folder.mkdir(parents=True, exist_ok=True)
     make_set(folder / 'set.zip', size=size)
     settings = tiny_run(folder / 'set.zip')[1]
+    settings = replace(settings, data=replace(settings.data, size=sides))
     (folder / 'training_options.json').write_text(to_json(settings))
     return folder
 
@@ -50,3 +54,11 @@ def test_whole_pictures_are_shown(tmp_path, size, width):
     module = helpers.script('before_after')
     assert CliRunner().invoke(module.main, [str(tmp_path), str(tmp_path / 'a.png')]).exit_code == 0
     assert pixels(tmp_path / 'a.png').shape == (64, 3 * {64: 64, 300: 300, 1024: 512, 800: 256}[width] + 32, 3)
+
+
+def test_columns_are_as_wide_as_pictures(tmp_path):
+    run_on(tmp_path, size=64, sides=[112, 128])
+    for name in ('fakes_init', 'fakes000001', 'reals'):
+        Image.new('RGB', [1000, 128]).save(tmp_path / f'{name}.png')
+    assert CliRunner().invoke(helpers.script('before_after').main, [str(tmp_path), str(tmp_path / 'a.png')]).exit_code == 0
+    assert pixels(tmp_path / 'a.png').shape == (128, 3 * 336 + 32, 3)

@@ -16,10 +16,14 @@ class Averages:
     def __init__(self):
         self._sums: dict[str, torch.Tensor] = {}
 
-    def report(self, name: str, value: torch.Tensor | float) -> None:
-        """Adds all elements of `value` to the statistics of `name`."""
-        value = torch.as_tensor(value).detach().to(torch.float64).flatten()
-        sums = torch.stack([torch.full_like(value, 1).sum(), value.sum(), value.square().sum()])
+    def report(self, name: str, value: torch.Tensor | float, counted: torch.Tensor | None = None) -> None:
+        """Adds the elements of `value` to the statistics of `name`: all, or the rows that are `counted`, bool [N]."""
+        value = torch.as_tensor(value).detach().to(torch.float64)
+        value = value.reshape(len(counted), -1) if counted is not None else value.reshape(1, -1)
+        number = torch.ones_like(value)
+        if counted is not None:
+            value, number = value.where(counted[:, None], 0), number * counted[:, None]
+        sums = torch.stack([number.sum(), value.sum(), value.square().sum()])
         if name in self._sums:
             self._sums[name].add_(sums)  # in place: a recorded step adds to the same tensor
         else:

@@ -32,7 +32,7 @@ from training.options import (
     WindowsConfig,
 )
 from training.presets import ROW_KEYS, at_resolution, half_life
-from training.validation import expect_augmentation, expect_needed, validate
+from training.validation import NEEDING, expect_augmentation, expect_needed, validate
 
 WIDTHS = ('w_dim', 'g_channel_base', 'g_channel_max', 'd_channel_base', 'd_channel_max')  # what --width multiplies
 
@@ -138,8 +138,8 @@ def build(name: str, row: dict, data: DataConfig, device: str = 'cpu', **given) 
     row = {key: at_resolution(value, data.resolution) for key, value in row.items()}
     of_row = {key: value for key, value in row.items() if key in own and key not in ROW_KEYS}
     expect_augmentation(given, given.get('aug') or row.get('aug') or 'noaug')
-    expect_needed(given, given.get('d_features') or row.get('d_features') or 'none', given.get('instances') or row.get('instances') or 0,
-                  given.get('windows', row.get('windows', False)))
+    asked = {**{name: row.get(name) for name in NEEDING}, **{name: value for name, value in given.items() if value is not None}}
+    expect_needed(given, asked['d_features'] or 'none', asked['instances'] or 0, bool(asked['windows']))
     given = {**of_row, **{key: value for key, value in given.items() if value is not None}}
     check_keys(given, (*own, *knobs), 'options')
     synthesis = _synthesis(name, row['synthesis'], {key: given.pop(key) for key in knobs if key in given}, knobs)

@@ -3,10 +3,11 @@ et al. 2021, arXiv 2109.05070).
 
 A look is K numbers: what the pretrained features that D judges (training.pretrained) see in a picture, less what they see in its class on
 average, along the K directions in which pictures differ most, whitened. So looks are about as z is, normal, and in a run with --instances
-every other fake stands for a real picture: it has its label, and the first K numbers of its z are its look; the others have a z as drawing
-gives it, so that what lies between the looks of pictures, and beyond them, is learned too. D's heads get the look beside the
-features, are shown real pictures under the look of others as fakes, and G is taught the distance of its picture's look from the one asked
-for. Nothing but z and a label is needed to draw. While a run grows, fakes stand for nothing: features of small pictures are others.
+all fakes have the labels of real pictures and half of them stand for these: the first K numbers of their z are the look of the picture. The
+others keep a z as drawing gives it, so that what lies between the looks of pictures, and beyond them, is learned too. D's heads get the
+look beside the features, are shown real pictures under the look of others as fakes, and G is taught the distance of its picture's look from
+the one asked for. Nothing but z and a label is needed to draw. While a run grows, fakes stand for nothing: features of small pictures are
+others.
 
 What a look is comes from the data set once, before the first step, and is in the training state from then on: computed anew, on another
 number of threads, those along which pictures differ about as much may mix.
@@ -30,7 +31,6 @@ from training.pretrained import FrozenFeatures
 from training.sampling import some_items
 from training.windows import are_whole
 
-EVERY = 2          # fakes of which one stands for a real picture
 NOISE = 0.3        # deviation of what z adds to a look, so that what lies between pictures is drawn too
 MOST = 4096        # images that directions and classes' means come from
 AT_ONCE = 64       # of these
@@ -38,6 +38,7 @@ PLACES = 2         # rows and columns that the second feature map is pooled to: 
 PLACES_WEIGHT = 0.5
 UNLIKE = 0.5       # mean squared distance of two looks that D is to tell apart; that of any two is 2
 MISMATCH = 0.5     # weight of real pictures under the look of others in the loss of D's heads
+DIGIT = 2 ** -12    # of z's last number, which chooses the fakes that stand for pictures
 RIDGE = 0.01       # of the mean square along a direction, in `Looks.begin`
 
 
@@ -101,14 +102,13 @@ class Looks:
         return found if windows is None else found * are_whole(windows, reals.shape[-1])[:, None].to(found)
 
     def stand_for(self, latents: Latents, looks: torch.Tensor, real_c: torch.Tensor, windows: torch.Tensor | None) -> Latents:
-        """Latents for fakes of which every other stands for a real picture: with the labels and windows of these, and what z is to say of
-        the pictures that are stood for.
+        """Latents for fakes of which half stand for real pictures: with labels and windows of these, and z that says how they look. Which,
+        follows from z alone, so it is the same for any number of processes and passes.
 
         looks: [N, K] of these, zero where nothing is known of a picture
         """
-        K, places = self.numbers, torch.arange(len(looks), device=looks.device)
-        known = looks.any(dim=1, keepdim=True) & (places % EVERY == 0)[:, None]
-        z = latents.z.to(looks.device)
+        K, z = self.numbers, latents.z.to(looks.device)
+        known = looks.any(dim=1, keepdim=True) & ((z[:, -1:] / DIGIT).floor() % 2 == 0)
         own = looks * math.sqrt(1 - NOISE ** 2) + z[:, :K] * NOISE
         said = torch.where(known & (self.shares > 0), own, z[:, :K])
         mix = latents.z_mix if latents.z_mix is None else torch.cat([said, latents.z_mix.to(looks.device)[:, K:]], dim=1)
@@ -120,10 +120,10 @@ class Looks:
         return (drawn - asked).square() @ self.shares * asked.any(dim=1)
 
     def of_others(self, looks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(looks [N, K] of others in the batch, of one class where D's groups are; bool [N], whether these are known and unlike the own)"""
-        half, there = len(looks) // 2, self.shares > 0
-        rolled = looks.roll(half, 0)
-        rolled = torch.where(rolled.any(dim=1, keepdim=True), rolled, looks.roll(half // EVERY * EVERY, 0))  # known if any is
+        """(looks [N, K] of others in the batch, of one class where D's groups are four; bool [N], whether known and unlike the own)"""
+        rolled, there = looks.roll(len(looks) // 2, 0), self.shares > 0
+        for quarters in (1, 3):
+            rolled = torch.where(rolled.any(dim=1, keepdim=True), rolled, looks.roll(len(looks) * quarters // 4, 0))
         apart = ((rolled - looks).square() * there).sum(1) / there.sum().clamp_min(1)
         return rolled, (apart > UNLIKE) & looks.any(dim=1) & rolled.any(dim=1)
 

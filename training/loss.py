@@ -169,7 +169,7 @@ class GanLoss:
             if latents.looks is not None:
                 maps = maps if images is drawn else self.features(drawn)
                 distance = self.looks.distances(self.looks.of(maps, latents.c), latents.looks)
-                self.stats.report('Loss/look', distance * (len(distance) / latents.looks.any(1).sum().clamp_min(1)))  # of known ones
+                self.stats.report('Loss/look', distance, counted=latents.looks.any(dim=1))
                 loss = loss + distance[:, None] * self.config.instances
         loss = loss.mean()
         if self.windows is not None and self.windows.config.consistency:
@@ -254,7 +254,7 @@ class GanLoss:
             if looks is not None:
                 wrong_looks, unlike = self.looks.of_others(looks)
                 wrong = self.D.judge_features([x.detach() for x in maps], c, wrong_looks)
-                self.stats.report('Scores/wrong_look', wrong)
+                self.stats.report('Scores/wrong_look', wrong, counted=unlike)
                 loss = loss + discriminator_loss(wrong, wrong)[1].sum(1, keepdim=True) * unlike[:, None] * MISMATCH
         if penalty:
             r1 = feature_penalty(logits, maps)

@@ -154,7 +154,7 @@ class LossConfig:
                                    default=20.0, shown='20', resume=True)
     instances: float = option('Let z say how each picture looks apart from its class, and D judge whether it does: weight of the distance '
                               'from that look, with --d-features.', cli.FiniteRange(min=0), default=0.0, shown='0: off')
-    look_dim: int = option('Numbers of z that say so, half of z at most, with --instances.', COUNT, default=64, shown='32')
+    look_dim: int = option('Numbers of z that say how a picture looks, half of z at most, with --instances.', COUNT, default=64, shown='32')
     features_scale: float = option('Enlarge images so many times, up to 256 pixels, before their features are taken, with --d-features.',
                                    cli.FiniteRange(min=1), name='d_features_scale', default=1.0, shown='preset', resume=True)
 

@@ -53,6 +53,8 @@ def resumed(folder: Path, network: Path | None, given: dict, device: str) -> tup
         if value != stored:
             raise UserError(f'{row.text(value)} cannot change when a run is resumed, {folder} has {stored}: start a new run, '
                             'with --init-from if its weights are wanted')
+    if given.get('look_dim') and not settings.loss.instances:
+        raise UserError('--look-dim has no effect without --instances')
     scale = settings.loss.features_scale
     if settings.loss.instances and given.get('d_features_scale', scale) != scale:
         raise UserError(f'--d-features-scale={given["d_features_scale"]:g} cannot change in a run with --instances, {folder} has '

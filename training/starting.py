@@ -50,7 +50,8 @@ def new_run(place: str | None, init_from: str | None, given: dict, device: str) 
                            resolution=res, class_balance=balance)
     if given.get('windows', row.get('windows', False)) and res:
         given['scale_max'] = highest_scale(dataset, given.get('scale_max'), given.get('whole'))
-    if given.get('instances') and given.get('look_dim') is None:
+    instances = row.get('instances') if given.get('instances') is None else given['instances']
+    if instances and given.get('look_dim') is None:
         given['look_dim'] = LOOK_DIM
     if given.get('class_groups'):
         expect_classes(dataset)

@@ -84,6 +84,9 @@ NEEDED = {  # options, and what they have no effect without
 }
 
 
+NEEDING = tuple(name[2:].replace('-', '_') for name in NEEDED)  # the options that others need
+
+
 def expect_needed(given: dict, features: str, instances: float, windows: bool) -> None:
     """Raises UserError for an option about features where D judges none, about looks or about windows where there are none."""
     for needed, there in (('--d-features', features != 'none'), ('--instances', instances > 0), ('--windows', windows)):

@@ -32,6 +32,14 @@ def test_state_goes_on_bit_for_bit():
     assert second.collect() == whole.collect()
 
 
+def test_rows_that_are_not_counted():
+    stats = Averages()
+    stats.report('a', torch.tensor([[1.0, 2], [9, math.nan], [3, 6]]), counted=torch.tensor([True, False, True]))
+    stats.report('b', torch.tensor([1.0, 2]), counted=torch.tensor([False, False]))
+    found = stats.collect()
+    assert found.keys() == {'a'} and (found['a']['num'], found['a']['mean']) == (4, 3)
+
+
 def test_values_that_are_not_finite_show():
     stats = Averages()
     stats.report('a', torch.tensor([1.0, float('nan')]))
