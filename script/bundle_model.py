@@ -3,6 +3,7 @@
 float32, whatever the run did: few CPUs multiply bfloat16.
 
 python script/bundle_model.py training-runs/demo-model     # the newest snapshot below a folder, or a snapshot
+python script/bundle_model.py EARLIER.safetensors LAST.safetensors     # G is the mean of the weights of several, D the last one's
 """
 
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import torch  # noqa: E402
+
+from dnnlib.util import UserError  # noqa: E402
 from inference.opening import BUNDLED  # noqa: E402
 from training import checkpoint, plugins, run_folder  # noqa: E402
 from training.dataset import ImageDataset  # noqa: E402
@@ -26,10 +30,22 @@ def halved(network):
     return network
 
 
+def mean_weights(snapshots):
+    """The mean of the averages of G of several snapshots of one run, by key."""
+    weights = [checkpoint.load_networks(snapshot, only=['G_ema'])['G_ema'].state_dict() for snapshot in snapshots]
+    shapes = [{key: value.shape for key, value in of.items()} for of in weights]
+    if any(other != shapes[0] for other in shapes):
+        raise UserError(f'not of one run, their generators differ: {", ".join(map(str, snapshots))}')
+    return {key: torch.stack([of[key].double() for of in weights]).mean(0).to(value.dtype) if value.is_floating_point() else value
+            for key, value in weights[-1].items()}
+
+
 def bundle(given, dest):
-    """The networks of a snapshot, or of the newest one below a folder, as a file that says it learned the demo set."""
-    snapshot = run_folder.find_latest_snapshot(given) if given.is_dir() else given
+    """The networks of a snapshot, of the newest one below a folder, or the mean of several, as a file that says it learned the demo set."""
+    snapshots = [run_folder.find_latest_snapshot(path) if path.is_dir() else path for path in given]
+    snapshot = snapshots[-1]
     loaded = checkpoint.load_networks(snapshot, only=('G_ema', 'D'))
+    loaded['G_ema'].load_state_dict(mean_weights(snapshots))
     config = run_folder.stored_config(snapshot.parent)
     config = replace(config, data=replace(config.data, path='demo', digest=ImageDataset('demo').digest, res=None),
                      generator=replace(config.generator, half_res=0), discriminator=replace(config.discriminator, half_res=0),
@@ -42,5 +58,10 @@ def bundle(given, dest):
 
 
 if __name__ == '__main__':
-    bundle(Path(sys.argv[1]), BUNDLED)
+    if len(sys.argv) == 1:
+        sys.exit(__doc__)
+    try:
+        bundle([Path(given) for given in sys.argv[1:]], BUNDLED)
+    except UserError as err:
+        sys.exit(f'Error: {err}')
     print(f'{BUNDLED}: {BUNDLED.stat().st_size / 1e6:.1f} MB')

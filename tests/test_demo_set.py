@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import train
+from dnnlib.util import UserError
 from tests.helpers import ROOT, relative_error, script
 from tests.tiny_snapshots import call
 from tests.training.tiny import make_images
@@ -41,7 +42,7 @@ def test_the_model_in_the_box_draws_and_judges_as_its_run_in_float32(tmp_path):
     code, _, err = call(train.main, '--cfg=inr-tiny', f'--data={pictures}', '--res=16', '--windows', '--cond', '--batch=4', '--kimg=0.016',
                         '--precision=bf16', '--device=cpu', f'--outdir={tmp_path}/runs')
     assert code == 0, err
-    script('bundle_model').bundle(tmp_path / 'runs', tmp_path / 'box.safetensors')
+    script('bundle_model').bundle([tmp_path / 'runs'], tmp_path / 'box.safetensors')
     run = load_networks(find_latest_snapshot(tmp_path / 'runs'))
     box = load_networks(tmp_path / 'box.safetensors')
     assert [each['G_ema'].init_kwargs['synthesis_kwargs']['num_fp16_res'] for each in (run, box)] == [4, 0]
@@ -51,6 +52,27 @@ def test_the_model_in_the_box_draws_and_judges_as_its_run_in_float32(tmp_path):
         judged = run['D'](exact, labels, force_fp32=True), box['D'](exact, labels)
     assert found.dtype == judged[1].dtype == torch.float32
     assert relative_error(found, exact) < 1e-2 and relative_error(judged[1], judged[0]) < 5e-2 and box['meta']['images'] == 16
+
+
+def test_the_model_in_the_box_can_be_the_mean_of_several_snapshots(tmp_path):
+    pictures = make_images(tmp_path / 'pictures', count=6, resolution=16)
+    for cfg in ('inr-tiny', 'stylegan2-tiny'):
+        code, _, err = call(train.main, f'--cfg={cfg}', f'--data={pictures}', '--batch=4', '--kimg=0.016', '--tick=0.008', '--snap=1',
+                            '--device=cpu', f'--outdir={tmp_path}/{cfg}')
+        assert code == 0, err
+    snapshots = sorted(tmp_path.glob('inr-tiny/*/network-snapshot-*'))
+    assert len(snapshots) == 2
+    bundle = script('bundle_model').bundle
+    bundle(snapshots, tmp_path / 'box.safetensors')
+    first, last, box = (load_networks(path) for path in (*snapshots, tmp_path / 'box.safetensors'))
+    for key, value in box['G_ema'].state_dict().items():
+        mean = (first['G_ema'].state_dict()[key].double() + last['G_ema'].state_dict()[key].double()) / 2
+        torch.testing.assert_close(value.double(), mean, rtol=1e-3, atol=1e-6)
+    for key, value in box['D'].state_dict().items():
+        torch.testing.assert_close(value, last['D'].state_dict()[key], rtol=1e-3, atol=1e-6)
+    assert box['meta']['images'] == 16
+    with pytest.raises(UserError, match='not of one run'):
+        bundle([snapshots[0], find_latest_snapshot(tmp_path / 'stylegan2-tiny')], tmp_path / 'box.safetensors')
 
 
 def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):
