@@ -240,7 +240,7 @@ class WindowsConfig:
                       shown='off')
     scale_min: float = option('Lowest scale of windows; 2: of pictures twice --res.', cli.FiniteRange(min=1), default=1.0, shown='1')
     scale_max: float | None = option('Highest one.', cli.FiniteRange(min=1), default=None, shown='what half of the pictures have')
-    whole: float = option('Share of whole pictures.', SHARE, default=0.5, shown='0.5')
+    whole: float = option('Share of whole pictures.', SHARE, default=0.5, shown='0.5', resume=True)
     ramp: float = option('Thousands of images in which the highest scale grows from 1.', cli.FiniteRange(min=0), name='scale_ramp',
                          default=0.0, shown='0')
     consistency: float = option('Weight of the distance of a generated window, averaged down, from the same place of the whole picture.',

@@ -158,6 +158,16 @@ def test_a_run_on_windows_resumes_bit_for_bit(pictures, tmp_path):
         assert all(torch.equal(value, other[key]) for key, value in network.state_dict().items()), name
 
 
+def test_a_resumed_run_takes_another_share_of_whole_pictures(pictures):
+    dataset, settings = windows_run(pictures, whole=1.0)
+    settings = config.override(settings, whole=0.0)
+    windows = Windows(settings, dataset, SYNTHESIS)
+    sizes = [windows[i % 6, i][2][0].item() for i in range(32)]
+    assert settings.windows.whole == 0 and min(sizes) >= 16 and len(set(sizes)) > 4 and sizes.count(16) < 8
+    with pytest.raises(UserError, match='--whole has no effect without --windows'):
+        config.override(windows_run(pictures, windows=False, scale_max=None)[1], whole=0.5)
+
+
 def test_two_passes_have_the_gradients_of_one(pictures):
     runs = []
     for batch_gpu in (4, 2):
