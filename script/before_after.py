@@ -17,6 +17,7 @@ from dnnlib.util import UserError, atomic_path  # noqa: E402
 from training import run_folder  # noqa: E402
 
 PANEL, GAP = 384, 16  # pixels of each sheet's left side, less where columns end, or one column; pixels between two
+COLUMN = 64           # least width of a picture, smaller ones are enlarged
 
 
 def panels(run: Path) -> list[Path]:
@@ -42,6 +43,9 @@ def main(run, out):
         with Image.open(path) as image:
             shown.append(image.convert('RGB'))
     column = run_folder.stored_config(run).data.sides[0]
+    if (times := COLUMN // column) > 1:
+        column *= times
+        shown = [image.resize([side * times for side in image.size], Image.Resampling.LANCZOS) for image in shown]
     width = min(max(PANEL // column, 1) * column, min(image.width for image in shown))
     sheet = Image.new('RGB', [3 * width + 2 * GAP, shown[0].height], 'white')
     for i, image in enumerate(shown):

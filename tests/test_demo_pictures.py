@@ -40,13 +40,13 @@ def test_pictures_of_a_run_side_by_side(tmp_path):
         Image.new('RGB', [1024, 64], (value,) * 3).save(run / f'{name}.png')
     assert call(run).exception is None
     sheet = pixels(out)
-    assert sheet.shape == (64, 3 * 384 + 2 * 16, 3) and sheet[0, [0, 383, 384, 400, 783, 800], 0].tolist() == [10, 10, 255, 30, 30, 40]
+    assert sheet.shape == (256, 3 * 384 + 2 * 16, 3) and sheet[0, [0, 383, 384, 400, 783, 800], 0].tolist() == [10, 10, 255, 30, 30, 40]
     (run / 'network-snapshot-000010.safetensors').write_bytes(b'')
     out.unlink()
     assert call(tmp_path / 'runs').exception is None and np.array_equal(pixels(out), sheet)
 
 
-@pytest.mark.parametrize('size, width', [(16, 64), (16, 300), (512, 1024), (256, 800)])
+@pytest.mark.parametrize('size, width', [(64, 64), (64, 300), (512, 1024), (256, 800)])
 def test_whole_pictures_are_shown(tmp_path, size, width):
     run_on(tmp_path, size)
     for name in ('fakes_init', 'fakes000001', 'reals'):
@@ -54,6 +54,18 @@ def test_whole_pictures_are_shown(tmp_path, size, width):
     module = helpers.script('before_after')
     assert CliRunner().invoke(module.main, [str(tmp_path), str(tmp_path / 'a.png')]).exit_code == 0
     assert pixels(tmp_path / 'a.png').shape == (64, 3 * {64: 64, 300: 300, 1024: 512, 800: 256}[width] + 32, 3)
+
+
+def test_small_pictures_are_enlarged(tmp_path):
+    run_on(tmp_path, size=32)
+    corner = np.zeros((64, 256), np.uint8)
+    corner[:32, :32] = 255
+    for name in ('fakes_init', 'fakes000001', 'reals'):
+        Image.fromarray(corner).save(tmp_path / f'{name}.png')
+    assert CliRunner().invoke(helpers.script('before_after').main, [str(tmp_path), str(tmp_path / 'a.png')]).exit_code == 0
+    sheet = pixels(tmp_path / 'a.png')
+    assert sheet.shape == (128, 3 * 384 + 32, 3)
+    assert sheet[:56, :56].min() > 240 and sheet[72:, 72:380].max() < 15 and sheet[:56, 400:456].min() > 240
 
 
 def test_columns_are_as_wide_as_pictures(tmp_path):
