@@ -17,7 +17,7 @@ from dnnlib.util import UserError, atomic_path  # noqa: E402
 from training import run_folder  # noqa: E402
 
 PANEL, GAP = 384, 16  # pixels of each sheet's left side, less where columns end, or one column; pixels between two
-COLUMN = 64           # least width of a picture, smaller ones are enlarged
+COLUMN = 64           # pictures of half this width or less are enlarged, by whole factors
 
 
 def panels(run: Path) -> list[Path]:
@@ -43,13 +43,15 @@ def main(run, out):
         with Image.open(path) as image:
             shown.append(image.convert('RGB'))
     column = run_folder.stored_config(run).data.sides[0]
-    if (times := COLUMN // column) > 1:
-        column *= times
-        shown = [image.resize([side * times for side in image.size], Image.Resampling.LANCZOS) for image in shown]
-    width = min(max(PANEL // column, 1) * column, min(image.width for image in shown))
+    times = max(COLUMN // column, 1)
+    width = min(max(PANEL // (times * column), 1) * column, min(image.width for image in shown))
+    shown = [image.crop([0, 0, width, image.height]) for image in shown]
+    if times > 1:
+        shown = [image.resize([side * times for side in image.size], Image.Resampling.NEAREST) for image in shown]
+        width *= times
     sheet = Image.new('RGB', [3 * width + 2 * GAP, shown[0].height], 'white')
     for i, image in enumerate(shown):
-        sheet.paste(image.crop([0, 0, width, image.height]), [i * (width + GAP), 0])
+        sheet.paste(image, [i * (width + GAP), 0])
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary:
         sheet.save(temporary, format='PNG')

@@ -10,11 +10,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import click
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402
-
+from dnnlib import cli  # noqa: E402
 from dnnlib.util import UserError  # noqa: E402
 from inference.opening import BUNDLED  # noqa: E402
 from training import checkpoint, plugins, run_folder  # noqa: E402
@@ -31,18 +33,26 @@ def halved(network):
 
 
 def mean_weights(snapshots):
-    """The mean of the averages of G of several snapshots of one run, by key."""
+    """The mean of the averages of G of several snapshots of one run, by key. Raises UserError for those of several runs."""
     weights = [checkpoint.load_networks(snapshot, only=['G_ema'])['G_ema'].state_dict() for snapshot in snapshots]
-    shapes = [{key: value.shape for key, value in of.items()} for of in weights]
-    if any(other != shapes[0] for other in shapes):
+    first = weights[0]
+    fixed = [key for key in first if key.endswith('_basis')]  # Fourier rows, drawn once for a run
+    if any({key: value.shape for key, value in of.items()} != {key: value.shape for key, value in first.items()}
+           or not all(torch.equal(of[key], first[key]) for key in fixed) for of in weights):
         raise UserError(f'not of one run, their generators differ: {", ".join(map(str, snapshots))}')
     return {key: torch.stack([of[key].double() for of in weights]).mean(0).to(value.dtype) if value.is_floating_point() else value
             for key, value in weights[-1].items()}
 
 
 def bundle(given, dest):
-    """The networks of a snapshot, of the newest one below a folder, or the mean of several, as a file that says it learned the demo set."""
+    """Writes networks as a file that says it learned the demo set: those of a snapshot, or G as the mean of several and the last one's D.
+
+    given: [path] of snapshots, or of folders, which stand for the newest snapshot below them;  dest: path of the file
+    Raises UserError where there is no snapshot, and for snapshots of several runs.
+    """
     snapshots = [run_folder.find_latest_snapshot(path) if path.is_dir() else path for path in given]
+    if None in snapshots:
+        raise UserError(f'{given[snapshots.index(None)]}: no snapshot below it')
     snapshot = snapshots[-1]
     loaded = checkpoint.load_networks(snapshot, only=('G_ema', 'D'))
     loaded['G_ema'].load_state_dict(mean_weights(snapshots))
@@ -57,11 +67,13 @@ def bundle(given, dest):
     checkpoint.save_networks(dest, halves, config, loaded['meta']['images'])
 
 
-if __name__ == '__main__':
-    if len(sys.argv) == 1:
-        sys.exit(__doc__)
-    try:
-        bundle([Path(given) for given in sys.argv[1:]], BUNDLED)
-    except UserError as err:
-        sys.exit(f'Error: {err}')
+@click.command()
+@click.argument('given', nargs=-1, required=True, metavar='SNAPSHOT|FOLDER...', type=click.Path(exists=True, path_type=Path))
+def main(given):
+    """Makes assets/emoji.safetensors of a snapshot, of the newest one below a folder, or of the mean of several of one run."""
+    bundle(given, BUNDLED)
     print(f'{BUNDLED}: {BUNDLED.stat().st_size / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+    cli.run(main)

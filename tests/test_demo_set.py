@@ -56,23 +56,29 @@ def test_the_model_in_the_box_draws_and_judges_as_its_run_in_float32(tmp_path):
 
 def test_the_model_in_the_box_can_be_the_mean_of_several_snapshots(tmp_path):
     pictures = make_images(tmp_path / 'pictures', count=6, resolution=16)
-    for cfg in ('inr-tiny', 'stylegan2-tiny'):
-        code, _, err = call(train.main, f'--cfg={cfg}', f'--data={pictures}', '--batch=4', '--kimg=0.016', '--tick=0.008', '--snap=1',
-                            '--device=cpu', f'--outdir={tmp_path}/{cfg}')
+    for name, more in (('run', []), ('seed', ['--seed=1']), ('width', ['--width=0.5'])):
+        code, _, err = call(train.main, '--cfg=inr-tiny', f'--data={pictures}', '--batch=4', '--kimg=0.016', '--tick=0.008', '--snap=1',
+                            '--device=cpu', f'--outdir={tmp_path}/{name}', *more)
         assert code == 0, err
-    snapshots = sorted(tmp_path.glob('inr-tiny/*/network-snapshot-*'))
+    snapshots = sorted(tmp_path.glob('run/*/network-snapshot-*'))
     assert len(snapshots) == 2
     bundle = script('bundle_model').bundle
     bundle(snapshots, tmp_path / 'box.safetensors')
     first, last, box = (load_networks(path) for path in (*snapshots, tmp_path / 'box.safetensors'))
+    moved = [max(relative_error(last[name].state_dict()[key], value) for key, value in first[name].state_dict().items() if value.any())
+             for name in ('G_ema', 'D')]
+    assert min(moved) > 1e-2
     for key, value in box['G_ema'].state_dict().items():
         mean = (first['G_ema'].state_dict()[key].double() + last['G_ema'].state_dict()[key].double()) / 2
         torch.testing.assert_close(value.double(), mean, rtol=1e-3, atol=1e-6)
     for key, value in box['D'].state_dict().items():
         torch.testing.assert_close(value, last['D'].state_dict()[key], rtol=1e-3, atol=1e-6)
     assert box['meta']['images'] == 16
-    with pytest.raises(UserError, match='not of one run'):
-        bundle([snapshots[0], find_latest_snapshot(tmp_path / 'stylegan2-tiny')], tmp_path / 'box.safetensors')
+    for other in ('seed', 'width'):
+        with pytest.raises(UserError, match='not of one run'):
+            bundle([snapshots[0], find_latest_snapshot(tmp_path / other)], tmp_path / 'box.safetensors')
+    with pytest.raises(UserError, match='pictures: no snapshot below it'):
+        bundle([pictures], tmp_path / 'box.safetensors')
 
 
 def test_demo_script_makes_the_same_zip_twice(tmp_path, monkeypatch):

@@ -53,6 +53,8 @@ def resumed(folder: Path, network: Path | None, given: dict, device: str) -> tup
         if value != stored:
             raise UserError(f'{row.text(value)} cannot change when a run is resumed, {folder} has {stored}: start a new run, '
                             'with --init-from if its weights are wanted')
+    if given.get('whole', 1) < 1 and settings.windows.on and settings.windows.scale_max == 1:
+        raise UserError(f'--whole={given["whole"]:g} has no effect: the pictures of {folder} are no larger than its images')
     if given.get('look_dim') and not settings.loss.instances:
         raise UserError('--look-dim has no effect without --instances')
     scale = settings.loss.features_scale

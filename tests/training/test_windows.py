@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+import train
 from dnnlib.util import UserError
 from tests.helpers import relative_error
+from tests.tiny_snapshots import call
 from tests.training.runs import steps
 from tests.training.tiny import ROW, make_images
 from training import checkpoint, config, memory, options, starting
@@ -166,6 +168,20 @@ def test_a_resumed_run_takes_another_share_of_whole_pictures(pictures):
     assert settings.windows.whole == 0 and min(sizes) >= 16 and len(set(sizes)) > 4 and sizes.count(16) < 8
     with pytest.raises(UserError, match='--whole has no effect without --windows'):
         config.override(windows_run(pictures, windows=False, scale_max=None)[1], whole=0.5)
+
+
+def test_the_command_that_resumes_takes_it_too(pictures, tmp_path):
+    def go(*args):
+        return call(train.main, '--kimg=0.008', '--device=cpu', f'--outdir={tmp_path}', *args)
+
+    assert go('--cfg=inr-tiny', f'--data={pictures}', '--res=16', '--windows', '--batch=4', '--kimg=0.004')[0] == 0
+    code, out, err = go('--resume=latest', '--whole=0.2')
+    assert code == 0 and '20% whole pictures' in out, err
+    small = make_images(tmp_path / 'small', count=4, resolution=16)
+    whole = ['--windows', '--whole=1', '--periodic=x']
+    assert go('--cfg=inr-tiny', f'--data={small}', '--res=16', *whole, '--batch=4', '--kimg=0.004')[0] == 0
+    code, _, err = go('--resume=latest', '--whole=0.5')
+    assert code == 2 and '--whole=0.5 has no effect' in err
 
 
 def test_two_passes_have_the_gradients_of_one(pictures):
