@@ -105,7 +105,9 @@ class Watch:
         try:
             self.beat(ended)
         except Exception:  # the store has gone already
-            return
+            pass
+        if self._thread is not threading.current_thread():
+            self._thread.join(SETTLE)  # a thread inside the store while Python shuts down aborts the process
 
     def _run(self) -> None:
         silent_since = None

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -98,6 +99,26 @@ def test_the_thread_ends_a_process_that_waits_in_vain(monkeypatch):
     watch._thread.join()
     assert len(lines) == 1 and 'process 1' in lines[0] and 'no memory' in lines[0]
     watch.stop()
+
+
+def test_who_leaves_waits_for_its_thread(monkeypatch):
+    """One that is still inside the store while Python shuts down would abort the process."""
+    monkeypatch.setattr(peers, 'BEAT', 0.01)
+    entered = threading.Event()
+
+    class SlowStore:
+        def set(self, key, value):
+            pass
+
+        def check(self, keys):
+            entered.set()
+            time.sleep(0.3)
+            return False
+
+    watch = Watch(SlowStore(), 0, 2, end=lambda line: None)
+    assert entered.wait(10)
+    watch.stop()
+    assert not watch._thread.is_alive()
 
 
 def test_who_is_alive():
