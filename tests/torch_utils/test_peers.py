@@ -104,19 +104,15 @@ def test_the_thread_ends_a_process_that_waits_in_vain(monkeypatch):
 def test_who_leaves_waits_for_its_thread(monkeypatch):
     """One that is still inside the store while Python shuts down would abort the process."""
     monkeypatch.setattr(peers, 'BEAT', 0.01)
-    entered = threading.Event()
+    listening = threading.Event()
 
-    class SlowStore:
-        def set(self, key, value):
-            pass
+    def listen(watch):
+        listening.set()
+        time.sleep(0.5)
 
-        def check(self, keys):
-            entered.set()
-            time.sleep(0.3)
-            return False
-
-    watch = Watch(SlowStore(), 0, 2, end=lambda line: None)
-    assert entered.wait(10)
+    monkeypatch.setattr(Watch, 'listen', listen)
+    watch = Watch(dist.HashStore(), 0, 2, end=lambda line: None)
+    assert listening.wait(10)
     watch.stop()
     assert not watch._thread.is_alive()
 
