@@ -46,9 +46,8 @@ def main(run, out):
     times = max(COLUMN // column, 1)
     width = min(max(PANEL // (times * column), 1) * column, min(image.width for image in shown))
     shown = [image.crop([0, 0, width, image.height]) for image in shown]
-    if times > 1:
-        shown = [image.resize([side * times for side in image.size], Image.Resampling.NEAREST) for image in shown]
-        width *= times
+    shown = [image.resize([side * times for side in image.size], Image.Resampling.NEAREST) for image in shown]
+    width *= times
     sheet = Image.new('RGB', [3 * width + 2 * GAP, shown[0].height], 'white')
     for i, image in enumerate(shown):
         sheet.paste(image, [i * (width + GAP), 0])

@@ -32,15 +32,19 @@ def halved(network):
     return network
 
 
-def mean_weights(snapshots):
-    """The mean of the averages of G of several snapshots of one run, by key. Raises UserError for those of several runs."""
-    weights = [checkpoint.load_networks(snapshot, only=['G_ema'])['G_ema'].state_dict() for snapshot in snapshots]
-    first = weights[0]
-    fixed = [key for key in first if key.endswith('_basis')]  # Fourier rows, drawn once for a run
-    if any({key: value.shape for key, value in of.items()} != {key: value.shape for key, value in first.items()}
-           or not all(torch.equal(of[key], first[key]) for key in fixed) for of in weights):
-        raise UserError(f'not of one run, their generators differ: {", ".join(map(str, snapshots))}')
-    return {key: torch.stack([of[key].double() for of in weights]).mean(0).to(value.dtype) if value.is_floating_point() else value
+def are_of_one_run(weights, others):
+    """Whether two state dicts may be averaged: tensors of the same names and sizes, on the same Fourier rows."""
+    return weights.keys() == others.keys() and all(
+        torch.equal(value, others[key]) if key.endswith('_basis') else value.shape == others[key].shape
+        for key, value in weights.items())
+
+
+def mean_weights(networks):
+    """The mean of the weights of several networks of one run, by key; None for those of several runs."""
+    weights = [network.state_dict() for network in networks]
+    if not all(are_of_one_run(weights[-1], others) for others in weights[:-1]):
+        return None
+    return {key: torch.stack([each[key].double() for each in weights]).mean(0).to(value.dtype) if value.is_floating_point() else value
             for key, value in weights[-1].items()}
 
 
@@ -55,14 +59,17 @@ def bundle(given, dest):
         raise UserError(f'{given[snapshots.index(None)]}: no snapshot below it')
     snapshot = snapshots[-1]
     loaded = checkpoint.load_networks(snapshot, only=('G_ema', 'D'))
-    loaded['G_ema'].load_state_dict(mean_weights(snapshots))
+    earlier = [checkpoint.load_networks(other, only=['G_ema'])['G_ema'] for other in snapshots[:-1]]
+    mean = mean_weights([*earlier, loaded['G_ema']])
+    if mean is None:
+        raise UserError(f'not of one run, their generators differ: {", ".join(map(str, snapshots))}')
     config = run_folder.stored_config(snapshot.parent)
     config = replace(config, data=replace(config.data, path='demo', digest=ImageDataset('demo').digest, res=None),
                      generator=replace(config.generator, half_res=0), discriminator=replace(config.discriminator, half_res=0),
                      run=replace(config.run, precision='fp32'))
     networks = {'G_ema': plugins.build_generator(config), 'D': plugins.build_discriminator(config, world_size=1)}
-    for name, network in networks.items():
-        network.load_state_dict(loaded[name].state_dict())
+    networks['G_ema'].load_state_dict(mean)
+    networks['D'].load_state_dict(loaded['D'].state_dict())
     halves = {name: halved(network) for name, network in networks.items()}
     checkpoint.save_networks(dest, halves, config, loaded['meta']['images'])
 

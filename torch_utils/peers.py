@@ -5,6 +5,7 @@ without a word is known by its process number on the same machine, by SILENT sec
 vain ends too: gloo's collectives fail at once, NCCL's do not, so a thread ends the process when nothing has moved for GRACE seconds.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -21,7 +22,7 @@ from dnnlib.util import UserError
 BEAT = 1.0     # seconds
 SILENT = 60.0  # seconds without a sign of a process of another machine; a busy one may be late
 GRACE = 10.0   # seconds in which the main thread may end by itself
-SETTLE = 5.0   # seconds to find out who it was, after a collective has failed
+SETTLE = 5.0   # seconds to find out who it was, after a collective has failed, and for the thread to end
 CONSEQUENCE = '. The others cannot go on without it'
 CODE = 3       # exit code of a process that another one's end has ended
 
@@ -102,12 +103,9 @@ class Watch:
     def stop(self, ended: str = '') -> None:
         """Leaves. ended: why, '' for a process that is through."""
         self._done.set()
-        try:
+        with contextlib.suppress(Exception):  # the store may have gone already
             self.beat(ended)
-        except Exception:  # the store has gone already
-            pass
-        if self._thread is not threading.current_thread():
-            self._thread.join(SETTLE)  # a thread inside the store while Python shuts down aborts the process
+        self._thread.join(SETTLE)  # one inside the store while Python shuts down aborts the process
 
     def _run(self) -> None:
         silent_since = None
